@@ -1,0 +1,338 @@
+"""The embedded engine: threads in this process over leaves that are kept in memory, on local disk, or read again."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal, Protocol, final
+
+import numpy as np
+
+from daskglm.cluster import machine
+from daskglm.cluster.sources import Source
+from daskglm.errors import DesignError
+from daskglm.partitions import Record, TreeSum
+
+Keep = Literal["memory", "disk", "reread"]
+
+
+class Packable(Protocol):
+    """An item that can lie on disk: a small plain header, and arrays."""
+
+    def pack(self) -> tuple[Any, list[Any]]:
+        """The header and the arrays."""
+
+
+class Cell(Protocol):
+    """Where one leaf's item is, and how to get it."""
+
+    rows: int
+
+    def get(self) -> Any:
+        """The item."""
+
+
+@final
+@dataclass
+class Kept:
+    """In memory."""
+
+    item: Any
+    rows: int
+
+    def get(self) -> Any:
+        return self.item
+
+
+@final
+@dataclass
+class Loaded:
+    """Decoded from the source whenever it is asked for."""
+
+    source: Source
+    leaf: Any
+    rows: int
+    counter: Counter
+
+    def get(self) -> Any:
+        self.counter.count(self.rows)
+        return self.source.load(self.leaf)
+
+
+@final
+@dataclass
+class Applied:
+    """A function of another cell, computed whenever it is asked for."""
+
+    cell: Any
+    function: Callable[[Any], Any]
+    rows: int
+
+    def get(self) -> Any:
+        return self.function(self.cell.get())
+
+
+@final
+@dataclass
+class Stored:
+    """In a file of its own, read back with plain reads: a memory map would count as this process's memory."""
+
+    path: str
+    kind: Any
+    header: Any
+    layout: list[tuple[str, tuple[int, ...], int]]
+    rows: int
+
+    def get(self) -> Any:
+        arrays = []
+        with open(self.path, "rb", buffering=0) as handle:
+            if hasattr(os, "posix_fadvise"):
+                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
+            for dtype, shape, _ in self.layout:
+                array = np.empty(shape, dtype)
+                view = memoryview(array).cast("B") if array.size else memoryview(b"")
+                done = 0
+                while done < len(view):
+                    got = handle.readinto(view[done:])
+                    if not got:
+                        raise DesignError(f"{self.path} was cut short: is the disk full, or was it cleaned?")
+                    done += got
+                arrays.append(array)
+        return self.kind.unpack(self.header, arrays)
+
+
+class Counter:
+    """Counts leaf decodes, so that passes over the source can be told from passes over what is kept."""
+
+    def __init__(self, leaves: int) -> None:
+        self._lock = threading.Lock()
+        self.leaves = leaves
+        self.loads = 0
+        self.passes = 0
+        self.on_leaf: Callable[[int], None] | None = None
+
+    def count(self, rows: int) -> None:
+        """One leaf was decoded."""
+        with self._lock:
+            self.loads += 1
+
+
+class Spill:
+    """A folder for stored cells, gone with the partitions that use it."""
+
+    def __init__(self, needed: int) -> None:
+        parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
+        if machine.on_memory(parent):
+            raise DesignError(
+                f'keep="disk" would write to {parent}, which is memory itself: set DASKGLM_SPILL_DIR to a real disk'
+            )
+        free = shutil.disk_usage(parent).free
+        if free < needed * 1.1:
+            raise DesignError(
+                f'keep="disk" needs about {needed / 1e9:.1f} GB in {parent}, where {free / 1e9:.1f} GB are free: '
+                'set DASKGLM_SPILL_DIR, or use keep="reread"'
+            )
+        self.folder = tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, True)
+
+    def store(self, item: Any, index: int, rows: int) -> Stored:
+        """Write one item."""
+        header, arrays = item.pack()
+        path = os.path.join(self.folder, f"{index}.block")
+        layout = []
+        with open(path, "wb") as handle:
+            for array in arrays:
+                array = np.ascontiguousarray(array)
+                handle.write(memoryview(array).cast("B") if array.size else b"")
+                layout.append((array.dtype.str, array.shape, array.nbytes))
+        return Stored(path, type(item), header, layout, rows)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._finalizer()
+
+
+class LocalPartitions:
+    """Leaves on this machine. leaves_per_task only groups work; the sum's tree, and so its bits, stay the same."""
+
+    def __init__(
+        self,
+        cells: Sequence[Any],
+        counter: Counter,
+        threads: int,
+        keep: Keep,
+        spill: Spill | None = None,
+        leaves_per_task: int = 1,
+    ) -> None:
+        self._cells = list(cells)
+        self._counter = counter
+        self.threads = threads
+        self.keep = keep
+        self._spill = spill
+        self.leaves_per_task = leaves_per_task
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves."""
+        return len(self._cells)
+
+    @property
+    def rows(self) -> int:
+        """Rows of all leaves as the source counts them."""
+        return sum(cell.rows for cell in self._cells)
+
+    @property
+    def passes(self) -> int:
+        """Totals taken."""
+        return self._counter.passes
+
+    @property
+    def decodes(self) -> int:
+        """Times every leaf was decoded, rounded up."""
+        return -(-self._counter.loads // max(self._counter.leaves, 1))
+
+    def observe(self, on_leaf: Callable[[int], None] | None) -> None:
+        """Call on_leaf(rows) after each leaf of any later total."""
+        self._counter.on_leaf = on_leaf
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The tree sum over leaves of function(item, *args)."""
+
+        def subtree(start: int) -> Any:
+            tree: TreeSum[Any] = TreeSum()
+            for cell in self._cells[start : start + size]:
+                tree.push(function(cell.get(), *args))
+                self._seen(cell.rows)
+            return tree.result()
+
+        size = self.leaves_per_task
+        height = size.bit_length() - 1
+        self._counter.passes += 1
+        result: TreeSum[Any] = TreeSum()
+        for record in self._each(subtree, range(0, len(self._cells), size)):
+            result.push(record, height)
+        return result.result()
+
+    def kept_with_total(
+        self,
+        function: Callable[[Any], Any],
+        record: Callable[[Any], Record],
+        aside: Callable[[Any], Any] | None = None,
+    ) -> tuple[LocalPartitions, Any, LocalPartitions | None]:
+        """Keep function(item) as this engine keeps, sum its record, and hold aside(function(item)) in memory."""
+
+        def visit(index: int) -> tuple[Any, Any, Any]:
+            cell = self._cells[index]
+            item = function(cell.get())
+            summary = record(item)
+            extra = None if aside is None else Kept(aside(item), cell.rows)
+            self._seen(cell.rows)
+            if self.keep == "memory":
+                return Kept(item, cell.rows), summary, extra
+            if self.keep == "disk":
+                assert self._spill is not None
+                return self._spill.store(item, index, cell.rows), summary, extra
+            return Applied(cell, function, cell.rows), summary, extra
+
+        cells, extras = [], []
+        tree: TreeSum[Any] = TreeSum()
+        for cell, summary, extra in self._each(visit, range(len(self._cells))):
+            cells.append(cell)
+            extras.append(extra)
+            tree.push(summary)
+        kept = self._with(cells)
+        beside = None if aside is None else self._with(extras, keep="memory")
+        return kept, tree.result(), beside
+
+    def consumed(self, function: Callable[[Any], Any]) -> LocalPartitions:
+        """Partitions of function(item); what was in memory is given up leaf by leaf."""
+        if self.keep != "memory":
+            return self._with([Applied(cell, function, cell.rows) for cell in self._cells])
+
+        def visit(index: int) -> Any:
+            cell = self._cells[index]
+            self._cells[index] = None  # the last reference to the old item
+            return Kept(function(cell.get()), cell.rows)
+
+        return self._with(list(self._each(visit, range(len(self._cells)))))
+
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """function(item, *args) of every leaf, in order; only a few results are held at a time."""
+
+        def visit(index: int) -> Any:
+            return function(self._cells[index].get(), *args)
+
+        yield from self._each(visit, range(len(self._cells)))
+
+    def release(self) -> None:
+        """Give up what is kept."""
+        self._cells = []
+        if self._spill is not None:
+            self._spill.close()
+
+    def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
+        return LocalPartitions(
+            cells, self._counter, self.threads, keep or self.keep, self._spill, self.leaves_per_task
+        )
+
+    def _seen(self, rows: int) -> None:
+        if self._counter.on_leaf is not None:
+            self._counter.on_leaf(rows)
+
+    def _each(self, function: Callable[[int], Any], items: Sequence[int]) -> Iterator[Any]:
+        """function of each item, in order, by this engine's threads; a window keeps results from piling up."""
+        if self.threads == 1 or len(items) == 1:
+            yield from map(function, items)
+            return
+        pending: list[Any] = []
+        queue = iter(items)
+        pool = ThreadPoolExecutor(self.threads, thread_name_prefix="daskglm")
+        try:
+            for item in queue:
+                pending.append(pool.submit(function, item))
+                if len(pending) > 2 * self.threads:
+                    yield pending.pop(0).result()
+            while pending:
+                yield pending.pop(0).result()
+        finally:
+            for future in pending:
+                future.cancel()
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def choose_keep(source: Source, columns: Sequence[str], limit: int) -> Keep:
+    """Memory while half of it holds every row; then local files are read again and remote ones kept on disk.
+
+    Decoding a local file costs about as much as reading it back from a file of our own, which would have to be written.
+    """
+    needed = source.n_rows * source.row_bytes(columns)
+    if source.in_memory or needed <= limit // 2:
+        return "memory"
+    return "reread" if source.local else "disk"
+
+
+def open_partitions(
+    source: Source,
+    columns: Sequence[str],
+    keep: str = "auto",
+    threads: int | None = None,
+    memory: int | None = None,
+    leaves_per_task: int = 1,
+) -> LocalPartitions:
+    """Partitions of LeafTable over a source whose selection is settled. leaves_per_task must be a power of two."""
+    if leaves_per_task < 1 or leaves_per_task & (leaves_per_task - 1):
+        raise DesignError(f"leaves_per_task must be a power of two, not {leaves_per_task}")
+    limit = memory or machine.memory_limit()
+    mode: Any = choose_keep(source, columns, limit) if keep == "auto" else keep
+    if mode not in ("memory", "disk", "reread"):
+        raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
+    spill = Spill(source.n_rows * source.row_bytes(columns)) if mode == "disk" else None
+    counter = Counter(len(source.leaves))
+    cells = [Loaded(source, leaf, leaf.rows, counter) for leaf in source.leaves]
+    return LocalPartitions(cells, counter, threads or machine.processors(), mode, spill, leaves_per_task)

@@ -1,0 +1,82 @@
+"""Every kind of data a model can be fitted to, opened as leaves. Nothing is read yet but footers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from daskglm.cluster import schemas, tables
+from daskglm.cluster.lakes import LeafTable, open_lake
+from daskglm.errors import DesignError
+
+
+class Source(Protocol):
+    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load."""
+
+    types: dict[str, pa.DataType]
+    ordered: frozenset[str]
+    leaves: list[Any]
+    in_memory: bool
+    local: bool
+    pruned_rows: int
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all leaves."""
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """About what a row takes once decoded."""
+
+    def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
+        """Settle what is read."""
+
+    def load(self, leaf: Any) -> LeafTable:
+        """Decode one leaf."""
+
+
+def open_source(data: Any) -> Source:
+    """The source behind whatever a user passed as data."""
+    if isinstance(data, (str, os.PathLike)):
+        return open_lake(data)
+    if isinstance(data, (list, tuple)) and data and all(isinstance(item, (str, os.PathLike)) for item in data):
+        return open_lake(data)
+    if isinstance(data, pa.Table):
+        return tables.TableSource(data)
+    if isinstance(data, pa.RecordBatch):
+        return tables.TableSource(pa.Table.from_batches([data]))
+    module = type(data).__module__.split(".")[0]
+    if isinstance(data, pa.dataset.Dataset) if hasattr(pa, "dataset") else module == "pyarrow":
+        return _dataset(data)
+    if module == "pandas" and hasattr(data, "dtypes") and hasattr(data, "columns"):
+        return tables.from_pandas(data)
+    if module == "dask":
+        raise DesignError(
+            "Dask collections are not read by this version: pass the Parquet files themselves, or data.compute()"
+        )
+    if isinstance(data, dict):
+        return tables.TableSource(pa.table(data))
+    if hasattr(data, "__arrow_c_stream__"):
+        return tables.from_stream(data)
+    raise DesignError(
+        f"data of type {type(data).__name__} cannot be read: pass a path, a list of paths, pandas, polars, "
+        "a pyarrow Table or Dataset, or X= and y= arrays"
+    )
+
+
+def _dataset(data: Any) -> Source:
+    from pyarrow import dataset as ds
+
+    if isinstance(data, ds.FileSystemDataset) and isinstance(data.format, ds.ParquetFileFormat):
+        from daskglm.cluster.lakes import ParquetLake
+
+        return ParquetLake(sorted(data.files), data.filesystem, None)
+    return tables.TableSource(data.to_table())
+
+
+def kinds(source: Source) -> dict[str, Any]:
+    """How a formula sees each column: "numeric" or "factor"; columns of other types are left out."""
+    found = {name: schemas.kind_of(kind) for name, kind in source.types.items()}
+    return {name: kind for name, kind in found.items() if kind}

@@ -1,0 +1,294 @@
+"""The design, frozen: which raw columns a block has, which of them are columns of X, and what those are called."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.design.columns import Coded, Columns, product
+from daskglm.design.formula import Part, Terms, Variable
+from daskglm.design.profile import Profile
+from daskglm.errors import DataError, DesignError
+from daskglm.kernels.blocks import Block, Levels, Scaling, code_dtype
+
+Vector = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class Piece:
+    """A run of columns of X from one part of a term: factors by numeric products.
+
+    factors: names, first fastest; numeric: names multiplied; full: which factors keep their baseline; term: its name;
+    order: how the variables stand in parameter names.
+    """
+
+    term: str
+    factors: tuple[str, ...]
+    numeric: tuple[str, ...]
+    full: tuple[bool, ...]
+    order: tuple[str, ...]
+
+
+@final
+@dataclass(frozen=True)
+class Design:
+    """Everything that turns Columns into a Block and a raw vector into parameters, learnt from the profile and frozen.
+
+    levels: per factor, in order; baselines: index of the level left out; names (p,): parameter names in formula order;
+    select (p,): which raw column each one is; moments: per numeric product (mean, root mean square about it, root mean
+    square), by which columns are shifted and scaled; y_levels: (failure, success) of a text response.
+    """
+
+    terms: tuple[str, ...]
+    intercept: bool
+    pieces: tuple[Piece, ...]
+    levels: Mapping[str, tuple[Any, ...]]
+    baselines: Mapping[str, int]
+    names: tuple[str, ...]
+    term_of: tuple[str, ...]
+    select: npt.NDArray[np.int64]
+    moments: Mapping[tuple[str, ...], tuple[float, float, float]]
+    y_levels: tuple[Any, ...]
+    notes: tuple[str, ...] = ()
+
+    @staticmethod
+    def learn(terms: Terms, profile: Profile, keep_order: frozenset[str] = frozenset(), response: str = "") -> Design:
+        """Settle levels, baselines, names and scales. keep_order: factors whose levels stay in their declared order."""
+        levels: dict[str, tuple[Any, ...]] = {}
+        baselines: dict[str, int] = {}
+        notes: list[str] = []
+        for variable in terms.variables:
+            if variable.kind == "factor":
+                levels[variable.name] = _levels(variable, profile, keep_order, notes)
+                baselines[variable.name] = _baseline(variable, levels[variable.name], profile)
+        pieces = tuple(
+            Piece(
+                name,
+                tuple(v.name for v in part.variables if v.kind == "factor"),
+                tuple(v.name for v in part.variables if v.kind == "numeric"),
+                tuple(part.full[v.name] for v in part.variables if v.kind == "factor"),
+                tuple(v.name for v in part.variables),
+            )
+            for name, part in terms.parts
+            if part.variables
+        )
+        moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
+        y_levels = _success(profile, response)
+        names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
+        return Design(
+            terms.names, terms.intercept, pieces, levels, baselines, names, term_of, select, moments, y_levels,
+            tuple(notes),
+        )  # fmt: skip
+
+    @property
+    def dense(self) -> tuple[Piece, ...]:
+        """Pieces of one numeric column."""
+        return tuple(piece for piece in self.pieces if not piece.factors)
+
+    @property
+    def factors(self) -> tuple[Piece, ...]:
+        """Pieces with levels."""
+        return tuple(piece for piece in self.pieces if piece.factors)
+
+    def n_levels(self, piece: Piece) -> int:
+        """Combinations of levels in a piece, baselines included."""
+        return math.prod(len(self.levels[name]) for name in piece.factors)
+
+    @property
+    def width(self) -> int:
+        """Number of raw columns: [1 | dense | levels]."""
+        return 1 + len(self.dense) + sum(self.n_levels(piece) for piece in self.factors)
+
+    @property
+    def scaling(self) -> Scaling:
+        """Shift by the mean (where there is an intercept to take it up) and scale to unit spread."""
+        shift, scale = [], []
+        for piece in self.dense:
+            mean, spread, size = self.moments[piece.numeric]
+            shift.append(mean if self.intercept else 0.0)
+            scale.append(_reciprocal(spread if self.intercept else size, size))
+        valued = [_reciprocal(self.moments[p.numeric][2], 0.0) if p.numeric else 1.0 for p in self.factors]
+        return Scaling(np.array(shift, float), np.array(scale, float), np.array(valued, float))
+
+    def unscaling(self) -> npt.NDArray[np.float64]:
+        """A (p, p) with b = A b_scaled: coefficients of the columns as the user has them."""
+        scaling = self.scaling
+        factor = np.ones(self.width)
+        factor[1 : 1 + len(self.dense)] = scaling.scale
+        at = 1 + len(self.dense)
+        for piece, scale in zip(self.factors, scaling.level_scale, strict=True):
+            factor[at : at + self.n_levels(piece)] = scale
+            at += self.n_levels(piece)
+        result = np.diag(factor[self.select])
+        if self.intercept:
+            shift = np.zeros(self.width)
+            shift[1 : 1 + len(self.dense)] = scaling.shift * scaling.scale
+            result[0, :] -= shift[self.select]
+        return result
+
+    def encode(self, columns: Columns, unseen: str = "raise") -> Block:
+        """The Block of one leaf. A level that was not learnt: DataError, the baseline, or the row's weight set to NaN."""
+        n = columns.n
+        codes = {name: self._codes(name, coded, unseen) for name, coded in columns.factors.items()}
+        dense = tuple(product(columns.numeric, piece.numeric) for piece in self.dense)
+        levels = []
+        for piece in self.factors:
+            total = self.n_levels(piece)
+            stride, combined = 1, np.zeros(n, code_dtype(max(total, 1)))
+            for name in piece.factors:
+                combined = combined + (codes[name].astype(combined.dtype) * combined.dtype.type(stride))
+                stride *= len(self.levels[name])
+            value = None
+            if piece.numeric:
+                value = np.ascontiguousarray(product(columns.numeric, piece.numeric), np.float64)
+            levels.append(Levels(combined, total, value))
+        y, weight = self._y(columns), columns.weight
+        if columns.trials is not None:
+            trials = np.asarray(columns.trials, np.float64)
+            weight = trials if weight is None else trials * weight
+        return Block(n, dense, tuple(levels), y, weight, columns.offset, columns.trials)
+
+    def _y(self, columns: Columns) -> Any:
+        if columns.y is None:
+            return np.zeros(columns.n, np.int8)
+        if not isinstance(columns.y, Coded):
+            return columns.y
+        table = np.array([level == self.y_levels[1] for level in columns.y.levels] or [False], np.int8)
+        return table[columns.y.codes]
+
+    def _codes(self, name: str, coded: Coded, unseen: str) -> npt.NDArray[Any]:
+        place = {level: i for i, level in enumerate(self.levels[name])}
+        dtype = code_dtype(max(len(self.levels[name]), 1))
+        table = np.array([place.get(level, -1) for level in coded.levels] or [0], np.int64)
+        if (table < 0).any():
+            used = np.zeros(len(table), bool)
+            used[coded.codes] = True
+            strange = [level for level, t, u in zip(coded.levels, table, used, strict=False) if t < 0 and u]
+            if strange and unseen == "raise":
+                raise DataError(
+                    f"{name} has levels that the model has not seen: {', '.join(map(str, strange[:5]))}; "
+                    'unseen="baseline" scores them as the baseline, unseen="missing" gives NaN'
+                )
+            table[table < 0] = self.baselines[name]
+        return table.astype(dtype)[coded.codes]
+
+    def unseen_rows(self, columns: Columns) -> npt.NDArray[np.bool_]:
+        """Rows with a level that was not learnt (n,)."""
+        result = np.zeros(columns.n, bool)
+        for name, coded in columns.factors.items():
+            known = set(self.levels[name])
+            strange = np.array([level not in known for level in coded.levels] or [False])
+            if strange.any():
+                result |= strange[coded.codes]
+        return result
+
+
+def _levels(variable: Variable, profile: Profile, keep_order: frozenset[str], notes: list[str]) -> tuple[Any, ...]:
+    counts = profile.levels[variable.name]
+    present = [level for level, count in counts.items() if count > 0]
+    absent = [level for level, count in counts.items() if not count > 0]
+    kept = variable.expression.columns[0] in keep_order and len(variable.expression.columns) == 1
+    if kept and absent:
+        notes.append(f"{variable.name}: declared levels without rows are dropped: {', '.join(map(str, absent))}")
+    if kept:
+        return tuple(present)
+    try:
+        return tuple(sorted(present))
+    except TypeError:
+        return tuple(sorted(present, key=str))
+
+
+def _baseline(variable: Variable, levels: tuple[Any, ...], profile: Profile) -> int:
+    if variable.largest:
+        counts = profile.levels[variable.name]
+        return max(range(len(levels)), key=lambda i: (counts[levels[i]], -i), default=0)
+    if variable.baseline is None:
+        return 0
+    labels = [str(level) for level in levels]
+    if str(variable.baseline) not in labels:
+        raise DesignError(
+            f"{variable.name}: there is no level {variable.baseline!r}; levels: {', '.join(labels[:20])}"
+        )
+    return labels.index(str(variable.baseline))
+
+
+def _scale(n: int, mean: float, squares: float) -> tuple[float, float, float]:
+    if not n:
+        return 0.0, 1.0, 1.0
+    spread = math.sqrt(squares / n)
+    return mean, spread, math.hypot(mean, spread)
+
+
+def _reciprocal(spread: float, size: float) -> float:
+    """1 / spread, or 1 where a column is constant to rounding."""
+    if spread <= 1e-14 * size or spread <= 0.0 or not math.isfinite(1.0 / spread):
+        return 1.0 / size if size > 0 and math.isfinite(1.0 / size) else 1.0
+    return 1.0 / spread
+
+
+def _success(profile: Profile, response: str) -> tuple[Any, ...]:
+    if not profile.y_levels:
+        return ()
+    levels = sorted((level for level, count in profile.y_levels.items() if count > 0), key=str)
+    if len(levels) != 2:
+        raise DataError(
+            f'the response "{response}" is text with {len(levels)} level(s) ({", ".join(map(str, levels[:8]))}); '
+            "a binomial response has two, of which the second is success"
+        )
+    return tuple(levels)
+
+
+def _layout(
+    intercept: bool,
+    pieces: Sequence[Piece],
+    levels: Mapping[str, tuple[Any, ...]],
+    baselines: Mapping[str, int],
+) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArray[np.int64]]:
+    """Parameter names in formula order, the term each belongs to, and its raw column."""
+    names, terms, select = (["Intercept"], ["Intercept"], [0]) if intercept else ([], [], [])
+    dense_at = 1
+    level_at = 1 + sum(1 for piece in pieces if not piece.factors)
+    for piece in pieces:
+        if not piece.factors:
+            names.append(":".join(piece.order))
+            terms.append(piece.term)
+            select.append(dense_at)
+            dense_at += 1
+            continue
+        sizes = [len(levels[name]) for name in piece.factors]
+        full = dict(zip(piece.factors, piece.full, strict=True))
+        for reverse in itertools.product(*(range(size) for size in reversed(sizes))):
+            index = dict(zip(piece.factors, reversed(reverse), strict=True))
+            if any(not full[name] and index[name] == baselines[name] for name in piece.factors):
+                continue
+            labels = []
+            for name in piece.order:
+                if name not in index:
+                    labels.append(name)
+                else:
+                    labels.append(f"{name}[{'' if full[name] else 'T.'}{levels[name][index[name]]}]")
+            names.append(":".join(labels))
+            terms.append(piece.term)
+            position, stride = 0, 1
+            for name, size in zip(piece.factors, sizes, strict=True):
+                position += index[name] * stride
+                stride *= size
+            select.append(level_at + position)
+        level_at += math.prod(sizes)
+    return tuple(names), tuple(terms), np.array(select, np.int64)
+
+
+def products_of(terms: Terms) -> tuple[tuple[str, ...], ...]:
+    """The numeric products that appear among the columns, whose moments the profile must know."""
+
+    def key(part: Part) -> tuple[str, ...]:
+        return tuple(v.name for v in part.variables if v.kind == "numeric")
+
+    return tuple(dict.fromkeys(key(part) for _, part in terms.parts if key(part)))

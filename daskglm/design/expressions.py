@@ -1,0 +1,295 @@
+"""Expressions of a formula or a row filter: parsed, checked against a closed list, and only then computed.
+
+Nothing here can run code: an expression is a tree of names, literals, arithmetic, comparisons and the functions below.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.errors import DesignError
+
+Values = Any
+
+FUNCTIONS: dict[str, Callable[..., Values]] = {
+    "log": np.log,
+    "log2": np.log2,
+    "log10": np.log10,
+    "log1p": np.log1p,
+    "exp": np.exp,
+    "expm1": np.expm1,
+    "sqrt": np.sqrt,
+    "abs": np.abs,
+    "sign": np.sign,
+    "floor": np.floor,
+    "ceil": np.ceil,
+    "round": np.round,
+    "sin": np.sin,
+    "cos": np.cos,
+    "tan": np.tan,
+    "arctan": np.arctan,
+    "sinh": np.sinh,
+    "cosh": np.cosh,
+    "tanh": np.tanh,
+    "minimum": np.minimum,
+    "maximum": np.maximum,
+    "clip": np.clip,
+    "where": np.where,
+    "I": lambda value: value,
+}
+_BINARY: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
+    ast.Add: np.add,
+    ast.Sub: np.subtract,
+    ast.Mult: np.multiply,
+    ast.Div: np.true_divide,
+    ast.FloorDiv: np.floor_divide,
+    ast.Mod: np.mod,
+    ast.Pow: np.power,
+    ast.BitAnd: np.logical_and,
+    ast.BitOr: np.logical_or,
+}
+_UNARY: dict[type[ast.AST], Callable[[Values], Values]] = {
+    ast.USub: np.negative,
+    ast.UAdd: np.positive,
+    ast.Not: np.logical_not,
+    ast.Invert: np.logical_not,
+}
+_COMPARE: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
+    ast.Eq: np.equal,
+    ast.NotEq: np.not_equal,
+    ast.Lt: np.less,
+    ast.LtE: np.less_equal,
+    ast.Gt: np.greater,
+    ast.GtE: np.greater_equal,
+}
+BACKTICKS = re.compile(r"`([^`]*)`")
+STRINGS = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_SINGLE_EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
+
+
+@final
+@dataclass(frozen=True)
+class Expression:
+    """A checked expression. text is what the user wrote; columns are the names it reads, in order of appearance."""
+
+    text: str
+    tree: ast.expr = field(compare=False, repr=False)
+    names: Mapping[str, str] = field(compare=False, repr=False)
+    columns: tuple[str, ...]
+
+    def evaluate(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
+        """Its value on columns by name, in float64 wherever arithmetic is done."""
+        with np.errstate(all="ignore"):
+            return np.asarray(_value(self.tree, self.names, values))
+
+
+def parse(text: str) -> Expression:
+    """Check an expression; `a b` in backticks is the column named "a b"."""
+    names: dict[str, str] = {}
+
+    def placeholder(match: re.Match[str]) -> str:
+        name = f"_column_{len(names)}"
+        names[name] = match.group(1)
+        return name
+
+    parts = STRINGS.split(text)
+    source = "".join(part if i % 2 else BACKTICKS.sub(placeholder, part) for i, part in enumerate(parts))
+    try:
+        tree = ast.parse(source.strip(), mode="eval").body
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        raise DesignError(f"cannot read the expression {text!r}: {getattr(error, 'msg', error)}") from None
+    columns: dict[str, None] = {}
+    try:
+        _check(tree, text, names, columns)
+    except RecursionError:
+        raise DesignError("the expression is nested too deeply") from None
+    return Expression(text, tree, names, tuple(columns))
+
+
+def parse_filter(text: str) -> Expression:
+    """Check a row filter, in which a single = compares, as in SQL."""
+    parts = STRINGS.split(text)
+    source = "".join(part if i % 2 else _SINGLE_EQUALS.sub("==", part) for i, part in enumerate(parts))
+    return parse(source)
+
+
+def column(name: str) -> Expression:
+    """The expression that is one column, whatever its name."""
+    return Expression(name, ast.Name("_column_0", ast.Load()), {"_column_0": name}, (name,))
+
+
+def function_name(node: ast.expr) -> str | None:
+    """f of f(...), also written np.f(...)."""
+    if isinstance(node, ast.Name):
+        return node.id
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id in ("np", "numpy"):
+        return node.attr
+    return None
+
+
+def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[str, None]) -> None:
+    def each(*nodes: ast.expr) -> None:
+        for child in nodes:
+            _check(child, text, names, columns)
+
+    if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
+        return
+    if isinstance(node, ast.Name):
+        columns[names.get(node.id, node.id)] = None
+    elif isinstance(node, ast.BinOp) and type(node.op) in _BINARY:
+        each(node.left, node.right)
+    elif isinstance(node, ast.UnaryOp) and type(node.op) in _UNARY:
+        each(node.operand)
+    elif isinstance(node, ast.BoolOp):
+        each(*node.values)
+    elif isinstance(node, ast.Compare) and all(isinstance(op, (ast.In, ast.NotIn)) for op in node.ops):
+        each(node.left)
+        for collection in node.comparators:
+            if not isinstance(collection, (ast.List, ast.Tuple, ast.Set)):
+                raise DesignError(f"in {text!r}, `in` needs a list, such as x in [1, 2]")
+            each(*collection.elts)
+    elif isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
+        each(node.left, *node.comparators)
+    elif isinstance(node, ast.Call) and not node.keywords:
+        name = function_name(node.func)
+        if name not in FUNCTIONS:
+            raise DesignError(
+                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula; there are: "
+                f"C, offset, {', '.join(FUNCTIONS)}"
+            )
+        each(*node.args)
+    elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
+        raise DesignError(f"^ inside {text!r} is not a power: write **")
+    else:
+        raise DesignError(f"{ast.unparse(node)!r} in {text!r} is not allowed in a formula")
+
+
+def _floating(value: Values) -> Values:
+    array = np.asarray(value)
+    return array.astype(np.float64) if array.dtype.kind in "iub" else value
+
+
+def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.NDArray[Any]]) -> Values:
+    def of(child: ast.expr) -> Values:
+        return _value(child, names, values)
+
+    if isinstance(node, ast.Constant):
+        return node.value
+    if isinstance(node, ast.Name):
+        return values[names.get(node.id, node.id)]
+    if isinstance(node, ast.BinOp):
+        left, right = of(node.left), of(node.right)
+        if isinstance(node.op, (ast.BitAnd, ast.BitOr)):
+            return _BINARY[type(node.op)](left, right)
+        return _BINARY[type(node.op)](_floating(left), _floating(right))
+    if isinstance(node, ast.UnaryOp):
+        operand = of(node.operand)
+        return _UNARY[type(node.op)](_floating(operand) if isinstance(node.op, ast.USub) else operand)
+    if isinstance(node, ast.BoolOp):
+        combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
+        result = of(node.values[0])
+        for child in node.values[1:]:
+            result = combine(result, of(child))
+        return result
+    if isinstance(node, ast.Compare):
+        return _compared(node, of)
+    assert isinstance(node, ast.Call)
+    name = function_name(node.func)
+    assert name is not None
+    return FUNCTIONS[name](*(argument if name == "I" else _floating(argument) for argument in map(of, node.args)))
+
+
+def _compared(node: ast.Compare, of: Callable[[ast.expr], Values]) -> Values:
+    result: Values = None
+    left = of(node.left)
+    for op, comparator in zip(node.ops, node.comparators, strict=True):
+        if isinstance(op, (ast.In, ast.NotIn)):
+            assert isinstance(comparator, (ast.List, ast.Tuple, ast.Set))
+            part = np.isin(left, [of(element) for element in comparator.elts])
+            part = np.logical_not(part) if isinstance(op, ast.NotIn) else part
+        else:
+            right = of(comparator)
+            part = _COMPARE[type(op)](left, right)
+            left = right
+        result = part if result is None else np.logical_and(result, part)
+    return result
+
+
+def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
+    """The same expression for Arrow's readers, so that row groups that cannot match are never decoded.
+
+    types: Arrow type of each column; a text literal compared with a date or time is read as one.
+    """
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    functions = {
+        "log": pc.ln, "log2": pc.log2, "log10": pc.log10, "log1p": pc.log1p, "exp": pc.exp, "sqrt": pc.sqrt,
+        "abs": pc.abs, "sign": pc.sign, "floor": pc.floor, "ceil": pc.ceil, "I": lambda value: value,
+    }  # fmt: skip
+    binary: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
+        ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
+        ast.Div: lambda a, b: a.cast(pa.float64()) / b, ast.Pow: pc.power,
+        ast.BitAnd: lambda a, b: a & b, ast.BitOr: lambda a, b: a | b,
+        ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b, ast.Lt: lambda a, b: a < b,
+        ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
+    }  # fmt: skip
+
+    def type_of(node: ast.expr) -> Any:
+        return types.get(expression.names.get(node.id, node.id)) if isinstance(node, ast.Name) else None
+
+    def literal(value: object, like: Any) -> Any:
+        if isinstance(value, str) and like is not None and pa.types.is_temporal(like):
+            try:
+                return pc.scalar(pa.scalar(value).cast(like))
+            except pa.ArrowInvalid:
+                raise DesignError(f"{value!r} in where={expression.text!r} is not a {like}") from None
+        return pc.scalar(value)
+
+    def of(node: ast.expr, like: Any = None) -> Any:
+        if isinstance(node, ast.Constant):
+            return literal(node.value, like)
+        if isinstance(node, ast.Name):
+            return pc.field(expression.names.get(node.id, node.id))
+        if isinstance(node, ast.BinOp) and type(node.op) in binary:
+            return binary[type(node.op)](of(node.left), of(node.right))
+        if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.Invert)):
+            return ~of(node.operand)
+        if isinstance(node, ast.UnaryOp):
+            return of(node.operand) if isinstance(node.op, ast.UAdd) else of(node.operand) * -1
+        if isinstance(node, ast.BoolOp):
+            result = of(node.values[0])
+            for child in node.values[1:]:
+                result = result & of(child) if isinstance(node.op, ast.And) else result | of(child)
+            return result
+        if isinstance(node, ast.Compare):
+            return compared(node)
+        if isinstance(node, ast.Call) and function_name(node.func) in functions and len(node.args) == 1:
+            return functions[function_name(node.func) or ""](of(node.args[0]))
+        raise DesignError(f"{ast.unparse(node)!r} cannot be used in where=")
+
+    def compared(node: ast.Compare) -> Any:
+        result = None
+        left = node.left
+        for op, right in zip(node.ops, node.comparators, strict=True):
+            like = type_of(left) or (type_of(right) if isinstance(right, ast.Name) else None)
+            if isinstance(op, (ast.In, ast.NotIn)):
+                assert isinstance(right, (ast.List, ast.Tuple, ast.Set))
+                values = [ast.literal_eval(element) for element in right.elts]
+                member = of(left).isin(pa.array(values) if like is None or not pa.types.is_temporal(like)
+                                       else pa.array(values).cast(like))  # fmt: skip
+                part = ~member if isinstance(op, ast.NotIn) else member
+            else:
+                part = binary[type(op)](of(left, like), of(right, like))
+                left = right
+            result = part if result is None else result & part
+        return result
+
+    return of(expression.tree)

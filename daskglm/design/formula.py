@@ -1,0 +1,313 @@
+"""Wilkinson notation to terms; the grammar is formulaic's, the meaning of each factor is settled here.
+
+Wilkinson and Rogers (1973), Symbolic description of factorial models. Full rank by structure after formulaic (and patsy
+before it): every term is split into the spaces its factors span, and what earlier terms span already is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import itertools
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+from daskglm.design import expressions
+from daskglm.design.expressions import Expression, function_name
+from daskglm.errors import DesignError, closest
+
+Kind = Literal["numeric", "factor"]
+
+
+@final
+@dataclass(frozen=True)
+class Variable:
+    """One factor of a term: a numeric expression, or a column whose values are levels.
+
+    name is how it appears in parameter names; baseline is the level left out where one must be (None: the first;
+    "largest" with largest=True: the one with most weight).
+    """
+
+    name: str
+    kind: Kind
+    expression: Expression
+    baseline: Any = None
+    largest: bool = False
+
+
+@final
+@dataclass(frozen=True)
+class Coding:
+    """A factor in a term, coded with all its levels (full) or without its baseline."""
+
+    variable: Variable
+    full: bool
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """A product of variables that gives a run of columns of X; empty for the intercept. factors hold its codings."""
+
+    variables: tuple[Variable, ...]
+    full: Mapping[str, bool]
+
+
+@final
+@dataclass(frozen=True)
+class Terms:
+    """A formula understood: the response, the terms in order, each with its parts, and the offsets."""
+
+    text: str
+    response: tuple[Expression, ...]
+    names: tuple[str, ...]
+    parts: tuple[tuple[str, Part], ...]
+    offsets: tuple[Expression, ...]
+    intercept: bool
+
+    @property
+    def variables(self) -> tuple[Variable, ...]:
+        """Every variable of the right side, once, in order of appearance."""
+        found = {variable.name: variable for _, part in self.parts for variable in part.variables}
+        return tuple(found.values())
+
+
+def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -> Terms:
+    """Read a formula over columns of the given kinds.
+
+    DesignError where it cannot be read, names a column that is not there, or asks for a function that is not listed.
+    """
+    left, right = _grammar(text, kinds)
+    if require_response and left is None:
+        raise DesignError(f"the formula {text!r} has no response: write y ~ {text.lstrip('~ ')}")
+    offsets: list[Expression] = []
+    terms: list[tuple[str, tuple[Variable, ...]]] = []
+    intercept = False
+    for factors in sorted(right, key=len):
+        inner = [_offset(expr, method) for expr, method in factors]
+        if any(inner):
+            if len(factors) > 1:
+                raise DesignError(f"an offset cannot be part of an interaction, as in {':'.join(f for f, _ in factors)}")
+            offsets.append(_numeric(inner[0] or "", kinds))
+            continue
+        if not factors:
+            intercept = True
+            continue
+        variables = tuple(variable(expr, method, kinds) for expr, method in factors)
+        terms.append((":".join(v.name for v in variables), variables))
+    response = () if left is None else _response(left, kinds)
+    names = tuple((["Intercept"] if intercept else []) + [name for name, _ in terms])
+    return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept)
+
+
+def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | None, list[list[tuple[str, str]]]]:
+    """The response's (expression, how to read it) and each term's; numbers as factors are the intercept."""
+    from formulaic.errors import FormulaicError
+    from formulaic.parser import DefaultFormulaParser
+
+    if not isinstance(text, str):
+        raise DesignError(f"a formula is text such as 'y ~ x', not {type(text).__name__}")
+    if not text.strip():
+        raise DesignError("the formula is empty: write, for example, y ~ x")
+    parser = DefaultFormulaParser()
+    try:
+        _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)
+        context = {"__formulaic_variables_available__": list(kinds)} if "." in text else {}
+        structured = parser.get_terms(text, context=context) if context else parser.get_terms(text)
+    except DesignError:
+        raise
+    except (FormulaicError, SyntaxError, ValueError, RecursionError) as error:
+        message = " ".join(str(error).replace("\x1b[1;31m", "").replace("\x1b[0m", "").split())
+        raise DesignError(f"cannot read the formula {text!r}: {message.replace('⧛', '').replace('⧚', '')}") from None
+    if hasattr(structured, "rhs"):
+        left, right = list(structured.lhs), structured.rhs
+    else:
+        left, right = [], structured
+    if isinstance(right, tuple):
+        raise DesignError(f"the formula {text!r} has several parts (|), which a GLM does not")
+    if len(left) > 1 or (left and len(left[0].factors) > 1):
+        raise DesignError(f"the left side of {text!r} must be one response; counts out of trials are cbind(a, b)")
+    response = None if not left else (left[0].factors[0].expr, left[0].factors[0].eval_method.value)
+    terms = []
+    for term in right:
+        factors = [(f.expr, f.eval_method.value) for f in term.factors]
+        numbers = [expr for expr, method in factors if method == "literal"]
+        if numbers and (len(factors) > 1 or float(ast.literal_eval(numbers[0])) not in (1.0,)):
+            raise DesignError(f"{':'.join(f for f, _ in factors)!r} in {text!r} is not a term: write I(...) for arithmetic")
+        terms.append([factor for factor in factors if factor[1] != "literal"])
+    return response, terms
+
+
+def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: str) -> None:
+    for base, power, exponent in zip(tokens, tokens[1:], tokens[2:], strict=False):
+        name = base.token.strip("`")
+        if power.token in ("^", "**") and kinds.get(name) == "numeric":
+            raise DesignError(
+                f"{name}{power.token}{exponent.token} in {text!r} would only repeat {name}: in a formula "
+                f"{power.token} makes interactions; for the square of a number write I({name}**{exponent.token})"
+            )
+
+
+def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str) -> None:
+    """A DesignError for the first name that is not a column, with the closest one there is."""
+    for name in names:
+        if name not in kinds:
+            raise DesignError(
+                f'there is no column "{name}" (in {where}){closest(name, list(kinds))}; '
+                f"columns: {', '.join(itertools.islice(kinds, 30))}{', ...' if len(kinds) > 30 else ''}"
+            )
+
+
+def _numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
+    expression = expressions.parse(text)
+    require_columns(expression.columns, kinds, text)
+    for name in expression.columns:
+        if kinds[name] == "factor" and not _compares_only(expression):
+            raise DesignError(f'"{name}" in {text!r} holds text, not numbers')
+    return expression
+
+
+def _compares_only(expression: Expression) -> bool:
+    return any(isinstance(node, ast.Compare) for node in ast.walk(expression.tree))
+
+
+def numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
+    """A numeric expression given outside the formula, as a column name or as text."""
+    if text in kinds:
+        if kinds[text] == "factor":
+            raise DesignError(f'column "{text}" holds text, not numbers')
+        return expressions.column(text)
+    return _numeric(text, kinds)
+
+
+def _offset(text: str, method: str) -> str | None:
+    if method != "python":
+        return None
+    tree = _tree(text)
+    if isinstance(tree, ast.Call) and function_name(tree.func) == "offset":
+        if len(tree.args) != 1 or tree.keywords:
+            raise DesignError(f"offset takes one expression: {text!r}")
+        start = text.index("(") + 1
+        return text[start : text.rindex(")")]
+    return None
+
+
+def _tree(text: str) -> ast.expr | None:
+    parts = expressions.STRINGS.split(text)
+    source = "".join(p if i % 2 else expressions.BACKTICKS.sub("_quoted_", p) for i, p in enumerate(parts))
+    try:
+        return ast.parse(source.strip(), mode="eval").body
+    except (SyntaxError, ValueError):
+        return None
+
+
+def _response(left: tuple[str, str], kinds: Mapping[str, Kind]) -> tuple[Expression, ...]:
+    text, method = left
+    if method == "lookup":
+        require_columns([text], kinds, "the response")
+        return (expressions.column(text),)
+    tree = _tree(text)
+    if isinstance(tree, ast.Call) and function_name(tree.func) == "cbind":
+        if len(tree.args) != 2 or tree.keywords:
+            raise DesignError(f"cbind takes successes and failures: {text!r}")
+        inner = text[text.index("(") + 1 : text.rindex(")")]
+        return tuple(_numeric(part, kinds) for part in _arguments(inner))
+    return (_numeric(text, kinds),)
+
+
+def _arguments(text: str) -> list[str]:
+    """Split at the commas outside brackets, quotes and backticks."""
+    parts, depth, quote = [""], 0, ""
+    for character in text:
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"`":
+            quote = character
+        elif character in "([{":
+            depth += 1
+        elif character in ")]}":
+            depth -= 1
+        if character == "," and not depth and not quote:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts]
+
+
+def variable(text: str, method: str, kinds: Mapping[str, Kind]) -> Variable:
+    """What one factor of a term means."""
+    if method == "lookup":
+        require_columns([text], kinds, "the formula")
+        return Variable(text, kinds[text], expressions.column(text))
+    tree = _tree(text)
+    if isinstance(tree, ast.Call) and function_name(tree.func) == "C":
+        return _factor(text, tree, kinds)
+    return Variable(text, "numeric", _numeric(text, kinds))
+
+
+def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
+    inner = _arguments(text[text.index("(") + 1 : text.rindex(")")])
+    if not 1 <= len(inner) <= 2 or tree.keywords:
+        raise DesignError(f'{text!r}: C takes a column and optionally Treatment("level")')
+    name = inner[0].strip("`")
+    if name in kinds:
+        expression = expressions.column(name)
+    else:
+        expression = expressions.parse(inner[0])
+        require_columns(expression.columns, kinds, text)
+    if len(inner) == 1:
+        return Variable(text, "factor", expression)
+    contrast = tree.args[1]
+    known = isinstance(contrast, ast.Call) and ast.unparse(contrast.func) in ("Treatment", "contr.treatment")
+    if not known:
+        raise DesignError(f'{ast.unparse(contrast)!r} in {text!r} is not a contrast; there is Treatment("level")')
+    assert isinstance(contrast, ast.Call)
+    given = [*contrast.args, *(k.value for k in contrast.keywords if k.arg in ("reference", "base"))]
+    if len(given) != len(contrast.args) + len(contrast.keywords) or len(given) > 1:
+        raise DesignError(f"Treatment in {text!r} takes one level")
+    if not given:
+        return Variable(text, "factor", expression)
+    try:
+        level = ast.literal_eval(given[0])
+    except ValueError:
+        raise DesignError(f"the level in {text!r} must be a literal") from None
+    return Variable(text, "factor", expression, level, level == "largest")
+
+
+def _scoped(intercept: bool, terms: list[tuple[str, tuple[Variable, ...]]]) -> Iterable[tuple[str, Part]]:
+    """Split each term into the parts that add something to what earlier terms span."""
+    spanned: set[tuple[frozenset[str], frozenset[str]]] = set()
+    if intercept:
+        spanned.add((frozenset(), frozenset()))
+        yield "Intercept", Part((), {})
+    for name, variables in terms:
+        numeric = frozenset(v.name for v in variables if v.kind == "numeric")
+        factors = [v for v in variables if v.kind == "factor"]
+        fresh: list[tuple[Variable, ...]] = []
+        for size in range(len(factors) + 1):
+            for subset in itertools.combinations(factors, size):
+                key = (numeric, frozenset(v.name for v in subset))
+                if key not in spanned:
+                    spanned.add(key)
+                    fresh.append(subset)
+        for coded in _merged([{v.name: False for v in subset} for subset in fresh]):
+            chosen = tuple(v for v in variables if v.kind == "numeric" or v.name in coded)
+            yield name, Part(chosen, coded)
+
+
+def _merged(parts: list[dict[str, bool]]) -> list[dict[str, bool]]:
+    """Join a part with the one that has one factor less: together they are that factor with all its levels."""
+    result: list[dict[str, bool]] = []
+    for part in sorted(parts, key=len):
+        for other in result:
+            extra = set(part.items()) - set(other.items())
+            if len(part) - 1 != len(other) or len(extra) != 1:
+                continue
+            factor, full = next(iter(extra))
+            if not full:
+                rest = [p for p in result if p is not other]
+                result = _merged([*rest, {**part, factor: True}])
+                break
+        else:
+            result.append(part)
+    return result

@@ -1,0 +1,71 @@
+"""What is learnt of the columns before the first step: levels and how often, moments, and what was dropped. It adds."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+
+from daskglm.design.columns import Coded, Columns, Ledger
+
+
+@final
+@dataclass(frozen=True)
+class Profile:
+    """levels: weight of each level of each factor (rows, or exposure where asked for), in order of first appearance;
+    moments: (n, mean, sum of squared deviations) of each numeric product; y_levels: rows per level of a text response.
+    """
+
+    n: int
+    levels: Mapping[str, Mapping[Any, float]]
+    moments: Mapping[tuple[str, ...], tuple[int, float, float]]
+    y_levels: Mapping[Any, float] = field(default_factory=dict)
+    ledger: Ledger = field(default_factory=Ledger)
+
+    def __add__(self, other: Profile) -> Profile:
+        return Profile(
+            self.n + other.n,
+            {name: _merged(counts, other.levels[name]) for name, counts in self.levels.items()},
+            {key: _combined(moments, other.moments[key]) for key, moments in self.moments.items()},
+            _merged(self.y_levels, other.y_levels),
+            self.ledger + other.ledger,
+        )
+
+
+def profile_of(columns: Columns) -> Profile:
+    """The profile of one leaf. Levels are weighted by exp(offset) and weight, which is the exposure where there is one."""
+    importance = None
+    if columns.weight is not None:
+        importance = np.asarray(columns.weight, np.float64)
+    return Profile(
+        columns.n,
+        {name: _counts(coded, importance) for name, coded in columns.factors.items()},
+        {key: (columns.n, mean, squares) for key, (mean, squares) in columns.moments.items()},
+        _counts(columns.y, None) if isinstance(columns.y, Coded) else {},
+        columns.ledger,
+    )
+
+
+def _counts(coded: Coded, weight: Any) -> dict[Any, float]:
+    counts = np.bincount(coded.codes, minlength=len(coded.levels))
+    amount = counts if weight is None else np.bincount(coded.codes, weight, minlength=len(coded.levels))
+    # a level that is declared but holds no row is kept at zero, so that declared orders survive
+    return {level: float(amount[i]) if counts[i] else 0.0 for i, level in enumerate(coded.levels)}
+
+
+def _merged(one: Mapping[Any, float], other: Mapping[Any, float]) -> dict[Any, float]:
+    result = dict(one)
+    for level, count in other.items():
+        result[level] = result.get(level, 0.0) + count
+    return result
+
+
+def _combined(one: tuple[int, float, float], other: tuple[int, float, float]) -> tuple[int, float, float]:
+    """Chan, Golub and LeVeque (1983), Algorithms for computing the sample variance, equation 2.1."""
+    if not one[0] or not other[0]:
+        return other if not one[0] else one
+    n = one[0] + other[0]
+    step = other[1] - one[1]
+    return n, one[1] + step * other[0] / n, one[2] + other[2] + step * step * one[0] * other[0] / n

@@ -1,0 +1,496 @@
+"""From a plan and data to a FitRecord: the one place that says what happens in which order."""
+
+from __future__ import annotations
+
+import platform
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.cluster import sources
+from daskglm.cluster.local import LocalPartitions, open_partitions
+from daskglm.cluster.sources import Source
+from daskglm.design import expressions, formula
+from daskglm.design.columns import Columns, Reading
+from daskglm.design.design import Design, products_of
+from daskglm.design.expressions import Expression
+from daskglm.design.formula import Terms
+from daskglm.design.profile import profile_of
+from daskglm.errors import AliasWarning, ConvergenceWarning, DataError, DesignError, SeparationWarning
+from daskglm.inference import covariance as inference
+from daskglm.kernels.blocks import Block
+from daskglm.kernels.cholesky import combination
+from daskglm.model.likelihoods import GLM
+from daskglm.model.weights import Frequency, Probability, Trials, Weights
+from daskglm.plan import Plan
+from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.solvers.driver import Optimum, Stopping, minimise
+from daskglm.solvers.newton import curvature
+from daskglm.solvers.null import Null
+from daskglm.solvers.objective import Objective, Point
+from daskglm.solvers.pilot import first_guess, pilot
+from daskglm.totals.likelihood import null_deviance, saturated
+from daskglm.totals.moments import Model
+
+# Below this a pass costs less than the pilot's book-keeping.
+PILOT_ROWS = 200_000
+SMALL_DATA_TOL = 1e-20
+SAMPLE_FRACTION = 0.1
+SAMPLE_ROWS = 1_000_000
+
+
+class Reporter(Protocol):
+    """Who is told how a fit goes on."""
+
+    def begin(self, partitions: LocalPartitions) -> None:
+        """The work is known."""
+
+    def phase(self, name: str) -> None:
+        """A pass begins."""
+
+    def point(self, point: Point) -> None:
+        """A pass is done."""
+
+    def end(self) -> None:
+        """Nothing more comes."""
+
+
+@final
+@dataclass(frozen=True)
+class Engine:
+    """Where the work is done: threads and memory of the embedded engine, and how its work is grouped."""
+
+    threads: int | None = None
+    memory_limit: int | None = None
+    leaves_per_task: int = 1
+
+
+def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
+    """Fit a plan to a source."""
+    from threadpoolctl import threadpool_limits
+
+    # one BLAS thread: two collapse when another process wants a processor, and the number of threads changes bits
+    with threadpool_limits(1, user_api="blas"):
+        fitting = _Fitting(plan, source, engine, reporter)
+        try:
+            return fitting.run()
+        finally:
+            fitting.close()
+
+
+class _Fitting:
+    """One fit under way."""
+
+    def __init__(self, plan: Plan, source: Source, engine: Engine, reporter: Reporter | None) -> None:
+        self.plan, self.source, self.engine, self.reporter = plan, source, engine, reporter
+        self.kinds = sources.kinds(source)
+        self.terms = _parse(plan, self.kinds)
+        self.reading = _reading(plan, self.terms, self.kinds)
+        self.opened: list[LocalPartitions] = []
+
+    def close(self) -> None:
+        """Give up whatever is kept."""
+        for partitions in self.opened:
+            partitions.release()
+        if self.reporter is not None:
+            self.reporter.end()
+
+    def run(self) -> FitRecord:
+        rows = self._open()
+        self._say("reading")
+        columns, profile, sample = rows.kept_with_total(self.reading.read, profile_of, self._sampler(rows))
+        self.opened += [columns] if sample is None else [columns, sample]
+        if not profile.n:
+            raise DataError(_nothing_left(profile.ledger, self.plan))
+        design = Design.learn(
+            self.terms, profile, self.source.ordered, self.reading.response_name
+        )
+        if not design.names:
+            raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
+        blocks = columns.consumed(design.encode)
+        self.opened.append(blocks)
+        likelihood = GLM(self.plan.family, self.plan.link)
+        frequency = isinstance(self.plan.weights, Frequency)
+        model = Model(likelihood, design.select, design.width, design.scaling, frequency)
+        null = Null(likelihood, design.intercept, self._has_offset())
+        objective = Objective(blocks, model, design.intercept, on_pass=self._told)
+        optimum = self._optimise(objective, design, null, sample, profile.n)
+        return self._record(objective, design, null, optimum, profile.ledger, rows)
+
+    # -- reading ---------------------------------------------------------------------------------------------------
+
+    def _open(self) -> LocalPartitions:
+        plan, reading = self.plan, self.reading
+        condition, used = None, ()
+        if plan.where:
+            expression = expressions.parse_filter(plan.where)
+            formula.require_columns(expression.columns, self.source.types, f"where={plan.where!r}")
+            condition, used = expressions.to_arrow(expression, self.source.types), expression.columns
+        self.source.select(reading.columns, condition, used)
+        if not self.source.leaves:
+            raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
+        rows = open_partitions(
+            self.source, reading.columns, plan.keep, self.engine.threads, self.engine.memory_limit,
+            self.engine.leaves_per_task,
+        )  # fmt: skip
+        self.opened.append(rows)
+        if self.reporter is not None:
+            self.reporter.begin(rows)
+        return rows
+
+    def _sampler(self, rows: LocalPartitions) -> Callable[[Columns], Columns] | None:
+        """How the pilot's rows are taken, a function of the data alone."""
+        quadratic = self.plan.family.name == "gaussian" and self.plan.link.name == "identity"
+        if quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
+            return None
+        fraction = min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows)
+        return lambda columns: columns.sample(fraction)
+
+    def _has_offset(self) -> bool:
+        return bool(self.reading.offsets) or self.reading.exposure is not None
+
+    # -- optimum ---------------------------------------------------------------------------------------------------
+
+    def _optimise(
+        self, objective: Objective, design: Design, null: Null, sample: LocalPartitions | None, n: int
+    ) -> Optimum:
+        plan, held = self.plan, None
+        quadratic = plan.family.name == "gaussian" and plan.link.name == "identity"
+        start: npt.NDArray[np.float64] | None = None
+        if plan.start is not None:
+            start = _given_start(plan.start, design)
+        elif sample is not None:
+            self._say("pilot")
+            beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
+            sample.release()
+            if beginning is not None:
+                start, held = beginning.coef, beginning.held
+        if start is None:
+            self._say("start")
+            start = np.zeros(len(design.names)) if quadratic else first_guess(objective, null)
+            if null.value is None:
+                null.start(objective.sums(_counting()))
+            null.fit(objective.blocks, objective.model)
+        elif null.value is None:
+            null.start(objective.sums(_counting()))
+        self._say("pass")
+        # where a pass costs nothing, go on to the last digit
+        goal = min(plan.tol, SMALL_DATA_TOL) if plan.tol_is_default and n < PILOT_ROWS else plan.tol
+        stopping = Stopping(goal, plan.max_iter)
+        return minimise(
+            objective, start, stopping, null=null, dispersion_known=plan.family.dispersion_known, quadratic=quadratic,
+            meat=plan.meat, held=held,
+        )  # fmt: skip
+
+    def _say(self, phase: str) -> None:
+        if self.reporter is not None:
+            self.reporter.phase(phase)
+
+    def _told(self, point: Point) -> None:
+        if self.reporter is not None:
+            self.reporter.point(point)
+
+    # -- the record ------------------------------------------------------------------------------------------------
+
+    def _record(
+        self,
+        objective: Objective,
+        design: Design,
+        null: Null,
+        optimum: Optimum,
+        ledger: Any,
+        rows: LocalPartitions,
+    ) -> FitRecord:
+        plan, family = self.plan, self.plan.family
+        stats = optimum.point.sums.statistics
+        assert stats is not None
+        pearson = optimum.point.sums.pearson
+        rank = optimum.curvature.factor.rank
+        phi, estimated = inference.dispersion(plan.dispersion, family, stats, pearson, rank)
+        kind: Any = "probability" if isinstance(plan.weights, Probability) else plan.covariance
+        observed = self._observed(objective, optimum) if kind == "observed" else None
+        unscaling = design.unscaling()
+        matrix = inference.covariance(kind, optimum, phi, unscaling, observed)
+        coefficients = unscaling @ optimum.point.coef
+        aliased = _aliased(design, optimum, unscaling)
+        gone = np.array([name in aliased for name in design.names])
+        coefficients[gone] = np.nan
+        matrix[gone, :] = np.nan
+        matrix[:, gone] = np.nan
+        notes = list(design.notes)
+        statistics = self._statistics(objective, design, null, stats, pearson, rank, phi, estimated, notes)
+        record = FitRecord(
+            self._specification(), design, coefficients, matrix, aliased, _separated(design, optimum), statistics,
+            optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, rows.decodes,
+            _certificate(design, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
+        )  # fmt: skip
+        _warn(record)
+        return record
+
+    def _observed(self, objective: Objective, optimum: Optimum) -> npt.NDArray[np.float64]:
+        point = objective.evaluate(optimum.point.coef, 2, "observed")
+        return curvature(objective, point, optimum.aliased).inverse()
+
+    def _statistics(
+        self,
+        objective: Objective,
+        design: Design,
+        null: Null,
+        stats: Any,
+        pearson: float,
+        rank: int,
+        phi: float,
+        estimated: bool,
+        notes: list[str],
+    ) -> Statistics:
+        family, plan = self.plan.family, self.plan
+        null_dev = stats.null_deviance
+        if null.iterates and not null.settled and null.value is not None:
+            null.fit(objective.blocks, objective.model)
+            null_dev = objective.blocks.total(null_deviance, objective.model, null.value).value
+            objective.passes += 1
+        constant = None
+        weighted = self.reading.weight is not None and not isinstance(plan.weights, Frequency)
+        if not family.dispersion_known and weighted and family.saturated_shift(1.0, 1.0, True) is None:
+            constant = objective.blocks.total(saturated, family, stats.deviance / stats.observations).value
+            objective.passes += 1
+        llf = inference.log_likelihood(family, stats, constant, weighted)
+        if isinstance(plan.weights, Probability):
+            llf = np.nan
+            notes.append("with probability weights there is no likelihood: llf, aic and bic are NaN")
+        elif np.isnan(llf):
+            notes.append("the weighted response is not a count in every row: llf, aic and bic are NaN")
+        parameters = rank + (0 if family.dispersion_known else 1)
+        return Statistics(
+            n_rows=stats.n,
+            nobs=stats.observations,
+            df_resid=stats.observations - rank,
+            df_null=stats.observations - (1 if design.intercept else 0),
+            rank=rank,
+            deviance=stats.deviance,
+            null_deviance=null_dev,
+            pearson_chi2=pearson,
+            scale=phi,
+            scale_estimated=estimated,
+            llf=float(llf),
+            aic=float(-2.0 * llf + 2.0 * parameters),
+            bic=float(-2.0 * llf + np.log(stats.observations) * parameters),
+        )
+
+    def _specification(self) -> Specification:
+        plan, reading = self.plan, self.reading
+        weights = None
+        if plan.weights is not None:
+            weights = (type(plan.weights).__name__.lower(), _text(plan.weights.column))
+        used = dict.fromkeys(reading.columns)
+        return Specification(
+            formula=self.terms.text,
+            family=plan.family.name,
+            link=plan.link.name,
+            kinds={name: self.kinds[name] for name in used},
+            response=reading.response_name,
+            weights=weights,
+            offset=_text(plan.offset),
+            exposure=_text(plan.exposure),
+            trials=_text(plan.trials),
+            covariance=plan.covariance,
+            dispersion=plan.dispersion,
+            missing=plan.missing,
+            unseen=plan.unseen,
+            where=plan.where,
+        )
+
+
+def _counting() -> Any:
+    from daskglm.totals.moments import Request
+
+    return Request(None, order=0)
+
+
+def _text(value: Any) -> str | None:
+    if value is None:
+        return None
+    return value if isinstance(value, str) else str(value)
+
+
+def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
+    if plan.formula is None:
+        raise DesignError("a formula is needed")
+    return formula.parse(plan.formula, kinds)
+
+
+def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
+    """What to read of the table for this plan."""
+    response = terms.response
+    name = plan.formula.split("~")[0].strip() if plan.formula else ""
+    levels = False
+    if len(response) == 1 and response[0].text in kinds and kinds[response[0].text] == "factor":
+        if plan.family.name != "binomial":
+            raise DesignError(
+                f'the response "{name}" is text, which the {plan.family.name} family cannot be fitted to: '
+                "a two-level response is binomial"
+            )
+        levels = True
+    if len(response) == 2 and plan.family.name != "binomial":
+        raise DesignError(f"cbind(successes, failures) is for the binomial family, not for {plan.family.name}")
+    trials, weight = None, None
+    if plan.trials is not None:
+        trials = _column(plan.trials, kinds, "trials")
+    if isinstance(plan.weights, Trials):
+        trials = _column(plan.weights.column, kinds, "weights")
+    elif plan.weights is not None:
+        weight = _column(plan.weights.column, kinds, "weights")
+    if trials is not None and len(response) == 2:
+        raise DesignError("cbind(successes, failures) already says the trials: leave trials= out")
+    offsets = list(terms.offsets)
+    if plan.offset is not None:
+        offsets.append(_column(plan.offset, kinds, "offset"))
+    exposure: Expression | float | None = None
+    if plan.exposure is not None:
+        exposure = _column(plan.exposure, kinds, "exposure")
+    return Reading(
+        terms.variables, products_of(terms), response, name, levels,
+        plan.family.in_support, plan.family.support, weight, trials, tuple(offsets), exposure, plan.missing,  # type: ignore[arg-type]
+        counts=plan.trials is not None,
+    )  # fmt: skip
+
+
+def _column(value: Any, kinds: Mapping[str, Any], option: str) -> Expression:
+    if not isinstance(value, str):
+        raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}")
+    return formula.numeric(value, kinds)
+
+
+def _given_start(start: Any, design: Design) -> npt.NDArray[np.float64]:
+    """start= on the user's scale to the scaled columns."""
+    if hasattr(start, "keys"):
+        values = dict(start)
+        formula.require_columns(values, dict.fromkeys(design.names), "start=")
+        vector = np.array([float(values.get(name, 0.0)) for name in design.names])
+    else:
+        vector = np.asarray(start, np.float64)
+    if vector.shape != (len(design.names),):
+        raise DesignError(f"start= has {vector.size} values for {len(design.names)} parameters")
+    return np.linalg.solve(design.unscaling(), np.nan_to_num(vector))
+
+
+def _nothing_left(ledger: Any, plan: Plan) -> str:
+    if not ledger.read:
+        return "the data have no rows: the lake is empty"
+    parts = []
+    if ledger.filtered:
+        parts.append(f"{ledger.filtered} do not match where={plan.where!r}")
+    if ledger.missing_rows:
+        worst = max(ledger.missing, key=lambda name: ledger.missing[name])
+        parts.append(f'{ledger.missing_rows} miss a value ("{worst}" in {ledger.missing[worst]})')
+    if ledger.zero_weight:
+        parts.append(f"{ledger.zero_weight} have weight 0")
+    return f"no row is left of {ledger.read}: {', '.join(parts)}"
+
+
+def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict[str, float]]:
+    """Each aliased parameter's column as a combination of the others, on the user's scale."""
+    result: dict[str, dict[str, float]] = {}
+    gram, found = optimum.curvature.gram, optimum.curvature
+    inverse = np.linalg.inv(unscaling)
+    for j in np.flatnonzero(~found.kept):
+        if found.basis is None:
+            scaled = combination(gram, found.factor, int(j))
+        else:
+            scaled = -found.basis[:, j].copy()
+            scaled[j] = 0.0
+            scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0
+        # z_j = Z c with X = Z inverse... columns of X are Z A^-1, so x_j = X A (c - e_j) / A_jj + x_j
+        change = scaled.copy()
+        change[j] = -1.0
+        original = unscaling @ change
+        lead = -original[j]
+        parts = {design.names[k]: float(original[k] / lead) for k in np.flatnonzero(original) if k != j}
+        size = max((abs(v) for v in parts.values()), default=0.0)
+        result[design.names[j]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
+    del inverse
+    return result
+
+
+def _separated(design: Design, optimum: Optimum) -> tuple[str, ...]:
+    """Parameters that ran away: their information at the optimum is nothing beside what the same rows would hold at
+    ordinary means, which happens when the data do not bound the coefficient.
+    """
+    point = optimum.point
+    assert point.gram is not None
+    diagonal = np.diag(optimum.curvature.inverse())
+    far = np.abs(point.coef) > 12.0
+    loose = diagonal * max(optimum.dispersion, 1e-300) > 1e4
+    return tuple(name for name, bad in zip(design.names, far & loose & optimum.curvature.kept, strict=True) if bad)
+
+
+def _certificate(design: Design, optimum: Optimum, plan: Plan) -> Certificate:
+    gram, point = optimum.curvature.gram, optimum.point
+    kept = optimum.curvature.kept
+    scale = np.sqrt(np.maximum(np.diag(point.gram), 0.0)) if point.gram is not None else np.ones(kept.size)
+    with np.errstate(all="ignore"):
+        gradient = np.abs(point.gradient[kept]) / (scale[kept] * np.sqrt(optimum.dispersion))
+    inner = gram[np.ix_(kept, kept)]
+    root = np.sqrt(np.maximum(np.diag(inner), 1e-300))
+    condition = float(np.linalg.cond(inner / root[:, None] / root, 1)) if inner.size else 1.0
+    return Certificate(
+        decrement=float(optimum.decrement),
+        tolerance=plan.tol,
+        limited_by="rounding" if optimum.status == "floor" else "tolerance",
+        gradient=float(np.max(gradient, initial=0.0)),
+        condition=condition,
+        halvings=sum(step.halvings for step in optimum.steps),
+        residual_columns=tuple(design.names[j] for j in optimum.curvature.doubtful),
+    )
+
+
+def _trace(optimum: Optimum) -> tuple[Mapping[str, Any], ...]:
+    return tuple(
+        {"loss": s.loss, "decrement": s.decrement, "halvings": s.halvings, "newton": s.newton} for s in optimum.steps
+    )
+
+
+def _provenance() -> dict[str, Any]:
+    import numba
+    import pyarrow
+
+    from daskglm.version import __version__
+
+    return {
+        "daskglm": __version__,
+        "python": platform.python_version(),
+        "numpy": np.__version__,
+        "numba": numba.__version__,
+        "pyarrow": pyarrow.__version__,
+        "machine": platform.machine(),
+    }
+
+
+def _warn(record: FitRecord) -> None:
+    for name, parts in record.aliased.items():
+        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
+    if record.separated:
+        warnings.warn(
+            f"no finite estimate seems to exist for {', '.join(record.separated[:10])}: the response does not vary where "
+            "they apply; leave the term out, or join levels",
+            SeparationWarning,
+            stacklevel=5,
+        )
+    if not record.converged:
+        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
+
+
+def alias_sentence(name: str, parts: Mapping[str, float]) -> str:
+    """Why a coefficient is not estimated."""
+    if not parts:
+        return f"{name} is not estimated: its column is zero in every row used"
+    shown = " + ".join(f"{value:.6g} {other}" for other, value in list(parts.items())[:6])
+    more = " + ..." if len(parts) > 6 else ""
+    return f"{name} is not estimated: its column is {shown}{more}"
+
+
+__all__ = ["Block", "Engine", "Reporter", "Weights", "alias_sentence", "run"]

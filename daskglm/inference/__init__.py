@@ -1,0 +1,1 @@
+"""From an optimum to errors and tests."""

@@ -1,0 +1,99 @@
+"""Covariance, dispersion and the statistics of a fit, from the sums of its closing pass. Definitions are R's."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.errors import DesignError
+from daskglm.model.families import Family
+from daskglm.solvers.driver import Optimum
+from daskglm.totals.moments import FitStats
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+CovarianceKind = Literal["model", "observed", "HC0", "HC1", "probability"]
+COVARIANCES: tuple[CovarianceKind, ...] = ("model", "observed", "HC0", "HC1")
+
+
+def dispersion(
+    rule: str | float | None, family: Family, stats: FitStats, pearson: float, rank: int
+) -> tuple[float, bool]:
+    """(phi, whether it was estimated).
+
+    None: the family's rule (1, or Pearson chi-square / residual degrees of freedom); "pearson"; "deviance":
+    deviance / residual degrees of freedom; "ml": the maximum likelihood estimate; or a number.
+    """
+    freedom = stats.observations - rank
+    if isinstance(rule, (int, float)) and not isinstance(rule, bool):
+        return float(rule), False
+    if rule is None:
+        rule = "known" if family.dispersion_known else "pearson"
+    if rule == "known":
+        return 1.0, False
+    if rule == "ml":
+        return ml_dispersion(family, stats), True
+    amount = pearson if rule == "pearson" else stats.deviance
+    return (amount / freedom if freedom > 0 else np.nan), True
+
+
+def ml_dispersion(family: Family, stats: FitStats) -> float:
+    """The maximum likelihood estimate of phi given the means: deviance / n for the gaussian; for the gamma the root of
+    2 (log k - digamma(k)) = deviance / n with k = 1 / phi (McCullagh and Nelder 1989, equation 8.1).
+    """
+    mean = stats.deviance / stats.observations
+    if family.name == "gaussian":
+        return mean
+    if family.name == "gamma":
+        from scipy.optimize import brentq
+        from scipy.special import digamma
+
+        if not mean > 0:
+            return 0.0
+        root = brentq(lambda u: 2.0 * (u - digamma(np.exp(u))) - mean, -40.0, 40.0, xtol=1e-14, rtol=1e-14)
+        return float(np.exp(-root))
+    raise DesignError(f'dispersion="ml" is for gaussian and gamma; that of {family.name} is 1')
+
+
+def covariance(kind: CovarianceKind, optimum: Optimum, phi: float, unscaling: Matrix, observed: Matrix | None) -> Matrix:
+    """Covariance of the parameters (p, p) on the user's scale; zeros where aliased.
+
+    "model": phi H^-1 with H the expected information; "observed": with the observed one; "HC0": H^-1 (sum s s') H^-1
+    with s the rows' scores; "HC1": HC0 n / (n - k); "probability": HC0 n / (n - 1) (Binder 1983).
+    """
+    inverse = optimum.curvature.inverse()
+    if kind == "model":
+        scaled = phi * inverse
+    elif kind == "observed":
+        assert observed is not None
+        scaled = phi * observed
+    else:
+        meat = optimum.point.sums.meat
+        assert meat is not None
+        n = float(optimum.point.sums.statistics.observations) if optimum.point.sums.statistics else 0.0
+        rank = float(optimum.curvature.factor.rank)
+        factor = {"HC0": 1.0, "HC1": n / (n - rank) if n > rank else np.nan, "probability": n / (n - 1.0)}[kind]
+        scaled = factor * inverse @ meat @ inverse
+    result = unscaling @ scaled @ unscaling.T
+    return np.asarray(0.5 * (result + result.T))
+
+
+def log_likelihood(family: Family, stats: FitStats, saturated: float | None, weighted: bool) -> float:
+    """log L with every constant, at phi = deviance / n where phi is not known.
+
+    saturated: sum log p(y; mean y, phi / w), where that had to be summed at phi; None where it follows from the sums.
+    NaN for a discrete family whose w y are not counts.
+    """
+    if family.dispersion_known:
+        return np.nan if stats.fractional else stats.saturated - 0.5 * stats.deviance
+    phi = stats.deviance / stats.observations
+    if not phi > 0:
+        return np.inf
+    if saturated is None:
+        shift = family.saturated_shift(stats.observations, phi, weighted)
+        if shift is None:
+            return np.nan
+        saturated = stats.saturated + shift
+    return saturated - 0.5 * stats.deviance / phi

@@ -1,0 +1,1 @@
+"""Arithmetic on one block of rows: compiled, and ignorant of families."""

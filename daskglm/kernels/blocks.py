@@ -1,0 +1,131 @@
+"""The rows of one leaf in the form the kernels read: columns side by side, factors as codes, nothing expanded."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+Column = npt.NDArray[np.generic]
+
+NUMERIC_KINDS: dict[str, int] = {"f8": 0, "f4": 1, "i1": 2, "i2": 3, "i4": 4, "i8": 5}
+CODE_KINDS: dict[str, int] = {"i1": 2, "i2": 3, "i4": 4}
+
+
+def code_dtype(n_levels: int) -> np.dtype[np.signedinteger]:
+    """The narrowest signed integer that holds the codes 0 .. n_levels - 1."""
+    for name in ("i1", "i2", "i4"):
+        if n_levels - 1 <= np.iinfo(name).max:
+            return np.dtype(name)
+    raise OverflowError(f"{n_levels} levels do not fit 32-bit codes")
+
+
+def as_column(values: npt.ArrayLike) -> Column:
+    """An array in a form the kernels can read: one of the numeric kinds, contiguous, aligned, native byte order.
+
+    An array that crossed a network or sits in the middle of a foreign buffer may be misaligned, which changes the last
+    bits and runs many times slower.
+    """
+    array = np.asarray(values)
+    if array.dtype == np.bool_:
+        array = array.astype(np.int8)
+    if array.dtype.kind == "u":
+        wider = {1: np.int16, 2: np.int32, 4: np.int64}.get(array.dtype.itemsize, np.float64)
+        array = array.astype(wider)
+    if array.dtype.str[1:] not in NUMERIC_KINDS:
+        array = array.astype(np.float64)
+    return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
+
+
+@final
+@dataclass(frozen=True)
+class Levels:
+    """A factor, one small code per row; with `value` it is the factor times a numeric variable.
+
+    Row i contributes value_i (1 without) to the column of level codes_i and nothing to the others.
+    codes (n,), value (n,) or None.
+    """
+
+    codes: Column
+    n_levels: int
+    value: Vector | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Block:
+    """Rows ready for arithmetic. X = [1 | dense | one column per level of each factor], the *raw* columns.
+
+    y (n,) is the response on the scale of its mean (a proportion where there are trials); weight (n,) multiplies the
+    log-likelihood of a row (None: 1) and includes the trials; offset (n,) is added to the linear predictor (None: 0);
+    trials (n,) enters the log-likelihood's constant alone. ledger counts what encoding dropped.
+    """
+
+    n: int
+    dense: tuple[Column, ...]
+    levels: tuple[Levels, ...]
+    y: Column
+    weight: Column | None = None
+    offset: Column | None = None
+    trials: Column | None = None
+    dropped: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def width(self) -> int:
+        """Number of raw columns."""
+        return 1 + len(self.dense) + sum(piece.n_levels for piece in self.levels)
+
+    def rows(self, start: int, stop: int) -> Block:
+        """The rows start .. stop - 1, as views."""
+
+        def cut(column: Column | None) -> Column | None:
+            return None if column is None else column[start:stop]
+
+        return Block(
+            n=stop - start,
+            dense=tuple(column[start:stop] for column in self.dense),
+            levels=tuple(
+                Levels(piece.codes[start:stop], piece.n_levels, None if piece.value is None else piece.value[start:stop])
+                for piece in self.levels
+            ),
+            y=self.y[start:stop],
+            weight=cut(self.weight),
+            offset=cut(self.offset),
+            trials=cut(self.trials),
+        )
+
+    def arrays(self) -> list[Column]:
+        """Every array of the block, each once."""
+        found: dict[int, Column] = {}
+        columns = [*self.dense, *(p.codes for p in self.levels), *(p.value for p in self.levels), self.y]
+        for column in [*columns, self.weight, self.offset, self.trials]:
+            if column is not None:
+                found[id(column)] = column
+        return list(found.values())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, each buffer counted once."""
+        return sum(column.nbytes for column in self.arrays())
+
+
+@final
+@dataclass(frozen=True)
+class Scaling:
+    """Columns enter the arithmetic as (x - shift) * scale, which costs nothing and spares half the digits.
+
+    shift (d,), scale (d,) for the dense columns; level_scale (K,) for factors with a value (1 for the others): those
+    are not shifted, for their level's own constant need not be among the columns.
+    """
+
+    shift: Vector
+    scale: Vector
+    level_scale: Vector
+
+    @staticmethod
+    def none(n_dense: int, n_levels: int) -> Scaling:
+        """The identity."""
+        return Scaling(np.zeros(n_dense), np.ones(n_dense), np.ones(n_levels))

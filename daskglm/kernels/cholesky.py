@@ -1,0 +1,126 @@
+"""Factor a Gram in formula order, leaving out columns that are combinations of earlier ones.
+
+Limited pivoting as in LINPACK's dqrdc2 (R's `lm.fit`), on G = L L' instead of X = QR: a column whose remaining pivot
+falls below a fraction of its diagonal is set aside; the others keep their order, so that the first of two equal columns
+is the one that is estimated.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+# Below ALIASED of its diagonal a pivot is rounding: products of float64 columns, shifted and scaled, leave about 1e-15
+# times the growth of elimination. Between the two the pivot has lost so many digits that rows must be looked at again.
+ALIASED = 1e-11
+DOUBTFUL = 1e-7
+
+
+@final
+@dataclass(frozen=True)
+class Factor:
+    """L L' of the kept rows and columns of G.
+
+    kept (p,); lower (k, k) with k kept columns; pivots (p,): what earlier columns leave of each diagonal, as a fraction;
+    definite: whether no pivot was negative beyond rounding.
+    """
+
+    kept: npt.NDArray[np.bool_]
+    lower: Matrix
+    pivots: Vector
+    definite: bool
+
+    @property
+    def rank(self) -> int:
+        """Number of kept columns."""
+        return int(self.kept.sum())
+
+    def solve(self, right: Matrix) -> Matrix:
+        """G^-1 right (p,) or (p, m), with zeros for columns set aside."""
+        from scipy.linalg import cho_solve
+
+        result = np.zeros_like(right, dtype=np.float64)
+        if self.rank:
+            result[self.kept] = cho_solve((self.lower, True), right[self.kept], check_finite=False)
+        return result
+
+    def inverse(self) -> Matrix:
+        """G^-1 (p, p), symmetric, with zeros for columns set aside."""
+        from scipy.linalg import solve_triangular
+
+        p = self.kept.size
+        result = np.zeros((p, p))
+        if self.rank:
+            root = solve_triangular(self.lower, np.eye(self.rank), lower=True, check_finite=False)
+            result[np.ix_(self.kept, self.kept)] = root.T @ root
+        return result
+
+
+def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None) -> Factor:
+    """Factor a symmetric Gram (p, p) in its own order; columns of `exclude` (p,) are set aside unseen."""
+    p = gram.shape[0]
+    diagonal = np.diag(gram).copy()
+    candidates = np.ones(p, bool) if exclude is None else ~exclude
+    if np.all(diagonal[candidates] > 0) and np.all(np.isfinite(diagonal)):
+        found = _all_kept(gram, diagonal, candidates)
+        if found is not None:
+            return found
+    return _one_by_one(gram, diagonal, candidates)
+
+
+def _all_kept(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_]) -> Factor | None:
+    """The ordinary factor, where no pivot is in doubt."""
+    index = np.flatnonzero(candidates)
+    scale = 1.0 / np.sqrt(diagonal[index])
+    try:
+        lower = np.linalg.cholesky(gram[np.ix_(index, index)] * scale[:, None] * scale)
+    except np.linalg.LinAlgError:
+        return None
+    left = np.diag(lower) ** 2
+    if left.size and left.min() < DOUBTFUL:
+        return None
+    pivots = np.zeros(gram.shape[0])
+    pivots[index] = left
+    return Factor(candidates.copy(), lower / scale[:, None], pivots, True)
+
+
+def _one_by_one(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_]) -> Factor:
+    """Column by column, setting aside those with nothing left."""
+    p = gram.shape[0]
+    kept: list[int] = []
+    pivots = np.zeros(p)
+    lower = np.zeros((p, p))
+    definite = True
+    for j in np.flatnonzero(candidates):
+        k = len(kept)
+        row = lower[j, :k]
+        left = diagonal[j] - row @ row
+        pivots[j] = left / diagonal[j] if diagonal[j] > 0 else 0.0
+        if not diagonal[j] > 0 or abs(left) < ALIASED * diagonal[j]:
+            definite = definite and diagonal[j] > -ALIASED
+            continue
+        if left < 0:
+            definite = False
+            continue
+        root = np.sqrt(left)
+        rest = slice(j + 1, p)
+        lower[rest, k] = (gram[rest, j] - lower[rest, :k] @ row) / root
+        lower[j, k] = root
+        kept.append(int(j))
+    mask = np.zeros(p, bool)
+    mask[kept] = True
+    return Factor(mask, lower[np.ix_(kept, range(len(kept)))], pivots, definite)
+
+
+def combination(gram: Matrix, found: Factor, column: int, tolerance: float = 1e-7) -> Vector:
+    """How an aliased column is made of kept ones: c (p,) with x_column = X c, small entries set to zero."""
+    result = found.solve(np.where(found.kept, gram[:, column], 0.0))
+    size = np.abs(result) * np.sqrt(np.maximum(np.diag(gram), 0.0))
+    result[size < tolerance * np.sqrt(max(gram[column, column], 0.0))] = 0.0
+    return result

@@ -1,0 +1,443 @@
+"""The three products a GLM needs of a block: eta = X b, gradient X's and Gram X'WX, without ever forming X.
+
+`gather` reads the columns once and writes the linear predictor; `scatter` reads them again and adds to a small table per
+pair of pieces: (dense x dense), (levels x dense) and (levels x levels). Each is one compiled call without the GIL per
+chunk of rows, and walks the rows in tiles that stay in the processor's cache.
+`daskglm.kernels.reference` states the same in NumPy.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+from numba import carray
+
+from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Column, Scaling, Vector
+from daskglm.kernels.compiled import kernel
+from daskglm.kernels.lanes import (
+    LANES,
+    add,
+    float32_at,
+    float64_at,
+    fma,
+    fold,
+    int8_at,
+    int16_at,
+    int32_at,
+    int64_at,
+    load,
+    spread,
+    store,
+    zero,
+)
+
+Integers = npt.NDArray[np.int64]
+_TILE_BYTES = 96 * 1024
+
+
+def tile_rows(n_dense: int, n_factors: int) -> int:
+    """Rows per tile: a fixed function of the width, never of the machine, for it decides the order of the sums."""
+    per_row = 8 * (2 * (n_dense + 2) + (n_dense + 2 if n_factors else 0)) + 4 * n_factors
+    return int(min(1024, max(64, _TILE_BYTES // per_row // LANES * LANES)))
+
+
+# Loops index slices from zero: an index that might be negative costs a branch per element and the vector units.
+
+
+@kernel("void(int64, int64, int64, float64, float64, float64[::1])")
+def _standardised(address, kind, start, shift, scale, out):  # type: ignore[no-untyped-def]
+    """out[i] = (column[start + i] - shift) * scale, whatever the column's width."""
+    count = out.size
+    if kind == 0:
+        f8 = carray(float64_at(address + 8 * start), count)
+        for i in range(count):
+            out[i] = (f8[i] - shift) * scale
+    elif kind == 1:
+        f4 = carray(float32_at(address + 4 * start), count)
+        for i in range(count):
+            out[i] = (np.float64(f4[i]) - shift) * scale
+    elif kind == 2:
+        i1 = carray(int8_at(address + start), count)
+        for i in range(count):
+            out[i] = (np.float64(i1[i]) - shift) * scale
+    elif kind == 3:
+        i2 = carray(int16_at(address + 2 * start), count)
+        for i in range(count):
+            out[i] = (np.float64(i2[i]) - shift) * scale
+    elif kind == 4:
+        i4 = carray(int32_at(address + 4 * start), count)
+        for i in range(count):
+            out[i] = (np.float64(i4[i]) - shift) * scale
+    else:
+        i8 = carray(int64_at(address + 8 * start), count)
+        for i in range(count):
+            out[i] = (np.float64(i8[i]) - shift) * scale
+
+
+@kernel("void(int64, int64, int64, int64, uint32[::1])")
+def _positions(address, kind, start, first, out):  # type: ignore[no-untyped-def]
+    """out[i] = first + code of row start + i."""
+    count = out.size
+    if kind == 2:
+        i1 = carray(int8_at(address + start), count)
+        for i in range(count):
+            out[i] = np.uint32(first + i1[i])
+    elif kind == 3:
+        i2 = carray(int16_at(address + 2 * start), count)
+        for i in range(count):
+            out[i] = np.uint32(first + i2[i])
+    else:
+        i4 = carray(int32_at(address + 4 * start), count)
+        for i in range(count):
+            out[i] = np.uint32(first + i4[i])
+
+
+@kernel(
+    "void(int64[:,::1], float64[:,::1], int64[:,::1], float64[::1], float64[::1], int64, int64, int64,"
+    " float64[::1], uint32[::1], float64[::1])"
+)
+def _gather(dense, scaling, levels, level_scale, coef, start, stop, rows, tile, codes, eta):  # type: ignore[no-untyped-def]
+    """eta[i] += coef[0] + sum_j coef[1 + j] z_ij + sum_k value_ik coef[position of the level of row i in factor k]."""
+    d = dense.shape[0]
+    for t in range(start, stop, rows):
+        m = min(rows, stop - t)
+        e = eta[t - start : t - start + m]
+        x = tile[:m]
+        c = codes[:m]
+        for i in range(m):
+            e[i] += coef[0]
+        for j in range(d):
+            _standardised(dense[j, 0], dense[j, 1], t, scaling[j, 0], scaling[j, 1], x)
+            b = coef[1 + j]
+            for i in range(m):
+                e[i] += x[i] * b
+        for k in range(levels.shape[0]):
+            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
+            if levels[k, 3] == 0:
+                for i in range(m):
+                    e[i] += coef[c[i]]
+            else:
+                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
+                for i in range(m):
+                    e[i] += x[i] * coef[c[i]]
+
+
+@kernel("void(float64[::1], float64[::1], int64, int64, int64, float64[:,::1])")
+def _dense_products(z, wz, rows, count, columns, gram):  # type: ignore[no-untyped-def]
+    """gram[a, b] += sum_i z[a, i] wz[b, i] for b >= a - 3: four by two dot products at a time, eight lanes each.
+
+    z and wz hold a tile column by column, padded with zero rows to whole lanes and zero columns to whole steps.
+    """
+    for a in range(0, columns, 4):
+        p = a * rows
+        for b in range(a, columns + 1, 2):
+            q = b * rows
+            s00 = zero()
+            s10 = zero()
+            s20 = zero()
+            s30 = zero()
+            s01 = zero()
+            s11 = zero()
+            s21 = zero()
+            s31 = zero()
+            for i in range(0, count, 8):
+                z0 = load(z, p + i)
+                z1 = load(z, p + rows + i)
+                z2 = load(z, p + 2 * rows + i)
+                z3 = load(z, p + 3 * rows + i)
+                w0 = load(wz, q + i)
+                w1 = load(wz, q + rows + i)
+                s00 = fma(z0, w0, s00)
+                s10 = fma(z1, w0, s10)
+                s20 = fma(z2, w0, s20)
+                s30 = fma(z3, w0, s30)
+                s01 = fma(z0, w1, s01)
+                s11 = fma(z1, w1, s11)
+                s21 = fma(z2, w1, s21)
+                s31 = fma(z3, w1, s31)
+            gram[a, b] += fold(s00)
+            gram[a + 1, b] += fold(s10)
+            gram[a + 2, b] += fold(s20)
+            gram[a + 3, b] += fold(s30)
+            gram[a, b + 1] += fold(s01)
+            gram[a + 1, b + 1] += fold(s11)
+            gram[a + 2, b + 1] += fold(s21)
+            gram[a + 3, b + 1] += fold(s31)
+
+
+@kernel("void(float64[::1], uint32[::1], int64, int64, int64, int64, float64[::1])")
+def _cross(by_row, codes, n_factors, rows, count, stride, cross):  # type: ignore[no-untyped-def]
+    """cross[level of row i in each factor, :] += by_row[i, :]; factors inside, so that equal levels do not queue up."""
+    for i in range(count):
+        for k in range(n_factors):
+            at = np.int64(codes[np.uint64(k * rows + i)]) * stride
+            for c in range(0, stride, 8):
+                store(cross, at + c, add(load(cross, at + c), load(by_row, i * stride + c)))
+
+
+@kernel(
+    "void(int64[:,::1], float64[:,::1], int64[:,::1], float64[::1], int64[::1], float64[::1], float64[::1],"
+    " int64, int64, int64, float64[::1], float64[::1], float64[::1], uint32[::1],"
+    " float64[:,::1], float64[::1], float64[::1], float64[::1])"
+)
+def _scatter(  # type: ignore[no-untyped-def]
+    dense, scaling, levels, level_scale, pair_at, weight, score, start, stop, rows, z, wz, by_row, codes,
+    gram, cross, square, pairs,
+):  # fmt: skip
+    """Add the rows start .. stop - 1 to the tables.
+
+    gram (d + 1, d + 2): [1, z]' [w, wz, s]; cross: for each level a row of the same d + 2 sums over its rows (times the
+    value), padded to whole lanes; square: for each level sum of w value^2; pairs: for k < l a (levels of k) x (levels of
+    l) table of sums of w value_k value_l. The last column of gram and of cross is the gradient.
+    """
+    d = dense.shape[0]
+    n_factors = levels.shape[0]
+    stride = (d + 2 + 7) // 8 * 8
+    for t in range(start, stop, rows):
+        m = min(rows, stop - t)
+        o = t - start
+        whole = (m + 7) // 8 * 8
+        w = weight[o : o + m]
+        z[:m] = 1.0
+        wz[:m] = w
+        wz[(d + 1) * rows : (d + 1) * rows + m] = score[o : o + m]
+        for j in range(1, d + 1):
+            zj = z[j * rows : j * rows + m]
+            wj = wz[j * rows : j * rows + m]
+            _standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], zj)
+            for i in range(m):
+                wj[i] = zj[i] * w[i]
+        if whole > m:
+            for j in range(d + 2):
+                wz[j * rows + m : j * rows + whole] = 0.0
+            for j in range(d + 1):
+                z[j * rows + m : j * rows + whole] = 0.0
+        _dense_products(z, wz, rows, whole, d + 1, gram)
+        if n_factors == 0:
+            continue
+        for j in range(d + 2):
+            wj = wz[j * rows : j * rows + m]
+            row = by_row[j : j + m * stride]
+            for i in range(m):
+                row[i * stride] = wj[i]
+        valued = False
+        for k in range(n_factors):
+            _positions(levels[k, 0], levels[k, 1], t, levels[k, 4], codes[k * rows : k * rows + m])
+            if levels[k, 3] != 0:
+                valued = True
+        if not valued:
+            _cross(by_row, codes, n_factors, rows, m, stride, cross)
+            for k in range(n_factors):
+                ck = codes[k * rows : k * rows + m]
+                for l in range(k + 1, n_factors):
+                    cl = codes[l * rows : l * rows + m]
+                    width = levels[l, 5]
+                    first = pair_at[k * n_factors + l] - levels[k, 4] * width - levels[l, 4]
+                    for i in range(m):
+                        pairs[np.uint64(first + np.int64(ck[i]) * width + np.int64(cl[i]))] += w[i]
+            continue
+        # the tile of dense columns is spent; the values take its place
+        for k in range(n_factors):
+            if levels[k, 3] == 0:
+                z[k * rows : k * rows + m] = 1.0
+            else:
+                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], z[k * rows : k * rows + m])
+        for k in range(n_factors):
+            ck = codes[k * rows : k * rows + m]
+            vk = z[k * rows : k * rows + m]
+            for i in range(m):
+                v = spread(vk[i])
+                square[ck[i]] += w[i] * vk[i] * vk[i]
+                row_at = np.int64(ck[i]) * stride
+                for c in range(0, stride, 8):
+                    store(cross, row_at + c, fma(v, load(by_row, i * stride + c), load(cross, row_at + c)))
+            for l in range(k + 1, n_factors):
+                cl = codes[l * rows : l * rows + m]
+                vl = z[l * rows : l * rows + m]
+                width = levels[l, 5]
+                first = pair_at[k * n_factors + l] - levels[k, 4] * width - levels[l, 4]
+                for i in range(m):
+                    pairs[np.uint64(first + np.int64(ck[i]) * width + np.int64(cl[i]))] += w[i] * vk[i] * vl[i]
+
+
+@kernel(
+    "void(int64[:,::1], float64[:,::1], int64[:,::1], float64[::1], float64[::1], int64, int64, int64,"
+    " float64[::1], uint32[::1], float64[::1])"
+)
+def _scatter_gradient(dense, scaling, levels, level_scale, score, start, stop, rows, tile, codes, gradient):  # type: ignore[no-untyped-def]
+    """gradient += X's over the rows start .. stop - 1."""
+    d = dense.shape[0]
+    for t in range(start, stop, rows):
+        m = min(rows, stop - t)
+        whole = (m + 7) // 8 * 8
+        o = t - start
+        s = tile[:m]
+        x = tile[rows : rows + m]
+        c = codes[:m]
+        s[:] = score[o : o + m]
+        x[:] = 1.0
+        tile[m:whole] = 0.0
+        tile[rows + m : rows + whole] = 0.0
+        for j in range(d + 1):
+            if j > 0:
+                _standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], x)
+            total = zero()
+            for i in range(0, whole, 8):
+                total = fma(load(tile, i), load(tile, rows + i), total)
+            gradient[j] += fold(total)
+        for k in range(levels.shape[0]):
+            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
+            if levels[k, 3] == 0:
+                for i in range(m):
+                    gradient[c[i]] += s[i]
+            else:
+                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
+                for i in range(m):
+                    gradient[c[i]] += s[i] * x[i]
+
+
+def _aligned(count: int) -> Vector:
+    """Zeros that begin on a cache line: a vector that straddles two costs twice."""
+    buffer = np.zeros(count + LANES)
+    first = (-buffer.ctypes.data // 8) % LANES
+    return buffer[first : first + count]
+
+
+@final
+@dataclass(frozen=True)
+class Pieces:
+    """A block as the kernels take it: addresses, widths and places of its columns. Keeps the block alive."""
+
+    block: Block
+    dense: Integers
+    scaling: npt.NDArray[np.float64]
+    levels: Integers
+    level_scale: Vector
+    rows: int
+
+    @staticmethod
+    def of(block: Block, scaling: Scaling) -> Pieces:
+        """Check every column and note where it lies. Columns of levels: address, kind, place, value, row, levels."""
+        d = len(block.dense)
+        dense = np.zeros((d, 2), np.int64)
+        for j, column in enumerate(block.dense):
+            dense[j] = _address(column, block.n), NUMERIC_KINDS[column.dtype.str[1:]]
+        levels = np.zeros((len(block.levels), 6), np.int64)
+        place = 1 + d
+        for k, piece in enumerate(block.levels):
+            value = 0 if piece.value is None else _address(np.asarray(piece.value, np.float64), block.n)
+            kind = CODE_KINDS[piece.codes.dtype.str[1:]]
+            levels[k] = _address(piece.codes, block.n), kind, place, value, place - 1 - d, piece.n_levels
+            place += piece.n_levels
+        return Pieces(
+            block,
+            dense,
+            np.ascontiguousarray(np.column_stack([scaling.shift, scaling.scale])),
+            levels,
+            scaling.level_scale,
+            tile_rows(d, len(block.levels)),
+        )
+
+    @property
+    def width(self) -> int:
+        """Number of raw columns."""
+        return self.block.width
+
+
+def _address(column: Column, n: int) -> int:
+    if column.shape != (n,) or not (column.flags.c_contiguous and column.flags.aligned):
+        raise ValueError(f"a block's column must be contiguous, aligned and of length {n}, not {column.shape}")
+    return int(column.ctypes.data)
+
+
+@final
+class Workspace:
+    """The tiles of one thread, for blocks of one layout; reused from chunk to chunk."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        d, k, rows = len(pieces.dense), len(pieces.levels), pieces.rows
+        self.z = _aligned(max(-(-(d + 1) // 4) * 4, k, 2) * rows)
+        self.wz = _aligned(-(-(d + 3) // 2) * 2 * rows)
+        self.by_row = _aligned((-(-(d + 2) // LANES) * LANES) * rows if k else LANES)
+        self.codes = np.zeros(max(k, 1) * rows, np.uint32)
+
+
+def gather(pieces: Pieces, workspace: Workspace, coef: Vector, start: int, stop: int, eta: Vector) -> None:
+    """eta (stop - start,) += the rows' X b, with b (width,) the coefficients of the scaled raw columns."""
+    _gather(
+        pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, coef, start, stop, pieces.rows,
+        workspace.z, workspace.codes, eta,
+    )  # fmt: skip
+
+
+@final
+class Gram:
+    """The tables that X's and X'WX are summed in; `add` takes rows, `gradient` and `matrix` assemble them."""
+
+    def __init__(self, pieces: Pieces) -> None:
+        d, counts = len(pieces.dense), pieces.levels[:, 5]
+        k = len(counts)
+        self.stride = -(-(d + 2) // LANES) * LANES
+        steps = -(-(d + 1) // 4) * 4
+        self.dense = np.zeros((steps, steps + 4))
+        self.cross = _aligned(int(counts.sum()) * self.stride)
+        self.square = np.zeros(int(counts.sum()))
+        self.pair_at = np.zeros(max(k * k, 1), np.int64)
+        total = 0
+        for a in range(k):
+            for b in range(a + 1, k):
+                self.pair_at[a * k + b] = total
+                total += int(counts[a] * counts[b])
+        self.pairs = np.zeros(total)
+        self.levels = pieces.levels
+        self.n_dense = d
+        self.width = pieces.width
+
+    def add(self, pieces: Pieces, workspace: Workspace, weight: Vector, score: Vector, start: int, stop: int) -> None:
+        """Add rows start .. stop - 1 with their weights and scores, both (stop - start,)."""
+        _scatter(
+            pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, self.pair_at, weight, score,
+            start, stop, pieces.rows, workspace.z, workspace.wz, workspace.by_row, workspace.codes,
+            self.dense, self.cross, self.square, self.pairs,
+        )  # fmt: skip
+
+    def gradient(self) -> Vector:
+        """X's (width,)."""
+        d = self.n_dense
+        table = self.cross.reshape(-1, self.stride)
+        return np.concatenate([self.dense[: d + 1, d + 1], table[:, d + 1]])
+
+    def matrix(self) -> npt.NDArray[np.float64]:
+        """X'WX (width, width), symmetric to the last bit."""
+        d, k = self.n_dense, len(self.levels)
+        result = np.zeros((self.width, self.width))
+        upper = np.triu(self.dense[: d + 1, : d + 1])
+        result[: d + 1, : d + 1] = upper + np.triu(upper, 1).T
+        table = self.cross.reshape(-1, self.stride)[:, : d + 1]
+        result[d + 1 :, : d + 1] = table
+        result[: d + 1, d + 1 :] = table.T
+        at = np.arange(self.width - d - 1)
+        valued = any(self.levels[:, 3])
+        result[d + 1 + at, d + 1 + at] = self.square if valued else table[:, 0]
+        for a in range(k):
+            for b in range(a + 1, k):
+                na, nb = int(self.levels[a, 5]), int(self.levels[b, 5])
+                pa, pb = int(self.levels[a, 2]), int(self.levels[b, 2])
+                first = int(self.pair_at[a * k + b])
+                pair = self.pairs[first : first + na * nb].reshape(na, nb)
+                result[pa : pa + na, pb : pb + nb] = pair
+                result[pb : pb + nb, pa : pa + na] = pair.T
+        return result
+
+
+def add_gradient(
+    pieces: Pieces, workspace: Workspace, score: Vector, start: int, stop: int, gradient: Vector
+) -> None:
+    """gradient (width,) += X's over the rows start .. stop - 1."""
+    _scatter_gradient(
+        pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, score, start, stop, pieces.rows,
+        workspace.z, workspace.codes, gradient,
+    )  # fmt: skip

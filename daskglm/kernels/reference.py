@@ -1,0 +1,32 @@
+"""The kernels' products written out in NumPy with X formed in full: what they must equal, for tests and for reading."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.blocks import Block, Scaling, Vector
+
+Matrix = npt.NDArray[np.float64]
+
+
+def matrix(block: Block, scaling: Scaling) -> Matrix:
+    """The raw columns [1 | (dense - shift) scale | indicator of each level times its value] as one (n, width) array."""
+    columns = [np.ones((block.n, 1))]
+    for column, shift, scale in zip(block.dense, scaling.shift, scaling.scale, strict=True):
+        columns.append(((column.astype(np.float64) - shift) * scale)[:, None])
+    for piece, scale in zip(block.levels, scaling.level_scale, strict=True):
+        indicator = (piece.codes[:, None] == np.arange(piece.n_levels)).astype(np.float64)
+        columns.append(indicator if piece.value is None else indicator * (piece.value * scale)[:, None])
+    return np.concatenate(columns, axis=1)
+
+
+def gather(block: Block, scaling: Scaling, coef: Vector) -> Vector:
+    """eta = X b (n,)."""
+    return np.asarray(matrix(block, scaling) @ coef)
+
+
+def scatter(block: Block, scaling: Scaling, weight: Vector, score: Vector) -> tuple[Vector, Matrix]:
+    """X's (width,) and X'WX (width, width)."""
+    x = matrix(block, scaling)
+    return x.T @ score, x.T @ (weight[:, None] * x)

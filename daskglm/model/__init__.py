@@ -1,0 +1,1 @@
+"""What is believed of the data: distributions, links, likelihoods, weights. No data, no Dask."""

@@ -1,0 +1,225 @@
+"""Links g(mu) = eta: the inverse, its derivatives, and where eta may lie.
+
+After JuliaStats/GLM.jl, `inverse` returns mu, dmu/deta and 1 - mu together, so that nothing cancels.
+Source of the formulas: McCullagh and Nelder, Generalized Linear Models (1989), sections 2.2.4 and 4.3.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import numpy as np
+import numpy.typing as npt
+
+Vector = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+
+class Link(Protocol):
+    """A monotone map of the mean onto the scale of the linear predictor. All arrays are (n,)."""
+
+    @property
+    def name(self) -> str:
+        """The name users type."""
+
+    @property
+    def formula(self) -> str:
+        """g(mu) in symbols."""
+
+    def link(self, mu: Vector) -> Vector:
+        """eta = g(mu)."""
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        """mu = g^-1(eta), dmu/deta, and 1 - mu without cancellation."""
+
+    def curvature(self, eta: Vector) -> Vector:
+        """d2mu/deta2."""
+
+    def valid(self, eta: Vector) -> Mask:
+        """Where eta has a mean."""
+
+
+def _everywhere(eta: Vector) -> Mask:
+    return np.isfinite(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Identity:
+    """mu = eta."""
+
+    name: str = "identity"
+    formula: str = "mu"
+
+    def link(self, mu: Vector) -> Vector:
+        return mu
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        return eta, np.ones_like(eta), 1.0 - eta
+
+    def curvature(self, eta: Vector) -> Vector:
+        return np.zeros_like(eta)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Log:
+    """mu = exp(eta)."""
+
+    name: str = "log"
+    formula: str = "log(mu)"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return np.log(mu)
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(over="ignore"):
+            mu = np.exp(eta)
+            return mu, mu, -np.expm1(eta)
+
+    def curvature(self, eta: Vector) -> Vector:
+        with np.errstate(over="ignore"):
+            return np.exp(eta)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Logit:
+    """mu = 1 / (1 + exp(-eta))."""
+
+    name: str = "logit"
+    formula: str = "log(mu / (1 - mu))"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return np.log(mu) - np.log1p(-mu)
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        small = np.exp(-np.abs(eta))
+        larger = 1.0 / (1.0 + small)
+        smaller = small * larger
+        positive = eta >= 0
+        return np.where(positive, larger, smaller), larger * smaller, np.where(positive, smaller, larger)
+
+    def curvature(self, eta: Vector) -> Vector:
+        mu, slope, rest = self.inverse(eta)
+        return slope * (rest - mu)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Probit:
+    """mu = Phi(eta), the standard normal distribution function."""
+
+    name: str = "probit"
+    formula: str = "Phi^-1(mu)"
+
+    def link(self, mu: Vector) -> Vector:
+        from scipy.special import ndtri
+
+        return np.asarray(ndtri(mu))
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        from scipy.special import ndtr
+
+        return np.asarray(ndtr(eta)), np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi), np.asarray(ndtr(-eta))
+
+    def curvature(self, eta: Vector) -> Vector:
+        return -eta * np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class CLogLog:
+    """mu = 1 - exp(-exp(eta)): the chance of at least one event of a Poisson process."""
+
+    name: str = "cloglog"
+    formula: str = "log(-log(1 - mu))"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return np.log(-np.log1p(-mu))
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(over="ignore"):
+            hazard = np.exp(eta)
+            return -np.expm1(-hazard), np.exp(eta - hazard), np.exp(-hazard)
+
+    def curvature(self, eta: Vector) -> Vector:
+        with np.errstate(over="ignore", invalid="ignore"):
+            hazard = np.exp(eta)
+            return np.where(np.isinf(hazard), 0.0, (1.0 - hazard) * np.exp(eta - hazard))
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Inverse:
+    """mu = 1 / eta."""
+
+    name: str = "inverse"
+    formula: str = "1 / mu"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return 1.0 / mu
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(divide="ignore"):
+            mu = 1.0 / eta
+            return mu, -mu * mu, 1.0 - mu
+
+    def curvature(self, eta: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return 2.0 / eta**3
+
+    def valid(self, eta: Vector) -> Mask:
+        return np.isfinite(eta) & (eta != 0)
+
+
+@final
+@dataclass(frozen=True)
+class Sqrt:
+    """mu = eta^2 for eta > 0."""
+
+    name: str = "sqrt"
+    formula: str = "sqrt(mu)"
+
+    def link(self, mu: Vector) -> Vector:
+        return np.sqrt(mu)
+
+    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        return eta * eta, 2.0 * eta, (1.0 - eta) * (1.0 + eta)
+
+    def curvature(self, eta: Vector) -> Vector:
+        return np.full_like(eta, 2.0)
+
+    def valid(self, eta: Vector) -> Mask:
+        return np.isfinite(eta) & (eta > 0)
+
+
+LINKS: dict[str, Any] = {
+    "identity": Identity,
+    "log": Log,
+    "logit": Logit,
+    "probit": Probit,
+    "cloglog": CLogLog,
+    "inverse": Inverse,
+    "sqrt": Sqrt,
+}

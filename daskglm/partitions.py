@@ -1,0 +1,92 @@
+"""The door to any engine, and the one order in which records are added."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, Generic, Protocol, Self, TypeVar
+
+Item = TypeVar("Item")
+Other = TypeVar("Other")
+ItemOut = TypeVar("ItemOut", covariant=True)
+
+
+class Record(Protocol):
+    """Something small that a block of rows is summed up in, and that knows how to add."""
+
+    def __add__(self, other: Self) -> Self: ...
+
+
+R = TypeVar("R", bound=Record)
+
+
+class TreeSum(Generic[R]):
+    """Adds records in a fixed binary tree over their positions 0, 1, 2, ..., whatever computed them.
+
+    Records 2i and 2i + 1 are added, then the pairs' sums in pairs, and so on, as the digits of a binary counter carry;
+    what is left is folded from the right. A worker that hands over the sum of 2^k aligned leaves at height k gives the
+    same tree, hence the same bits, as one that hands over each leaf; and one more leaf moves no other.
+    """
+
+    def __init__(self) -> None:
+        self._stack: list[tuple[int, R]] = []
+
+    def push(self, record: R, height: int = 0) -> None:
+        """Take the sum of the next 2^height leaves."""
+        while self._stack and self._stack[-1][0] == height:
+            record = self._stack.pop()[1] + record
+            height += 1
+        self._stack.append((height, record))
+
+    def result(self) -> R:
+        """The sum of everything pushed."""
+        if not self._stack:
+            raise ValueError("a sum over no leaves")
+        record = self._stack[-1][1]
+        for _, earlier in reversed(self._stack[:-1]):
+            record = earlier + record
+        return record
+
+
+def tree_sum(records: Iterable[R]) -> R:
+    """The fixed-order sum of records, one per leaf."""
+    tree: TreeSum[R] = TreeSum()
+    for record in records:
+        tree.push(record)
+    return tree.result()
+
+
+class Partitions(Protocol[Item]):
+    """An ordered run of leaves, each of which can be turned into an `Item`, somewhere.
+
+    Every number the driver learns of the data is a `total`: the fixed-order sum over the leaves of a small record.
+    passes counts totals over all rows; decodes counts how often every byte was decoded.
+    """
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves."""
+
+    @property
+    def passes(self) -> int:
+        """Totals taken over all leaves since the partitions were opened."""
+
+    @property
+    def decodes(self) -> int:
+        """How many times every leaf was read from its source."""
+
+    def total(self, function: Callable[..., R], *args: Any) -> R:
+        """The tree sum over leaves of function(item, *args)."""
+
+    def kept_with_total(
+        self, function: Callable[[Item], Other], record: Callable[[Other], R]
+    ) -> tuple[Partitions[Other], R]:
+        """Turn every item into function(item), keep those, and sum record(function(item)) in the same visit."""
+
+    def consumed(self, function: Callable[[Item], Other]) -> Partitions[Other]:
+        """Partitions of function(item); the old items are given up as they are used."""
+
+    def map(self, function: Callable[..., Other], *args: Any) -> Iterator[Other]:
+        """function(item, *args) of every leaf, in order."""
+
+    def release(self) -> None:
+        """Free whatever is kept."""

@@ -1,0 +1,141 @@
+"""A fit described and checked, before any data are read."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, final
+
+from daskglm.errors import DesignError, closest
+from daskglm.inference.covariance import COVARIANCES
+from daskglm.model.families import Family
+from daskglm.model.links import Link
+from daskglm.model.pairs import resolve
+from daskglm.model.weights import Frequency, Probability, Trials, Variance, Weights
+
+# Names other libraries use, and what they are called here.
+ELSEWHERE = {
+    "freq_weights": 'weights=dg.Frequency("n")',
+    "var_weights": 'weights=dg.Variance("w")',
+    "sample_weight": 'weights=dg.Variance("w")',
+    "pweights": 'weights=dg.Probability("w")',
+    "fweights": 'weights=dg.Frequency("n")',
+    "alpha": "penalty= for shrinkage, or conf_int(level=) for intervals",
+    "endog": "y=",
+    "exog": "X=",
+    "cov_type": "covariance=",
+    "scale": "dispersion=",
+    "maxiter": "max_iter=",
+    "subset": "where=",
+    "na_action": "missing=",
+    "start_params": "start=",
+    "intercept": "a formula (y ~ x - 1)",
+    "fit_intercept": "a formula (y ~ x - 1)",
+}
+
+
+@final
+@dataclass(frozen=True)
+class Plan:
+    """What to fit and how; see `daskglm.glm` for the meaning of each field."""
+
+    formula: str | None
+    family: Family
+    link: Link
+    weights: Weights | None
+    offset: Any
+    exposure: Any
+    trials: Any
+    covariance: str
+    dispersion: str | float | None
+    missing: str
+    where: str | None
+    unseen: str
+    separation: str
+    tol: float
+    max_iter: int
+    start: Any
+    keep: str
+    tol_is_default: bool
+
+    @property
+    def meat(self) -> bool:
+        """Whether the closing pass needs the products of scores."""
+        return self.covariance in ("HC0", "HC1") or isinstance(self.weights, Probability)
+
+
+DEFAULTS: Mapping[str, Any] = {
+    "family": "gaussian", "link": None, "weights": None, "offset": None, "exposure": None, "trials": None,
+    "penalty": None, "constraints": None, "covariance": "model", "dispersion": None, "missing": "drop", "where": None,
+    "unseen": "raise", "separation": "limit", "solver": "auto", "tol": None, "max_iter": None, "start": None,
+    "keep": "auto", "checkpoint": None,
+}  # fmt: skip
+
+
+def _one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
+    if value not in options:
+        listed = ", ".join(f'"{option}"' for option in options)
+        raise DesignError(f"{name}={value!r} is not one of {listed}{closest(value, options)}")
+    return str(value)
+
+
+def refuse_unknown(options: Mapping[str, Any], known: list[str]) -> None:
+    """A DesignError for an option that does not exist, with the name it has here."""
+    for name in options:
+        if name in ELSEWHERE:
+            raise DesignError(f"there is no option {name!r}; here it is {ELSEWHERE[name]}")
+        raise DesignError(f"there is no option {name!r}{closest(name, known)}; options: {', '.join(known)}")
+
+
+def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
+    """Check every option and every pair; DesignError names both sides and the way out."""
+    given = {**DEFAULTS, **options}
+    for name, value in (("penalty", None), ("constraints", None), ("checkpoint", None)):
+        if given[name] is not value:
+            raise DesignError(f"{name}= is not available in this version")
+    _one_of("solver", given["solver"], ("auto", "newton"))
+    family, link = resolve(given["family"], given["link"])
+    weights = _weights(given["weights"])
+    if (isinstance(weights, Trials) or given["trials"] is not None) and family.name != "binomial":
+        raise DesignError(f"trials are for the binomial family, not for {family.name}")
+    if isinstance(weights, Trials) and given["trials"] is not None:
+        raise DesignError('trials= makes the response a count, weights=dg.Trials("n") a proportion: give one of them')
+    if given["exposure"] is not None and link.name != "log":
+        raise DesignError(f"exposure adds its logarithm, which needs the log link, not {link.name}: use offset=")
+    dispersion = given["dispersion"]
+    if isinstance(dispersion, str):
+        _one_of("dispersion", dispersion, ("pearson", "deviance", "ml"))
+        if dispersion == "ml" and family.dispersion_known:
+            raise DesignError(f'dispersion="ml" is for gaussian and gamma; that of {family.name} is 1')
+    elif dispersion is not None and not (isinstance(dispersion, (int, float)) and dispersion > 0):
+        raise DesignError(f"dispersion must be a positive number or a rule, not {dispersion!r}")
+    covariance = given["covariance"]
+    if covariance in ("HC2", "HC3") or not isinstance(covariance, str):
+        raise DesignError(f"covariance={covariance!r} is not available in this version; there is {', '.join(COVARIANCES)}")
+    _one_of("covariance", covariance, COVARIANCES)
+    if isinstance(weights, Probability) and covariance != "model":
+        raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")
+    if given["separation"] != "limit":
+        raise DesignError(f"separation={given['separation']!r} is not available in this version")
+    tol = 1e-12 if given["tol"] is None else given["tol"]
+    if not (isinstance(tol, (int, float)) and tol > 0):
+        raise DesignError(f"tol must be positive, not {tol!r}")
+    max_iter = 100 if given["max_iter"] is None else given["max_iter"]
+    if not (isinstance(max_iter, int) and max_iter > 0):
+        raise DesignError(f"max_iter must be a positive whole number, not {max_iter!r}")
+    return Plan(
+        formula, family, link, weights, given["offset"], given["exposure"], given["trials"], covariance, dispersion,
+        _one_of("missing", given["missing"], ("drop", "raise")), given["where"],
+        _one_of("unseen", given["unseen"], ("raise", "baseline", "missing")), given["separation"], float(tol), max_iter,
+        given["start"], _one_of("keep", given["keep"], ("auto", "memory", "disk", "reread")),
+        given["tol"] is None,
+    )  # fmt: skip
+
+
+def _weights(value: Any) -> Weights | None:
+    if value is None or isinstance(value, (Frequency, Variance, Probability, Trials)):
+        return value
+    if inspect.isclass(value):
+        raise DesignError(f'weights need a column: dg.{value.__name__}("column")')
+    return Variance(value)

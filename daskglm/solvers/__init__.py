@@ -1,0 +1,1 @@
+"""From sums to an optimum: one loop, and directions."""

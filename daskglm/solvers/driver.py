@@ -1,0 +1,315 @@
+"""The one loop: evaluate, factor, step, halve where needed, stop, close.
+
+The objective is the negative log-likelihood at phi = 1. At a point b with gradient g (uphill) and information H the
+Newton decrement is g' H^-1 g, the squared distance to the optimum in standard errors times phi, and twice the decrease
+that a full step promises (Boyd and Vandenberghe, Convex Optimization, 2004, section 9.5). Near the optimum it falls
+quadratically, d' = c d^2, from which the next one is foreseen: when it will be below the tolerance, the next evaluation is
+made the closing one, at which errors and statistics are reported.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.errors import SolverError
+from daskglm.model.likelihoods import Information
+from daskglm.solvers.newton import curvature
+from daskglm.solvers.null import Null
+from daskglm.solvers.objective import Curvature, Objective, Point
+
+Vector = npt.NDArray[np.float64]
+
+# Sums of rows carry about this relative rounding error; a change of the loss below it says nothing.
+LOSS_NOISE = 1e-12
+# Where the decrement no longer falls although it is this small, rounding has the last word.
+FLOOR = 1e-6
+MAX_HALVINGS = 40
+
+
+@final
+@dataclass(frozen=True)
+class Stopping:
+    """tol: bound on the Newton decrement per unit dispersion at the reported coefficients; max_iter: steps."""
+
+    tol: float = 1e-12
+    max_iter: int = 100
+
+
+@final
+@dataclass(frozen=True)
+class Step:
+    """One line of the trace: loss and decrement per unit dispersion where the step began, halvings it took, and whether
+    its direction came from the Gram of that very point (a Newton step) or from an earlier one.
+    """
+
+    loss: float
+    decrement: float
+    halvings: int
+    newton: bool
+
+
+@final
+@dataclass(frozen=True)
+class Optimum:
+    """Where the loop ended: the closing point, its factored expected information, and how it went.
+
+    status: "converged", "floor" (rounding stopped it, as close as float64 allows), "max_iter", "stalled";
+    reason: a sentence with a remedy where it did not converge.
+    """
+
+    point: Point
+    curvature: Curvature
+    aliased: npt.NDArray[np.bool_]
+    decrement: float
+    dispersion: float
+    status: str
+    reason: str
+    steps: tuple[Step, ...]
+
+    @property
+    def converged(self) -> bool:
+        """Whether the tolerance, or the floor of rounding, was reached."""
+        return self.status in ("converged", "floor")
+
+
+@final
+@dataclass(frozen=True)
+class Held:
+    """A factored Gram from elsewhere that may serve for the first step: of a pilot, scaled to all rows."""
+
+    curvature: Curvature
+    scale: float
+
+
+class _Loop:
+    """State of one minimisation."""
+
+    def __init__(
+        self,
+        objective: Objective,
+        stopping: Stopping,
+        null: Null | None,
+        dispersion_known: bool,
+        quadratic: bool,
+        meat: bool,
+    ) -> None:
+        self.objective, self.stopping, self.null = objective, stopping, null
+        self.dispersion_known, self.quadratic, self.meat = dispersion_known, quadratic, meat
+        self.information: Information = "observed"
+        self.aliased: npt.NDArray[np.bool_] | None = None
+        self.steps: list[Step] = []
+        self.rate = 0.0 if quadratic else np.inf
+        self.decrements: list[float] = []
+        self.held_decrement = np.inf
+
+    # -- evaluation ------------------------------------------------------------------------------------------------
+
+    def evaluate(self, coef: Vector, order: int = 2, closing: bool = False) -> Point:
+        """One pass; a closing one takes the expected information and all statistics."""
+        null = self.null.candidate(closing) if self.null is not None else None
+        information: Information = "expected" if closing else self.information
+        point = self.objective.evaluate(coef, order, information, null, closing, closing and self.meat)
+        if self.null is not None and null is not None:
+            self.null.learn(point.sums)
+        return point
+
+    def dispersion(self, point: Point) -> float:
+        """The Pearson estimate, by which decrements are measured; 1 where it is known."""
+        if self.dispersion_known:
+            return 1.0
+        p = int(self.aliased.size - self.aliased.sum()) if self.aliased is not None else point.coef.size
+        freedom = max(point.sums.n - p, 1)
+        value = point.sums.pearson / freedom
+        return value if np.isfinite(value) and value > 0 else np.finfo(float).tiny
+
+    def factored(self, point: Point) -> tuple[Point, Curvature]:
+        """The factor at a point; the expected information where the observed one will not do.
+
+        Which columns are aliased is decided once, on an expected information: an observed one can vanish on its own.
+        """
+        found = curvature(self.objective, point, self.aliased)
+        missing = not found.kept.all() if self.aliased is None else not found.kept[~self.aliased].all()
+        if point.information == "observed" and not self._is_expected() and (not found.definite or missing):
+            self.information = "expected"
+            point = self.evaluate(point.coef)
+            found = curvature(self.objective, point, self.aliased)
+        if self.aliased is None:
+            self.aliased = ~found.kept
+            point = _without_aliased(point, found)
+        return point, found
+
+    def _is_expected(self) -> bool:
+        return self.objective.model.likelihood.canonical
+
+    # -- the loop --------------------------------------------------------------------------------------------------
+
+    def run(self, point: Point, held: Held | None) -> Optimum:
+        """Step until the closing pass confirms the tolerance."""
+        stopping = self.stopping
+        closing = point.sums.statistics is not None
+        found: Curvature | None = None
+        scale = 1.0
+        if held is not None and point.gram is None:
+            found, scale = held.curvature, held.scale
+        reason = ""
+        while True:
+            if point.gram is not None:
+                point, found = self.factored(point)
+                scale = 1.0
+            assert found is not None
+            direction = found.solve(point.gradient) / scale
+            phi = self.dispersion(point)
+            decrement = float(point.gradient @ direction) / phi
+            self._learn_rate(decrement, point)
+            if closing and self._done(decrement):
+                status = "converged" if decrement <= stopping.tol else "floor"
+                return self._optimum(point, found, decrement, phi, status, "")
+            if not np.isfinite(decrement) or len(self.steps) >= stopping.max_iter:
+                reason = (
+                    f"the optimum was not reached in {len(self.steps)} steps (decrement {decrement:.3g}, tolerance "
+                    f"{stopping.tol:.3g}): raise max_iter, or look for separated or badly scaled columns"
+                )
+                break
+            order, closing = self._plan(decrement, point)
+            trial, halvings = self._search(point, direction, decrement * phi, order, closing)
+            self.steps.append(Step(point.loss, decrement, halvings, point.gram is not None))
+            if trial is None:
+                reason = (
+                    f"no step lowers the loss (decrement {decrement:.3g}): the data may hold no finite optimum; "
+                    "try another link, or start= closer to a possible mean"
+                )
+                break
+            if halvings:
+                self.decrements.clear()
+            closing = trial.sums.statistics is not None
+            point = trial
+        return self._give_up(point, reason)
+
+    def _done(self, decrement: float) -> bool:
+        """At a closing point: below the tolerance, or small and no longer falling."""
+        if decrement <= self.stopping.tol:
+            return True
+        recent = self.decrements[-3:]
+        return len(recent) == 3 and max(recent) <= FLOOR and recent[-1] >= 0.1 * min(recent[:-1])
+
+    def _learn_rate(self, decrement: float, point: Point) -> None:
+        """Estimate c of d' = c d^2 from the last two Newton points."""
+        self.decrements.append(decrement)
+        if point.gram is not None:
+            self.held_decrement = decrement
+        if self.quadratic or len(self.decrements) < 2:
+            return
+        before = self.decrements[-2]
+        if 0 < before < 100.0 * point.coef.size and decrement > 0 and self.steps and self.steps[-1].newton:
+            self.rate = decrement / before**2
+
+    def _plan(self, decrement: float, point: Point) -> tuple[int, bool]:
+        """Order of the next evaluation, and whether it should close.
+
+        After a Newton step the decrement is c d^2; after a step with a Gram of decrement h it is about 4 c h d, for the
+        Gram is off by the distance it is old. The factors of ten are for safety: closing a pass early costs a pass that
+        is a step all the same, and so does a gradient that turns out to need its Gram.
+        """
+        tol = self.stopping.tol
+        if decrement <= tol or self.quadratic:
+            return 2, True
+        contraction = 4.0 * self.rate * self.held_decrement
+        after = self.rate * decrement**2 if point.gram is not None else contraction * decrement
+        if 10.0 * after <= tol:
+            return 2, True
+        stuck = len(self.decrements) >= 2 and decrement <= FLOOR and decrement >= 0.1 * self.decrements[-2]
+        gradient_will_do = point.gram is not None and 100.0 * contraction * after <= tol
+        return (1 if gradient_will_do and not stuck else 2), stuck
+
+    def _search(
+        self, point: Point, direction: Vector, promised: float, order: int, closing: bool
+    ) -> tuple[Point | None, int]:
+        """Full steps, halved until every mean is possible and the loss does not rise beyond its noise."""
+        size = 1.0
+        noise = LOSS_NOISE * (abs(point.loss) + 1.0)
+        for halvings in range(MAX_HALVINGS):
+            trial = self.evaluate(point.coef + size * direction, order, closing and not halvings)
+            if np.isfinite(trial.loss) and (trial.loss <= point.loss + noise or promised < noise):
+                return trial, halvings
+            size *= 0.5
+        return None, MAX_HALVINGS
+
+    def _optimum(
+        self, point: Point, found: Curvature, decrement: float, phi: float, status: str, reason: str
+    ) -> Optimum:
+        assert self.aliased is not None
+        return Optimum(point, found, self.aliased, decrement, phi, status, reason, tuple(self.steps))
+
+    def _give_up(self, point: Point, reason: str) -> Optimum:
+        """Close where we are, so that what is reported belongs together."""
+        point = self.evaluate(point.coef, closing=True)
+        if not np.isfinite(point.loss):
+            raise SolverError(reason or "no possible mean was found: give start=")
+        found = curvature(self.objective, point, self.aliased)
+        if self.aliased is None:
+            self.aliased = ~found.kept
+            point = _without_aliased(point, found)
+        phi = self.dispersion(point)
+        decrement = float(point.gradient @ found.solve(point.gradient)) / phi
+        status = "converged" if decrement <= self.stopping.tol else "max_iter"
+        return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
+
+
+def _without_aliased(point: Point, found: Curvature) -> Point:
+    """The same linear predictor with zero coefficients for aliased columns, whose part the others take over."""
+    aliased = ~found.kept
+    if not (aliased & (point.coef != 0.0)).any():
+        return point
+    assert point.gram is not None
+    taken_over = found.solve(np.where(found.kept, point.gram[:, aliased] @ point.coef[aliased], 0.0))
+    return replace(point, coef=np.where(aliased, 0.0, point.coef + taken_over))
+
+
+def minimise(
+    objective: Objective,
+    start: Vector,
+    stopping: Stopping,
+    *,
+    null: Null | None = None,
+    dispersion_known: bool = True,
+    quadratic: bool = False,
+    meat: bool = False,
+    held: Held | None = None,
+) -> Optimum:
+    """The optimum from a start at which every mean is possible.
+
+    quadratic: the loss is a quadratic, one step is exact. held: a Gram that is good enough for the first step, whose
+    evaluation is then spared the Gram.
+    """
+    loop = _Loop(objective, stopping, null, dispersion_known, quadratic, meat)
+    point = loop.evaluate(start, order=1 if held is not None else 2)
+    if not np.isfinite(point.loss):
+        if held is None:
+            raise SolverError("the start gives means that the family does not allow: give start=")
+        held = None
+    return loop.run(point, held)
+
+
+def descend(objective: Objective, start: Vector, enough: float, max_iter: int) -> tuple[Point, Curvature] | None:
+    """A rough optimum, for pilots: until the decrement is below `enough`; None where none is found."""
+    loop = _Loop(objective, Stopping(enough, max_iter), None, True, False, False)
+    point = loop.evaluate(start)
+    if not np.isfinite(point.loss):
+        return None
+    for _ in range(max_iter):
+        point, found = loop.factored(point)
+        direction = found.solve(point.gradient)
+        decrement = float(point.gradient @ direction)
+        if not np.isfinite(decrement):
+            return None
+        if decrement <= enough:
+            return point, found
+        trial, _ = loop._search(point, direction, decrement, 2, False)
+        if trial is None:
+            return point, found
+        point = trial
+    return point, loop.factored(point)[1]

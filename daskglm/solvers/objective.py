@@ -1,0 +1,130 @@
+"""The negative log-likelihood at phi = 1 as a function of the scaled coefficients, evaluated by totals over the data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.cholesky import Factor
+from daskglm.model.likelihoods import Information
+from daskglm.partitions import Partitions
+from daskglm.totals.moments import Model, Moments, Request, moments
+from daskglm.totals.residuals import ResidualProducts, residual_products
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class Point:
+    """The objective at coef (p,): what was summed, and what the penalty adds.
+
+    loss: sum of row losses plus penalty; gradient (p,): of minus the loss, uphill to the likelihood; gram (p, p) or None.
+    """
+
+    coef: Vector
+    sums: Moments
+    loss: float
+    gradient: Vector
+    gram: Matrix | None
+    information: Information
+
+
+@final
+@dataclass
+class Objective:
+    """Loss over partitions with an optional ridge on all but the intercept (pilots only; the fit itself has none).
+
+    evaluations counts full totals by order. on_pass is called with each point.
+    """
+
+    blocks: Partitions[Any]
+    model: Model
+    intercept: bool
+    ridge: float = 0.0
+    fraction: float = 1.0
+    on_pass: Callable[[Point], None] | None = None
+    passes: int = field(default=0)
+
+    @property
+    def n_coefficients(self) -> int:
+        """p."""
+        return int(self.model.select.size)
+
+    def sums(self, request: Request) -> Moments:
+        """One total."""
+        self.passes += 1
+        result: Moments = self.blocks.total(moments, self.model, request)
+        return result
+
+    def evaluate(
+        self,
+        coef: Vector,
+        order: int = 2,
+        information: Information = "observed",
+        null: float | None = None,
+        statistics: bool = False,
+        meat: bool = False,
+    ) -> Point:
+        """Loss and derivatives at coef, in one pass."""
+        request = Request(coef, order, information, null, statistics, meat, fraction=self.fraction)
+        sums = self.sums(request)
+        loss, gradient, gram = sums.loss, sums.gradient, sums.gram
+        if self.ridge:
+            penalised = np.full(coef.size, self.ridge)
+            if self.intercept:
+                penalised[0] = 0.0
+            loss = loss + 0.5 * float(penalised @ coef**2)
+            gradient = gradient - penalised * coef
+            gram = None if gram is None else gram + np.diag(penalised)
+        point = Point(coef, sums, loss, gradient, gram, information)
+        if self.on_pass is not None:
+            self.on_pass(point)
+        return point
+
+    def residuals(self, coef: Vector, basis: Matrix, information: Information) -> ResidualProducts:
+        """Products of the columns X basis, in one pass."""
+        self.passes += 1
+        result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information)
+        return result
+
+
+@final
+@dataclass(frozen=True)
+class Curvature:
+    """A factored Gram, perhaps in a better basis: G^-1 = T (T' G T)^-1 T', with T unit upper triangular or the identity.
+
+    Doubtful columns of X T are what earlier columns leave of the originals, so that their products keep their digits.
+    """
+
+    factor: Factor
+    basis: Matrix | None
+    gram: Matrix
+    doubtful: tuple[int, ...] = ()
+
+    @property
+    def kept(self) -> npt.NDArray[np.bool_]:
+        """Columns that are estimated (p,)."""
+        return self.factor.kept
+
+    @property
+    def definite(self) -> bool:
+        """Whether the Gram was positive (semi)definite."""
+        return self.factor.definite
+
+    def solve(self, right: Vector) -> Vector:
+        """G^-1 right."""
+        if self.basis is None:
+            return self.factor.solve(right)
+        return np.asarray(self.basis @ self.factor.solve(self.basis.T @ right))
+
+    def inverse(self) -> Matrix:
+        """G^-1 (p, p), zeros where a column is aliased."""
+        if self.basis is None:
+            return self.factor.inverse()
+        return np.asarray(self.basis @ self.factor.inverse() @ self.basis.T)

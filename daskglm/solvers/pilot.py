@@ -1,0 +1,91 @@
+"""A start from growing samples, so that few passes see all rows.
+
+A sample of n_s rows leaves a Newton decrement of about p n / n_s on all n. Rare levels may have no events in it: a small
+ridge, a few pseudo-observations per column, keeps their coefficients from running away.
+"""
+
+from __future__ import annotations
+
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.errors import SolverError
+from daskglm.kernels.cholesky import factor
+from daskglm.partitions import Partitions
+from daskglm.solvers.driver import Held, descend
+from daskglm.solvers.null import Null
+from daskglm.solvers.objective import Objective
+from daskglm.totals.moments import Model, Request
+
+Vector = npt.NDArray[np.float64]
+
+# (fraction of the sample, ridge): the first stage finds the neighbourhood cheaply, the second the place.
+STAGES = ((0.1, 3.0), (1.0, 1.0))
+# A stage need not be solved better than its own sampling error, which is about p in its own decrement.
+ENOUGH = 0.5
+MAX_STEPS = 15
+
+
+def first_guess(objective: Objective, null: Null) -> Vector:
+    """Coefficients at which every mean is possible: one weighted least squares step from the response itself, as
+    R's glm.fit; where that leaves the domain, the mean of y for every row.
+    """
+    request = Request(None, start=True, fraction=objective.fraction)
+    sums = objective.sums(request)
+    null.start(sums)
+    assert sums.gram is not None
+    ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(sums.gram))) if sums.gram.size else 0.0)
+    gram = sums.gram + ridge * np.eye(objective.n_coefficients)
+    guess = factor(gram).solve(sums.gradient)
+    if np.isfinite(objective.evaluate(guess, order=0).loss):
+        return guess
+    center = null.at_mean(sums)
+    flat = np.zeros(objective.n_coefficients)
+    if objective.intercept:
+        flat[0] = center
+    else:
+        # without an intercept, the combination of columns nearest to a constant
+        request = Request(None, start=True, center=center, fraction=objective.fraction)
+        flat = factor(gram).solve(objective.sums(request).gradient)
+    for toward in (0.5, 0.1, 0.0):
+        trial = flat + toward * (guess - flat)
+        if np.isfinite(objective.evaluate(trial, order=0).loss):
+            return trial
+    raise SolverError(
+        "no start was found at which every mean is possible: give start=, or a link whose inverse covers the range of "
+        f"the {objective.model.likelihood.family.name} family"
+    )
+
+
+@final
+class Pilot:
+    """Where the sample's optimum is, and its Gram scaled to all rows."""
+
+    def __init__(self, coef: Vector, held: Held | None) -> None:
+        self.coef, self.held = coef, held
+
+
+def pilot(sample: Partitions[Any], model: Model, intercept: bool, null: Null, n: int) -> Pilot | None:
+    """Solve on the sample in stages; None where the sample is of no help. n: rows of all the data."""
+    coef: Vector | None = None
+    result = None
+    for fraction, ridge in STAGES:
+        objective = Objective(sample, model, intercept, ridge, fraction)
+        try:
+            start = first_guess(objective, null) if coef is None else coef
+        except SolverError:
+            return None
+        found = descend(objective, start, ENOUGH, MAX_STEPS)
+        if found is None:
+            return None
+        point, result = found
+        coef = point.coef
+        rows = point.sums.n
+    null.fit(sample, model)
+    if coef is None or result is None or rows == 0:
+        return None
+    held = Held(result, n / rows) if rows >= 20 * coef.size else None
+    null.begin_again()
+    return Pilot(coef, held)

@@ -1,0 +1,293 @@
+"""Loss, gradient and Gram of one block at given coefficients, and the sums behind every statistic of a fit."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.blocks import Block, Column, Scaling
+from daskglm.kernels.products import Gram, Pieces, Workspace, add_gradient, gather
+from daskglm.model.likelihoods import GLM, Information, RowTerms
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+# Rows per compiled call. Fixed, for it decides the order of the sums; small enough that the vectors of the family's
+# formulas stay in the second-level cache, large enough that the interpreter is not noticed.
+CHUNK_ROWS = 16_384
+
+
+@final
+@dataclass(frozen=True)
+class Model:
+    """What every total needs to know of the model: the likelihood, and how raw columns become columns of X.
+
+    select (p,): the raw column of each column of X; width: number of raw columns; frequency: whether weights count rows.
+    """
+
+    likelihood: GLM
+    select: npt.NDArray[np.int64]
+    width: int
+    scaling: Scaling
+    frequency: bool = False
+
+    def raw(self, coef: Vector) -> Vector:
+        """Coefficients of the raw columns (width,) from those of X (p,)."""
+        result = np.zeros(self.width)
+        result[self.select] = coef
+        return result
+
+
+@final
+@dataclass(frozen=True)
+class Request:
+    """What to sum up, and where.
+
+    coef (p,) of the scaled columns, or None for the null model alone; order 0 loss, 1 gradient, 2 Gram; null: an
+    intercept-only candidate to evaluate beside it; statistics: also FitStats; meat: also X' diag(s^2) X.
+    start: linear predictors come from the response itself (family.start_mean), and the gradient is X'W z of the working
+    response z, or of the constant `center` where one is given; fraction: only the leading part of each block.
+    """
+
+    coef: Vector | None
+    order: int = 2
+    information: Information = "observed"
+    null: float | None = None
+    statistics: bool = False
+    meat: bool = False
+    start: bool = False
+    center: float | None = None
+    fraction: float = 1.0
+
+
+@final
+@dataclass(frozen=True)
+class FitStats:
+    """Sums over the rows used, f a row's frequency and w its weight in the likelihood.
+
+    n rows; observations sum f; deviance sum w d; pearson sum w (y - mu)^2 / V; saturated sum f log p(y; mean y) at
+    phi = 1; weight sum w; fractional: rows whose w y is not whole; null_deviance.
+    """
+
+    n: int
+    observations: float
+    deviance: float
+    pearson: float
+    saturated: float
+    weight: float
+    fractional: int
+    null_deviance: float
+
+    def __add__(self, other: FitStats) -> FitStats:
+        return FitStats(
+            self.n + other.n,
+            self.observations + other.observations,
+            self.deviance + other.deviance,
+            self.pearson + other.pearson,
+            self.saturated + other.saturated,
+            self.weight + other.weight,
+            self.fractional + other.fractional,
+            self.null_deviance + other.null_deviance,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Moments:
+    """One leaf's, or the data's, contribution at phi = 1.
+
+    n rows; weight sum w; weighted_y sum w y; loss sum w loss (inf where a mean is impossible); gradient (p,) of the
+    negative loss, X' w s; gram (p, p) X' diag(w) X; pearson; null (3,): loss, gradient and second derivative of the null
+    candidate; y_range: least and greatest response.
+    """
+
+    n: int
+    weight: float
+    weighted_y: float
+    loss: float
+    gradient: Vector
+    gram: Matrix | None
+    pearson: float
+    null: Vector
+    statistics: FitStats | None
+    meat: Matrix | None
+
+    def __add__(self, other: Moments) -> Moments:
+        return Moments(
+            self.n + other.n,
+            self.weight + other.weight,
+            self.weighted_y + other.weighted_y,
+            self.loss + other.loss,
+            self.gradient + other.gradient,
+            _sum(self.gram, other.gram),
+            self.pearson + other.pearson,
+            self.null + other.null,
+            None if self.statistics is None or other.statistics is None else self.statistics + other.statistics,
+            _sum(self.meat, other.meat),
+        )
+
+
+def _sum(one: Matrix | None, other: Matrix | None) -> Matrix | None:
+    return None if one is None or other is None else one + other
+
+
+def _floats(column: Column | None, start: int, stop: int) -> Vector | None:
+    return None if column is None else column[start:stop].astype(np.float64, copy=False)
+
+
+def moments(block: Block, model: Model, request: Request) -> Moments:
+    """Moments of one block."""
+    if request.fraction < 1.0:
+        block = block.rows(0, int(np.ceil(block.n * request.fraction)))
+    return _Accumulation(block, model, request).run()
+
+
+class _Accumulation:
+    """The sums of one block while its chunks go by."""
+
+    def __init__(self, block: Block, model: Model, request: Request) -> None:
+        self.block, self.model, self.request = block, model, request
+        self.pieces = Pieces.of(block, model.scaling)
+        self.workspace = Workspace(self.pieces)
+        second = request.coef is not None and request.order > 1
+        self.gram = Gram(self.pieces) if second or request.start else None
+        self.meat = Gram(self.pieces) if request.meat else None
+        self.gradient = np.zeros(model.width)
+        self.raw = None if request.coef is None else model.raw(request.coef)
+        self.weight = self.weighted_y = self.loss = self.pearson = 0.0
+        self.null = np.zeros(3)
+        self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
+
+    def run(self) -> Moments:
+        for start in range(0, self.block.n, CHUNK_ROWS):
+            self._chunk(start, min(start + CHUNK_ROWS, self.block.n))
+        select = self.model.select
+        gram = meat = None
+        gradient = self.gradient[select]
+        if self.gram is not None:
+            gradient = self.gram.gradient()[select]
+            gram = self.gram.matrix()[np.ix_(select, select)]
+        if self.meat is not None:
+            meat = self.meat.matrix()[np.ix_(select, select)]
+        statistics = self.stats if self.request.statistics else None
+        return Moments(
+            self.block.n, self.weight, self.weighted_y, self.loss, gradient, gram, self.pearson, self.null,
+            statistics, meat,
+        )  # fmt: skip
+
+    def _chunk(self, start: int, stop: int) -> None:
+        block = self.block
+        y = block.y[start:stop].astype(np.float64, copy=False)
+        weight = _floats(block.weight, start, stop)
+        offset = _floats(block.offset, start, stop)
+        self.weight += float(stop - start if weight is None else weight.sum())
+        self.weighted_y += float((y if weight is None else weight * y).sum())
+        if self.request.null is not None:
+            self._null(y, weight, offset, stop - start)
+        if self.request.start:
+            self._start(y, weight, offset, start, stop)
+        elif self.raw is not None:
+            self._evaluate(y, weight, offset, start, stop)
+
+    def _evaluate(self, y: Vector, weight: Vector | None, offset: Vector | None, start: int, stop: int) -> None:
+        request, likelihood = self.request, self.model.likelihood
+        eta = np.zeros(stop - start) if offset is None else offset.copy()
+        assert self.raw is not None
+        gather(self.pieces, self.workspace, self.raw, start, stop, eta)
+        terms = likelihood.rows(y, eta, request.order, request.information)
+        if not terms.valid:
+            self.loss = np.inf
+            return
+        loss, score, curvature = terms.loss, terms.score, terms.weight
+        if self.meat is not None:
+            self._meat(score, weight, start, stop)
+        if weight is not None:
+            loss, score, curvature = loss * weight, score * weight, curvature * weight
+        self.loss += float(loss.sum())
+        if not likelihood.family.dispersion_known or request.statistics:
+            with np.errstate(all="ignore"):
+                squares = (y - terms.mu) ** 2 / terms.variance
+                self.pearson += float((squares if weight is None else squares * weight).sum())
+        if self.gram is not None:
+            self.gram.add(self.pieces, self.workspace, curvature, score, start, stop)
+        elif request.order > 0:
+            add_gradient(self.pieces, self.workspace, score, start, stop, self.gradient)
+        if request.statistics:
+            self._statistics(y, weight, offset, terms, start, stop)
+
+    def _meat(self, score: Vector, weight: Vector | None, start: int, stop: int) -> None:
+        """Squared scores: of each copy of a row that stands for several, of the weighted row otherwise."""
+        assert self.meat is not None
+        squares = score * score
+        if weight is not None:
+            trials = _floats(self.block.trials, start, stop)
+            copies = weight if trials is None else weight / trials
+            squares *= weight * weight / copies if self.model.frequency else weight * weight
+        self.meat.add(self.pieces, self.workspace, squares, score, start, stop)
+
+    def _statistics(
+        self, y: Vector, weight: Vector | None, offset: Vector | None, terms: RowTerms, start: int, stop: int
+    ) -> None:
+        family, link = self.model.likelihood.family, self.model.likelihood.link
+        trials = _floats(self.block.trials, start, stop)
+        # frequency: how many rows the row stands for; size: what its own density is weighted by
+        frequency: Vector | float = 1.0
+        size: Vector | float = 1.0
+        if weight is not None and self.model.frequency:
+            frequency, size = (weight, 1.0) if trials is None else (weight / trials, trials)
+        elif weight is not None:
+            size = weight
+        with np.errstate(all="ignore"):
+            deviance = family.unit_deviance(y, terms.mu, terms.rest)
+            center = np.zeros_like(y) if self.request.null is None else np.full_like(y, self.request.null)
+            mu, _, rest = link.inverse(center if offset is None else center + offset)
+            null = family.unit_deviance(y, mu, rest)
+            saturated = frequency * family.saturated(y, size, 1.0)
+            if weight is not None:
+                deviance, null = deviance * weight, null * weight
+        observations = float(np.sum(frequency)) if isinstance(frequency, np.ndarray) else float(stop - start)
+        fractional = 0
+        if family.dispersion_known:
+            total = size * y
+            fractional = int((np.abs(total - np.round(total)) > 1e-9 * np.maximum(1.0, np.abs(total))).sum())
+        self.stats = self.stats + FitStats(
+            stop - start, observations, float(deviance.sum()), 0.0, float(np.sum(saturated)), 0.0, fractional,
+            float(null.sum()),
+        )  # fmt: skip
+
+    def _null(self, y: Vector, weight: Vector | None, offset: Vector | None, n: int) -> None:
+        """Loss and its derivatives in the one coefficient of the null model."""
+        assert self.request.null is not None
+        eta = np.full(n, self.request.null) if offset is None else offset + self.request.null
+        terms = self.model.likelihood.rows(y, eta, 2, "expected")
+        if not terms.valid:
+            self.null = self.null + np.array([np.inf, 0.0, 0.0])
+            return
+        parts = (terms.loss, terms.score, terms.weight)
+        self.null = self.null + [float((t if weight is None else t * weight).sum()) for t in parts]
+
+    def _start(self, y: Vector, weight: Vector | None, offset: Vector | None, start: int, stop: int) -> None:
+        """The weighted least squares problem of the first step of IRLS: X'WX and X'Wz at eta = g(start_mean)."""
+        family, link = self.model.likelihood.family, self.model.likelihood.link
+        if self.block.trials is not None:
+            size: Vector | float = self.block.trials[start:stop].astype(np.float64)
+        else:
+            size = 1.0
+        with np.errstate(all="ignore"):
+            eta = link.link(family.start_mean(y, size))
+            terms = self.model.likelihood.rows(y, eta, 2, "expected")
+            curvature = terms.weight if weight is None else terms.weight * weight
+            target = eta + terms.score / terms.weight
+            if self.request.center is not None:
+                target = np.full_like(eta, self.request.center)
+            if offset is not None:
+                target = target - offset
+            product = curvature * target
+        usable = np.isfinite(product) & np.isfinite(curvature)
+        assert self.gram is not None
+        self.gram.add(
+            self.pieces, self.workspace, np.where(usable, curvature, 0.0), np.where(usable, product, 0.0), start, stop
+        )

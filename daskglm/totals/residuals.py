@@ -1,0 +1,63 @@
+"""A residual pass: products of columns with what earlier columns leave of a doubtful one, formed row by row.
+
+A Gram knows the residual of a nearly collinear column only as a difference of large numbers; summing the products of the
+residual itself keeps the digits (iterative refinement of the factor, as Bjorck 1967 does for least squares).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.blocks import Block
+from daskglm.kernels.products import Pieces, Workspace, add_gradient, gather
+from daskglm.model.likelihoods import Information
+from daskglm.totals.moments import CHUNK_ROWS, Model
+
+Matrix = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class ResidualProducts:
+    """cross (p, k): X'W R; inner (k, k): R'W R, with R = X T (n, k)."""
+
+    cross: Matrix
+    inner: Matrix
+
+    def __add__(self, other: ResidualProducts) -> ResidualProducts:
+        return ResidualProducts(self.cross + other.cross, self.inner + other.inner)
+
+
+def residual_products(
+    block: Block, model: Model, coef: npt.NDArray[np.float64], basis: Matrix, information: Information
+) -> ResidualProducts:
+    """Products of R = X basis, basis (p, k), under the weights at coef (p,), both for the scaled columns."""
+    pieces = Pieces.of(block, model.scaling)
+    workspace = Workspace(pieces)
+    k = basis.shape[1]
+    cross, inner = np.zeros((k, model.width)), np.zeros((k, k))
+    raws = [model.raw(np.ascontiguousarray(basis[:, j])) for j in range(k)]
+    raw = model.raw(coef)
+    for start in range(0, block.n, CHUNK_ROWS):
+        stop = min(start + CHUNK_ROWS, block.n)
+        eta = np.zeros(stop - start)
+        if block.offset is not None:
+            eta += block.offset[start:stop]
+        gather(pieces, workspace, raw, start, stop, eta)
+        y = block.y[start:stop].astype(np.float64)
+        weight = model.likelihood.rows(y, eta, 2, information).weight
+        if block.weight is not None:
+            weight = weight * block.weight[start:stop]
+        residual = np.zeros((k, stop - start))
+        for j in range(k):
+            gather(pieces, workspace, raws[j], start, stop, residual[j])
+        for j in range(k):
+            weighted = weight * residual[j]
+            add_gradient(pieces, workspace, weighted, start, stop, cross[j])
+            for i in range(k):
+                inner[i, j] += float((residual[i] * weighted).sum())
+    return ResidualProducts(np.ascontiguousarray(cross[:, model.select].T), inner)
