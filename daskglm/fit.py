@@ -22,10 +22,9 @@ from daskglm.design.formula import Terms
 from daskglm.design.profile import profile_of
 from daskglm.errors import AliasWarning, ConvergenceWarning, DataError, DesignError, SeparationWarning
 from daskglm.inference import covariance as inference
-from daskglm.kernels.blocks import Block
 from daskglm.kernels.cholesky import combination
 from daskglm.model.likelihoods import GLM
-from daskglm.model.weights import Frequency, Probability, Trials, Weights
+from daskglm.model.weights import Frequency, Probability, Trials
 from daskglm.plan import Plan
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
 from daskglm.solvers.driver import Optimum, Stopping, minimise
@@ -34,7 +33,7 @@ from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective, Point
 from daskglm.solvers.pilot import first_guess, pilot
 from daskglm.totals.likelihood import null_deviance, saturated
-from daskglm.totals.moments import Model
+from daskglm.totals.moments import Model, Request
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
@@ -66,7 +65,7 @@ class Engine:
 
     threads: int | None = None
     memory_limit: int | None = None
-    leaves_per_task: int = 1
+    leaves_per_task: int | None = None
 
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
@@ -173,10 +172,10 @@ class _Fitting:
             self._say("start")
             start = np.zeros(len(design.names)) if quadratic else first_guess(objective, null)
             if null.value is None:
-                null.start(objective.sums(_counting()))
+                null.start(objective.sums(Request(None, order=0)))
             null.fit(objective.blocks, objective.model)
         elif null.value is None:
-            null.start(objective.sums(_counting()))
+            null.start(objective.sums(Request(None, order=0)))
         self._say("pass")
         # where a pass costs nothing, go on to the last digit
         goal = min(plan.tol, SMALL_DATA_TOL) if plan.tol_is_default and n < PILOT_ROWS else plan.tol
@@ -214,7 +213,8 @@ class _Fitting:
         kind: Any = "probability" if isinstance(plan.weights, Probability) else plan.covariance
         observed = self._observed(objective, optimum) if kind == "observed" else None
         unscaling = design.unscaling()
-        matrix = inference.covariance(kind, optimum, phi, unscaling, observed)
+        meat = objective.model.gram(optimum.point.sums.meat)
+        matrix = inference.covariance(kind, optimum, phi, unscaling, observed, meat)
         coefficients = unscaling @ optimum.point.coef
         aliased = _aliased(design, optimum, unscaling)
         gone = np.array([name in aliased for name in design.names])
@@ -305,12 +305,6 @@ class _Fitting:
         )
 
 
-def _counting() -> Any:
-    from daskglm.totals.moments import Request
-
-    return Request(None, order=0)
-
-
 def _text(value: Any) -> str | None:
     if value is None:
         return None
@@ -396,7 +390,6 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
     """Each aliased parameter's column as a combination of the others, on the user's scale."""
     result: dict[str, dict[str, float]] = {}
     gram, found = optimum.curvature.gram, optimum.curvature
-    inverse = np.linalg.inv(unscaling)
     for j in np.flatnonzero(~found.kept):
         if found.basis is None:
             scaled = combination(gram, found.factor, int(j))
@@ -404,7 +397,7 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
             scaled = -found.basis[:, j].copy()
             scaled[j] = 0.0
             scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0
-        # z_j = Z c with X = Z inverse... columns of X are Z A^-1, so x_j = X A (c - e_j) / A_jj + x_j
+        # Z (c - e_j) = 0 for the scaled columns Z = X A, so X A (c - e_j) = 0 says it for the user's own
         change = scaled.copy()
         change[j] = -1.0
         original = unscaling @ change
@@ -412,7 +405,6 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
         parts = {design.names[k]: float(original[k] / lead) for k in np.flatnonzero(original) if k != j}
         size = max((abs(v) for v in parts.values()), default=0.0)
         result[design.names[j]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
-    del inverse
     return result
 
 
@@ -492,5 +484,3 @@ def alias_sentence(name: str, parts: Mapping[str, float]) -> str:
     more = " + ..." if len(parts) > 6 else ""
     return f"{name} is not estimated: its column is {shown}{more}"
 
-
-__all__ = ["Block", "Engine", "Reporter", "Weights", "alias_sentence", "run"]

@@ -31,11 +31,14 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @final
 @dataclass(frozen=True)
 class LeafTable:
-    """One leaf decoded: the table, a label for messages, and how many rows the source held before any filter."""
+    """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
+    the table lies in the user's memory anyway, so that its buffers may be held on to.
+    """
 
     table: pa.Table
     label: str
     rows: int
+    resident: bool = False
 
 
 @final

@@ -168,7 +168,7 @@ class LocalPartitions:
         threads: int,
         keep: Keep,
         spill: Spill | None = None,
-        leaves_per_task: int = 1,
+        leaves_per_task: int | None = None,
     ) -> None:
         self._cells = list(cells)
         self._counter = counter
@@ -204,6 +204,8 @@ class LocalPartitions:
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
 
+        size = self.leaves_per_task or _task_leaves(len(self._cells), self.threads)
+
         def subtree(start: int) -> Any:
             tree: TreeSum[Any] = TreeSum()
             for cell in self._cells[start : start + size]:
@@ -211,7 +213,6 @@ class LocalPartitions:
                 self._seen(cell.rows)
             return tree.result()
 
-        size = self.leaves_per_task
         height = size.bit_length() - 1
         self._counter.passes += 1
         result: TreeSum[Any] = TreeSum()
@@ -306,6 +307,12 @@ class LocalPartitions:
             pool.shutdown(wait=True, cancel_futures=True)
 
 
+def _task_leaves(leaves: int, threads: int) -> int:
+    """Leaves per task, a power of two: eight tasks per thread even out the work, more only hand it back and forth."""
+    each = max(1, leaves // (8 * threads))
+    return 1 << (each.bit_length() - 1)
+
+
 def choose_keep(source: Source, columns: Sequence[str], limit: int) -> Keep:
     """Memory while half of it holds every row; then local files are read again and remote ones kept on disk.
 
@@ -323,10 +330,12 @@ def open_partitions(
     keep: str = "auto",
     threads: int | None = None,
     memory: int | None = None,
-    leaves_per_task: int = 1,
+    leaves_per_task: int | None = None,
 ) -> LocalPartitions:
-    """Partitions of LeafTable over a source whose selection is settled. leaves_per_task must be a power of two."""
-    if leaves_per_task < 1 or leaves_per_task & (leaves_per_task - 1):
+    """Partitions of LeafTable over a source whose selection is settled. leaves_per_task must be a power of two; None:
+    about eight tasks per thread.
+    """
+    if leaves_per_task is not None and (leaves_per_task < 1 or leaves_per_task & (leaves_per_task - 1)):
         raise DesignError(f"leaves_per_task must be a power of two, not {leaves_per_task}")
     limit = memory or machine.memory_limit()
     mode: Any = choose_keep(source, columns, limit) if keep == "auto" else keep

@@ -79,7 +79,7 @@ class TableSource:
                 table = table.set_column(i, name, schemas.cast(table.column(i), kind, label, name))
         if self._filter is not None:
             table = table.filter(self._filter)
-        return LeafTable(table, label, leaf.rows)
+        return LeafTable(table, label, leaf.rows, resident=True)
 
 
 def plain_differs(stored: pa.DataType, kind: pa.DataType) -> bool:
@@ -118,7 +118,7 @@ class ArraySource(TableSource):
         table = pa.table(parts)
         if self._filter is not None:
             table = table.filter(self._filter)
-        return LeafTable(table, f"rows {leaf.start} to {leaf.stop - 1}", leaf.rows)
+        return LeafTable(table, f"rows {leaf.start} to {leaf.stop - 1}", leaf.rows, resident=True)
 
 
 def from_pandas(frame: Any) -> TableSource:
@@ -137,11 +137,7 @@ def from_pandas(frame: Any) -> TableSource:
             columns[str(name)] = _unusable(str(error), len(frame))
     if len(columns) < len(frame.columns):
         raise DesignError("two columns of the DataFrame have the same name")
-    return TableSource(pa.table({k: _chunked(v) for k, v in columns.items()}), ordered)
-
-
-def _chunked(array: Any) -> Any:
-    return array
+    return TableSource(pa.table(columns), ordered)
 
 
 def _unusable(reason: str, n: int) -> Any:
@@ -157,12 +153,16 @@ def from_stream(data: Any) -> TableSource:
         raise DataError(f"{type(data).__name__} could not be read through the Arrow interface: {error}") from None
 
 
-def from_arrays(x: Any, extra: Mapping[str, Any]) -> tuple[ArraySource, list[str]]:
-    """X as columns named by its own names, or x0, x1, ...; beside it y, weights and offsets under their own names."""
-    names = [f"x{j}" for j in range(x.shape[1])]
-    columns: dict[str, Any] = {name: x[:, j] for j, name in enumerate(names)}
+def from_arrays(
+    x: Any, extra: Mapping[str, Any], names: Sequence[str] | None = None
+) -> tuple[ArraySource, list[str]]:
+    """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
+    columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]
+    columns: dict[str, Any] = {name: x[:, j] for j, name in enumerate(columns_of_x)}
     for name, array in extra.items():
         if array.shape[0] != x.shape[0]:
             raise DesignError(f"{name} has {array.shape[0]} rows, X has {x.shape[0]}")
+        if name in columns:
+            raise DesignError(f'X has a column named "{name}", which is what {name}= is called here: rename it')
         columns[name] = array
-    return ArraySource(columns, x.shape[0]), names
+    return ArraySource(columns, x.shape[0]), columns_of_x

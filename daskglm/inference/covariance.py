@@ -57,7 +57,14 @@ def ml_dispersion(family: Family, stats: FitStats) -> float:
     raise DesignError(f'dispersion="ml" is for gaussian and gamma; that of {family.name} is 1')
 
 
-def covariance(kind: CovarianceKind, optimum: Optimum, phi: float, unscaling: Matrix, observed: Matrix | None) -> Matrix:
+def covariance(
+    kind: CovarianceKind,
+    optimum: Optimum,
+    phi: float,
+    unscaling: Matrix,
+    observed: Matrix | None,
+    meat: Matrix | None,
+) -> Matrix:
     """Covariance of the parameters (p, p) on the user's scale; zeros where aliased.
 
     "model": phi H^-1 with H the expected information; "observed": with the observed one; "HC0": H^-1 (sum s s') H^-1
@@ -70,7 +77,6 @@ def covariance(kind: CovarianceKind, optimum: Optimum, phi: float, unscaling: Ma
         assert observed is not None
         scaled = phi * observed
     else:
-        meat = optimum.point.sums.meat
         assert meat is not None
         n = float(optimum.point.sums.statistics.observations) if optimum.point.sums.statistics else 0.0
         rank = float(optimum.curvature.factor.rank)

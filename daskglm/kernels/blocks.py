@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
@@ -61,7 +61,7 @@ class Block:
 
     y (n,) is the response on the scale of its mean (a proportion where there are trials); weight (n,) multiplies the
     log-likelihood of a row (None: 1) and includes the trials; offset (n,) is added to the linear predictor (None: 0);
-    trials (n,) enters the log-likelihood's constant alone. ledger counts what encoding dropped.
+    trials (n,) enters the log-likelihood's constant alone.
     """
 
     n: int
@@ -71,7 +71,6 @@ class Block:
     weight: Column | None = None
     offset: Column | None = None
     trials: Column | None = None
-    dropped: dict[str, int] = field(default_factory=dict)
 
     @property
     def width(self) -> int:

@@ -363,6 +363,7 @@ class Workspace:
         self.wz = _aligned(-(-(d + 3) // 2) * 2 * rows)
         self.by_row = _aligned((-(-(d + 2) // LANES) * LANES) * rows if k else LANES)
         self.codes = np.zeros(max(k, 1) * rows, np.uint32)
+        self.pair_at = Layout.of(pieces).pair_starts()
 
 
 def gather(pieces: Pieces, workspace: Workspace, coef: Vector, start: int, stop: int, eta: Vector) -> None:
@@ -374,62 +375,111 @@ def gather(pieces: Pieces, workspace: Workspace, coef: Vector, start: int, stop:
 
 
 @final
-class Gram:
-    """The tables that X's and X'WX are summed in; `add` takes rows, `gradient` and `matrix` assemble them."""
+@dataclass(frozen=True)
+class Layout:
+    """Which tables a Gram has: d dense columns and the number of levels of each factor."""
 
-    def __init__(self, pieces: Pieces) -> None:
-        d, counts = len(pieces.dense), pieces.levels[:, 5]
-        k = len(counts)
-        self.stride = -(-(d + 2) // LANES) * LANES
-        steps = -(-(d + 1) // 4) * 4
-        self.dense = np.zeros((steps, steps + 4))
-        self.cross = _aligned(int(counts.sum()) * self.stride)
-        self.square = np.zeros(int(counts.sum()))
-        self.pair_at = np.zeros(max(k * k, 1), np.int64)
+    n_dense: int
+    counts: tuple[int, ...]
+
+    @staticmethod
+    def of(pieces: Pieces) -> Layout:
+        """The layout of a block."""
+        return Layout(len(pieces.dense), tuple(int(count) for count in pieces.levels[:, 5]))
+
+    @property
+    def stride(self) -> int:
+        """Numbers per row of the (levels x dense) table: d + 2, padded to whole lanes."""
+        return -(-(self.n_dense + 2) // LANES) * LANES
+
+    @property
+    def width(self) -> int:
+        """Number of raw columns."""
+        return 1 + self.n_dense + sum(self.counts)
+
+    def pair_starts(self) -> Integers:
+        """Where the (levels of k) x (levels of l) table of each pair k < l begins, at k * factors + l; then the end."""
+        k = len(self.counts)
+        starts = np.zeros(k * k + 1, np.int64)
         total = 0
         for a in range(k):
             for b in range(a + 1, k):
-                self.pair_at[a * k + b] = total
-                total += int(counts[a] * counts[b])
-        self.pairs = np.zeros(total)
-        self.levels = pieces.levels
-        self.n_dense = d
-        self.width = pieces.width
+                starts[a * k + b] = total
+                total += self.counts[a] * self.counts[b]
+        starts[-1] = total
+        return starts
 
-    def add(self, pieces: Pieces, workspace: Workspace, weight: Vector, score: Vector, start: int, stop: int) -> None:
-        """Add rows start .. stop - 1 with their weights and scores, both (stop - start,)."""
+
+@final
+@dataclass(frozen=True)
+class Gram:
+    """X's and X'WX as the tables they are summed in, which are smaller than the matrix and add leaf by leaf.
+
+    dense, cross, square and pairs as `_scatter` fills them; valued: whether a factor has a value per row.
+    """
+
+    layout: Layout
+    valued: bool
+    dense: npt.NDArray[np.float64]
+    cross: Vector
+    square: Vector
+    pairs: Vector
+
+    @staticmethod
+    def zeros(pieces: Pieces) -> Gram:
+        """Empty tables for blocks of one layout."""
+        layout = Layout.of(pieces)
+        steps = -(-(layout.n_dense + 1) // 4) * 4
+        levels = sum(layout.counts)
+        return Gram(
+            layout,
+            bool(pieces.levels[:, 3].any()),
+            np.zeros((steps, steps + 4)),
+            _aligned(levels * layout.stride),
+            np.zeros(levels),
+            np.zeros(int(layout.pair_starts()[-1])),
+        )
+
+    def __add__(self, other: Gram) -> Gram:
+        return Gram(
+            self.layout, self.valued or other.valued, self.dense + other.dense, self.cross + other.cross,
+            self.square + other.square, self.pairs + other.pairs,
+        )  # fmt: skip
+
+    def take(self, pieces: Pieces, workspace: Workspace, weight: Vector, score: Vector, start: int, stop: int) -> None:
+        """Add, in place, rows start .. stop - 1 with their weights and scores, both (stop - start,)."""
         _scatter(
-            pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, self.pair_at, weight, score,
+            pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, workspace.pair_at, weight, score,
             start, stop, pieces.rows, workspace.z, workspace.wz, workspace.by_row, workspace.codes,
             self.dense, self.cross, self.square, self.pairs,
         )  # fmt: skip
 
     def gradient(self) -> Vector:
         """X's (width,)."""
-        d = self.n_dense
-        table = self.cross.reshape(-1, self.stride)
+        d = self.layout.n_dense
+        table = self.cross.reshape(-1, self.layout.stride)
         return np.concatenate([self.dense[: d + 1, d + 1], table[:, d + 1]])
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """X'WX (width, width), symmetric to the last bit."""
-        d, k = self.n_dense, len(self.levels)
-        result = np.zeros((self.width, self.width))
+        d, counts = self.layout.n_dense, self.layout.counts
+        result = np.zeros((self.layout.width, self.layout.width))
         upper = np.triu(self.dense[: d + 1, : d + 1])
         result[: d + 1, : d + 1] = upper + np.triu(upper, 1).T
-        table = self.cross.reshape(-1, self.stride)[:, : d + 1]
+        table = self.cross.reshape(-1, self.layout.stride)[:, : d + 1]
         result[d + 1 :, : d + 1] = table
         result[: d + 1, d + 1 :] = table.T
-        at = np.arange(self.width - d - 1)
-        valued = any(self.levels[:, 3])
-        result[d + 1 + at, d + 1 + at] = self.square if valued else table[:, 0]
+        at = np.arange(d + 1, self.layout.width)
+        result[at, at] = self.square if self.valued else table[:, 0]
+        starts = self.layout.pair_starts()
+        places = d + 1 + np.concatenate([[0], np.cumsum(counts)]).astype(int)
+        k = len(counts)
         for a in range(k):
             for b in range(a + 1, k):
-                na, nb = int(self.levels[a, 5]), int(self.levels[b, 5])
-                pa, pb = int(self.levels[a, 2]), int(self.levels[b, 2])
-                first = int(self.pair_at[a * k + b])
-                pair = self.pairs[first : first + na * nb].reshape(na, nb)
-                result[pa : pa + na, pb : pb + nb] = pair
-                result[pb : pb + nb, pa : pa + na] = pair.T
+                first = int(starts[a * k + b])
+                pair = self.pairs[first : first + counts[a] * counts[b]].reshape(counts[a], counts[b])
+                result[places[a] : places[a + 1], places[b] : places[b + 1]] = pair
+                result[places[b] : places[b + 1], places[a] : places[a + 1]] = pair.T
         return result
 
 

@@ -50,6 +50,10 @@ class Family(Protocol):
         """The open interval of possible means."""
 
     @property
+    def bounded(self) -> bool:
+        """Whether means are bounded above by 1, so that 1 - mu is needed to full precision."""
+
+    @property
     def dispersion_known(self) -> bool:
         """Whether phi is 1 by definition."""
 
@@ -78,8 +82,8 @@ class Family(Protocol):
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         """y - mu without cancellation."""
 
-    def canonical_loss(self, y: Vector, theta: Vector) -> Vector:
-        """log Z(theta) - y theta up to a function of y alone: unit_loss under the canonical link."""
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
+        """log Z(theta) - y theta up to a function of y alone: unit_loss under the canonical link, mu at hand."""
 
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
         """log p(y; mean y): the largest log density the row can have."""
@@ -134,6 +138,7 @@ class Gaussian:
     canonical_link: str = "identity"
     support: str = "any finite number"
     mean_range: tuple[float, float] = (-np.inf, np.inf)
+    bounded: bool = False
     dispersion_known: bool = False
     canonical_sign: float = 1.0
 
@@ -163,7 +168,7 @@ class Gaussian:
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y - mu
 
-    def canonical_loss(self, y: Vector, theta: Vector) -> Vector:
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
         return 0.5 * (y - theta) ** 2
 
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
@@ -198,6 +203,7 @@ class Binomial:
     canonical_link: str = "logit"
     support: str = "0 or 1, or a proportion between them"
     mean_range: tuple[float, float] = (0.0, 1.0)
+    bounded: bool = True
     dispersion_known: bool = True
     canonical_sign: float = 1.0
 
@@ -227,7 +233,7 @@ class Binomial:
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y * rest - (1.0 - y) * mu
 
-    def canonical_loss(self, y: Vector, theta: Vector) -> Vector:
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
         return self.log_partition(theta) - y * theta
 
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
@@ -267,6 +273,7 @@ class Poisson:
     canonical_link: str = "log"
     support: str = "zero or positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
+    bounded: bool = False
     dispersion_known: bool = True
     canonical_sign: float = 1.0
 
@@ -288,7 +295,9 @@ class Poisson:
         return np.ones_like(mu)
 
     def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        return 2.0 * (xlogy(y, y / mu) - (y - mu))
+        ratio = y / mu
+        ratio[y == 0] = 1.0
+        return 2.0 * (y * np.log(ratio) - (y - mu))
 
     def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return mu - xlogy(y, mu)
@@ -296,8 +305,8 @@ class Poisson:
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y - mu
 
-    def canonical_loss(self, y: Vector, theta: Vector) -> Vector:
-        return self.log_partition(theta) - y * theta
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
+        return mu - y * theta
 
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
         from scipy.special import gammaln
@@ -341,6 +350,7 @@ class Gamma:
     canonical_link: str = "inverse"
     support: str = "positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
+    bounded: bool = False
     dispersion_known: bool = False
     canonical_sign: float = -1.0
 
@@ -371,7 +381,7 @@ class Gamma:
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y - mu
 
-    def canonical_loss(self, y: Vector, theta: Vector) -> Vector:
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
         return self.log_partition(theta) - y * theta
 
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:

@@ -16,11 +16,13 @@ Information = Literal["expected", "observed"]
 
 
 @final
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class RowTerms:
     """Per row and per unit weight, at phi = 1: loss (n,), score = -dloss/deta (n,), weight = d2loss/deta2 (n,).
 
-    valid says whether every row's mean is possible; where it is not, the loss is +inf and the rest is meaningless.
+    valid says whether every row's mean is in the family's range; where it is not, the loss counts as infinite and the
+    rest is meaningless. Where the link can give no other mean that is not looked at, and a linear predictor that is not
+    finite shows in the loss.
     """
 
     loss: Vector
@@ -50,42 +52,40 @@ class GLM:
         return self.link.name == self.family.canonical_link
 
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:
-        """Terms of each row at eta, up to derivatives of that order."""
+        """Terms of each row at eta, up to derivatives of that order. NaN and infinity come out as they are: callers
+        compute under np.errstate(all="ignore") and look at the sum of the loss.
+        """
         family, link = self.family, self.link
-        with np.errstate(all="ignore"):
-            mu, slope, rest = link.inverse(eta)
-            valid = self._valid(eta, mu, rest)
-            if self.canonical:
-                theta = eta if family.canonical_sign > 0 else -eta
-                variance = family.variance(mu, rest)
-                residual = family.residual(y, mu, rest)
-                score = residual if family.canonical_sign > 0 else -residual
-                return RowTerms(family.canonical_loss(y, theta), score, variance, mu, rest, variance, valid)
-            loss = family.unit_loss(y, mu, rest)
-            variance = family.variance(mu, rest)
+        mu, slope, rest = link.inverse(eta, family.bounded)
+        valid = self._valid(eta, mu, rest)
+        variance = family.variance(mu, rest)
+        if self.canonical:
+            theta = eta if family.canonical_sign > 0 else -eta
             residual = family.residual(y, mu, rest)
-            ratio = slope / variance
-            score = residual * ratio
-            weight = slope * ratio
-            if order > 1 and information == "observed":
-                bend = link.curvature(eta) / variance - ratio * ratio * family.variance_slope(mu, rest)
-                weight = weight - residual * bend
-            return RowTerms(loss, score, weight, mu, rest, variance, valid)
+            score = residual if family.canonical_sign > 0 else -residual
+            return RowTerms(family.canonical_loss(y, theta, mu), score, variance, mu, rest, variance, valid)
+        loss = family.unit_loss(y, mu, rest)
+        residual = family.residual(y, mu, rest)
+        ratio = slope / variance
+        score = residual * ratio
+        weight = slope * ratio
+        if order > 1 and information == "observed":
+            bend = link.curvature(eta) / variance - ratio * ratio * family.variance_slope(mu, rest)
+            weight = weight - residual * bend
+        return RowTerms(loss, score, weight, mu, rest, variance, valid)
 
     def _valid(self, eta: Vector, mu: Vector, rest: Vector) -> bool:
-        """Whether every mean is possible. NaN is not; a mean that underflows to its bound is kept out, too."""
-        if eta.size == 0:
-            return True
+        """Whether every mean is in the family's range, looked at only where the link does not see to it."""
         low, high = self.family.mean_range
-        if not bool(self.link.valid(eta).all()):
+        if eta.size == 0 or (self.link.mean_range[0] >= low and self.link.mean_range[1] <= high):
+            return True
+        if self.link.restricts and not bool(self.link.valid(eta).all()):
             return False
         if low == 0.0 and not bool(mu.min() > 0.0):
             return False
-        if high == 1.0 and not bool(rest.min() > 0.0):
-            return False
-        return bool(np.isfinite(mu.sum()))
+        return not (high == 1.0 and not bool(rest.min() > 0.0))
 
     def mean_of(self, eta: Vector) -> Vector:
         """mu = g^-1(eta)."""
         with np.errstate(all="ignore"):
-            return self.link.inverse(eta)[0]
+            return self.link.inverse(eta, False)[0]

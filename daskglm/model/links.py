@@ -27,11 +27,20 @@ class Link(Protocol):
     def formula(self) -> str:
         """g(mu) in symbols."""
 
+    @property
+    def restricts(self) -> bool:
+        """Whether some finite eta has no mean."""
+
+    @property
+    def mean_range(self) -> tuple[float, float]:
+        """The open interval of means it can give."""
+
     def link(self, mu: Vector) -> Vector:
         """eta = g(mu)."""
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
-        """mu = g^-1(eta), dmu/deta, and 1 - mu without cancellation."""
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        """mu = g^-1(eta), dmu/deta, and 1 - mu without cancellation (or, with rest=False, anything: a family whose mean
+        is not bounded above has no use for it, and it can cost as much as the mean)."""
 
     def curvature(self, eta: Vector) -> Vector:
         """d2mu/deta2."""
@@ -51,12 +60,14 @@ class Identity:
 
     name: str = "identity"
     formula: str = "mu"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (-np.inf, np.inf)
 
     def link(self, mu: Vector) -> Vector:
         return mu
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
-        return eta, np.ones_like(eta), 1.0 - eta
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        return eta, np.ones_like(eta), 1.0 - eta if rest else eta
 
     def curvature(self, eta: Vector) -> Vector:
         return np.zeros_like(eta)
@@ -72,15 +83,17 @@ class Log:
 
     name: str = "log"
     formula: str = "log(mu)"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, np.inf)
 
     def link(self, mu: Vector) -> Vector:
         with np.errstate(divide="ignore"):
             return np.log(mu)
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         with np.errstate(over="ignore"):
             mu = np.exp(eta)
-            return mu, mu, -np.expm1(eta)
+            return mu, mu, -np.expm1(eta) if rest else mu
 
     def curvature(self, eta: Vector) -> Vector:
         with np.errstate(over="ignore"):
@@ -97,12 +110,14 @@ class Logit:
 
     name: str = "logit"
     formula: str = "log(mu / (1 - mu))"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, 1.0)
 
     def link(self, mu: Vector) -> Vector:
         with np.errstate(divide="ignore"):
             return np.log(mu) - np.log1p(-mu)
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         small = np.exp(-np.abs(eta))
         larger = 1.0 / (1.0 + small)
         smaller = small * larger
@@ -124,13 +139,15 @@ class Probit:
 
     name: str = "probit"
     formula: str = "Phi^-1(mu)"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, 1.0)
 
     def link(self, mu: Vector) -> Vector:
         from scipy.special import ndtri
 
         return np.asarray(ndtri(mu))
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         from scipy.special import ndtr
 
         return np.asarray(ndtr(eta)), np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi), np.asarray(ndtr(-eta))
@@ -149,12 +166,14 @@ class CLogLog:
 
     name: str = "cloglog"
     formula: str = "log(-log(1 - mu))"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, 1.0)
 
     def link(self, mu: Vector) -> Vector:
         with np.errstate(divide="ignore"):
             return np.log(-np.log1p(-mu))
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         with np.errstate(over="ignore"):
             hazard = np.exp(eta)
             return -np.expm1(-hazard), np.exp(eta - hazard), np.exp(-hazard)
@@ -175,15 +194,17 @@ class Inverse:
 
     name: str = "inverse"
     formula: str = "1 / mu"
+    restricts: bool = True
+    mean_range: tuple[float, float] = (-np.inf, np.inf)
 
     def link(self, mu: Vector) -> Vector:
         with np.errstate(divide="ignore"):
             return 1.0 / mu
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         with np.errstate(divide="ignore"):
             mu = 1.0 / eta
-            return mu, -mu * mu, 1.0 - mu
+            return mu, -mu * mu, 1.0 - mu if rest else mu
 
     def curvature(self, eta: Vector) -> Vector:
         with np.errstate(divide="ignore"):
@@ -200,12 +221,14 @@ class Sqrt:
 
     name: str = "sqrt"
     formula: str = "sqrt(mu)"
+    restricts: bool = True
+    mean_range: tuple[float, float] = (0.0, np.inf)
 
     def link(self, mu: Vector) -> Vector:
         return np.sqrt(mu)
 
-    def inverse(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
-        return eta * eta, 2.0 * eta, (1.0 - eta) * (1.0 + eta)
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        return eta * eta, 2.0 * eta, (1.0 - eta) * (1.0 + eta) if rest else eta
 
     def curvature(self, eta: Vector) -> Vector:
         return np.full_like(eta, 2.0)

@@ -74,7 +74,7 @@ class Objective:
         """Loss and derivatives at coef, in one pass."""
         request = Request(coef, order, information, null, statistics, meat, fraction=self.fraction)
         sums = self.sums(request)
-        loss, gradient, gram = sums.loss, sums.gradient, sums.gram
+        loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.gram(sums.tables)
         if self.ridge:
             penalised = np.full(coef.size, self.ridge)
             if self.intercept:

@@ -34,21 +34,22 @@ def first_guess(objective: Objective, null: Null) -> Vector:
     """
     request = Request(None, start=True, fraction=objective.fraction)
     sums = objective.sums(request)
-    null.start(sums)
-    assert sums.gram is not None
-    ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(sums.gram))) if sums.gram.size else 0.0)
-    gram = sums.gram + ridge * np.eye(objective.n_coefficients)
-    guess = factor(gram).solve(sums.gradient)
+    null.start(objective.sums(Request(None, order=0, fraction=objective.fraction)))
+    gram = objective.model.gram(sums.tables)
+    assert gram is not None
+    ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(gram))) if gram.size else 0.0)
+    gram = gram + ridge * np.eye(objective.n_coefficients)
+    guess = factor(gram).solve(objective.model.gradient(sums))
     if np.isfinite(objective.evaluate(guess, order=0).loss):
         return guess
-    center = null.at_mean(sums)
+    center = null.at_mean(objective.sums(Request(None, order=0, fraction=objective.fraction)))
     flat = np.zeros(objective.n_coefficients)
     if objective.intercept:
         flat[0] = center
     else:
         # without an intercept, the combination of columns nearest to a constant
         request = Request(None, start=True, center=center, fraction=objective.fraction)
-        flat = factor(gram).solve(objective.sums(request).gradient)
+        flat = factor(gram).solve(objective.model.gradient(objective.sums(request)))
     for toward in (0.5, 0.1, 0.0):
         trial = flat + toward * (guess - flat)
         if np.isfinite(objective.evaluate(trial, order=0).loss):

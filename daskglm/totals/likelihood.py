@@ -36,6 +36,6 @@ def null_deviance(block: Block, model: Model, value: float) -> Number:
     y = block.y.astype(np.float64)
     eta = np.full(block.n, value) if block.offset is None else block.offset + value
     with np.errstate(all="ignore"):
-        mu, _, rest = link.inverse(eta)
+        mu, _, rest = link.inverse(eta, family.bounded)
         deviance = family.unit_deviance(y, mu, rest)
     return Number(float(np.sum(deviance if block.weight is None else deviance * block.weight)))

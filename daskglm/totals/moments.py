@@ -40,6 +40,15 @@ class Model:
         result[self.select] = coef
         return result
 
+    def gradient(self, sums: Moments) -> Vector:
+        """X' w s of the columns of X (p,)."""
+        raw = sums.raw_gradient if sums.tables is None else sums.tables.gradient()
+        return raw[self.select]
+
+    def gram(self, tables: Gram | None) -> Matrix | None:
+        """X' diag(w) X of the columns of X (p, p)."""
+        return None if tables is None else tables.matrix()[np.ix_(self.select, self.select)]
+
 
 @final
 @dataclass(frozen=True)
@@ -99,21 +108,22 @@ class FitStats:
 class Moments:
     """One leaf's, or the data's, contribution at phi = 1.
 
-    n rows; weight sum w; weighted_y sum w y; loss sum w loss (inf where a mean is impossible); gradient (p,) of the
-    negative loss, X' w s; gram (p, p) X' diag(w) X; pearson; null (3,): loss, gradient and second derivative of the null
-    candidate; y_range: least and greatest response.
+    n rows; weight sum w and weighted_y sum w y (of order 0); loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
+    gradient and second derivative of the null candidate. raw_gradient (width,): X' w s of the raw columns where no Gram
+    was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores.
+    `Model.gradient` and `Model.gram` make of them what the solver sees.
     """
 
     n: int
     weight: float
     weighted_y: float
     loss: float
-    gradient: Vector
-    gram: Matrix | None
+    raw_gradient: Vector
+    tables: Gram | None
     pearson: float
     null: Vector
     statistics: FitStats | None
-    meat: Matrix | None
+    meat: Gram | None
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -121,8 +131,8 @@ class Moments:
             self.weight + other.weight,
             self.weighted_y + other.weighted_y,
             self.loss + other.loss,
-            self.gradient + other.gradient,
-            _sum(self.gram, other.gram),
+            self.raw_gradient + other.raw_gradient,
+            _sum(self.tables, other.tables),
             self.pearson + other.pearson,
             self.null + other.null,
             None if self.statistics is None or other.statistics is None else self.statistics + other.statistics,
@@ -130,7 +140,7 @@ class Moments:
         )
 
 
-def _sum(one: Matrix | None, other: Matrix | None) -> Matrix | None:
+def _sum(one: Gram | None, other: Gram | None) -> Gram | None:
     return None if one is None or other is None else one + other
 
 
@@ -153,8 +163,8 @@ class _Accumulation:
         self.pieces = Pieces.of(block, model.scaling)
         self.workspace = Workspace(self.pieces)
         second = request.coef is not None and request.order > 1
-        self.gram = Gram(self.pieces) if second or request.start else None
-        self.meat = Gram(self.pieces) if request.meat else None
+        self.gram = Gram.zeros(self.pieces) if second or request.start else None
+        self.meat = Gram.zeros(self.pieces) if request.meat else None
         self.gradient = np.zeros(model.width)
         self.raw = None if request.coef is None else model.raw(request.coef)
         self.weight = self.weighted_y = self.loss = self.pearson = 0.0
@@ -162,20 +172,15 @@ class _Accumulation:
         self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
     def run(self) -> Moments:
-        for start in range(0, self.block.n, CHUNK_ROWS):
-            self._chunk(start, min(start + CHUNK_ROWS, self.block.n))
-        select = self.model.select
-        gram = meat = None
-        gradient = self.gradient[select]
-        if self.gram is not None:
-            gradient = self.gram.gradient()[select]
-            gram = self.gram.matrix()[np.ix_(select, select)]
-        if self.meat is not None:
-            meat = self.meat.matrix()[np.ix_(select, select)]
+        with np.errstate(all="ignore"):
+            for start in range(0, self.block.n, CHUNK_ROWS):
+                self._chunk(start, min(start + CHUNK_ROWS, self.block.n))
+        if not np.isfinite(self.loss):
+            self.loss = np.inf
         statistics = self.stats if self.request.statistics else None
         return Moments(
-            self.block.n, self.weight, self.weighted_y, self.loss, gradient, gram, self.pearson, self.null,
-            statistics, meat,
+            self.block.n, self.weight, self.weighted_y, self.loss, self.gradient, self.gram, self.pearson, self.null,
+            statistics, self.meat,
         )  # fmt: skip
 
     def _chunk(self, start: int, stop: int) -> None:
@@ -183,8 +188,9 @@ class _Accumulation:
         y = block.y[start:stop].astype(np.float64, copy=False)
         weight = _floats(block.weight, start, stop)
         offset = _floats(block.offset, start, stop)
-        self.weight += float(stop - start if weight is None else weight.sum())
-        self.weighted_y += float((y if weight is None else weight * y).sum())
+        if self.request.order == 0:
+            self.weight += float(stop - start if weight is None else weight.sum())
+            self.weighted_y += float((y if weight is None else weight * y).sum())
         if self.request.null is not None:
             self._null(y, weight, offset, stop - start)
         if self.request.start:
@@ -206,13 +212,13 @@ class _Accumulation:
             self._meat(score, weight, start, stop)
         if weight is not None:
             loss, score, curvature = loss * weight, score * weight, curvature * weight
+        # one NaN or infinity in any row shows in the sum
         self.loss += float(loss.sum())
         if not likelihood.family.dispersion_known or request.statistics:
-            with np.errstate(all="ignore"):
-                squares = (y - terms.mu) ** 2 / terms.variance
-                self.pearson += float((squares if weight is None else squares * weight).sum())
+            squares = (y - terms.mu) ** 2 / terms.variance
+            self.pearson += float((squares if weight is None else squares * weight).sum())
         if self.gram is not None:
-            self.gram.add(self.pieces, self.workspace, curvature, score, start, stop)
+            self.gram.take(self.pieces, self.workspace, curvature, score, start, stop)
         elif request.order > 0:
             add_gradient(self.pieces, self.workspace, score, start, stop, self.gradient)
         if request.statistics:
@@ -226,7 +232,7 @@ class _Accumulation:
             trials = _floats(self.block.trials, start, stop)
             copies = weight if trials is None else weight / trials
             squares *= weight * weight / copies if self.model.frequency else weight * weight
-        self.meat.add(self.pieces, self.workspace, squares, score, start, stop)
+        self.meat.take(self.pieces, self.workspace, squares, score, start, stop)
 
     def _statistics(
         self, y: Vector, weight: Vector | None, offset: Vector | None, terms: RowTerms, start: int, stop: int
@@ -240,17 +246,17 @@ class _Accumulation:
             frequency, size = (weight, 1.0) if trials is None else (weight / trials, trials)
         elif weight is not None:
             size = weight
-        with np.errstate(all="ignore"):
-            deviance = family.unit_deviance(y, terms.mu, terms.rest)
-            center = np.zeros_like(y) if self.request.null is None else np.full_like(y, self.request.null)
-            mu, _, rest = link.inverse(center if offset is None else center + offset)
-            null = family.unit_deviance(y, mu, rest)
-            saturated = frequency * family.saturated(y, size, 1.0)
-            if weight is not None:
-                deviance, null = deviance * weight, null * weight
+        deviance = family.unit_deviance(y, terms.mu, terms.rest)
+        center = np.zeros_like(y) if self.request.null is None else np.full_like(y, self.request.null)
+        mu, _, rest = link.inverse(center if offset is None else center + offset, family.bounded)
+        null = family.unit_deviance(y, mu, rest)
+        saturated = frequency * family.saturated(y, size, 1.0)
+        if weight is not None:
+            deviance, null = deviance * weight, null * weight
         observations = float(np.sum(frequency)) if isinstance(frequency, np.ndarray) else float(stop - start)
         fractional = 0
-        if family.dispersion_known:
+        whole = self.block.y.dtype.kind == "i" and isinstance(size, float)
+        if family.dispersion_known and not whole:
             total = size * y
             fractional = int((np.abs(total - np.round(total)) > 1e-9 * np.maximum(1.0, np.abs(total))).sum())
         self.stats = self.stats + FitStats(
@@ -276,18 +282,17 @@ class _Accumulation:
             size: Vector | float = self.block.trials[start:stop].astype(np.float64)
         else:
             size = 1.0
-        with np.errstate(all="ignore"):
-            eta = link.link(family.start_mean(y, size))
-            terms = self.model.likelihood.rows(y, eta, 2, "expected")
-            curvature = terms.weight if weight is None else terms.weight * weight
-            target = eta + terms.score / terms.weight
-            if self.request.center is not None:
-                target = np.full_like(eta, self.request.center)
-            if offset is not None:
-                target = target - offset
-            product = curvature * target
+        eta = link.link(family.start_mean(y, size))
+        terms = self.model.likelihood.rows(y, eta, 2, "expected")
+        curvature = terms.weight if weight is None else terms.weight * weight
+        target = eta + terms.score / terms.weight
+        if self.request.center is not None:
+            target = np.full_like(eta, self.request.center)
+        if offset is not None:
+            target = target - offset
+        product = curvature * target
         usable = np.isfinite(product) & np.isfinite(curvature)
         assert self.gram is not None
-        self.gram.add(
+        self.gram.take(
             self.pieces, self.workspace, np.where(usable, curvature, 0.0), np.where(usable, product, 0.0), start, stop
         )

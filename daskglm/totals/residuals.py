@@ -49,7 +49,8 @@ def residual_products(
             eta += block.offset[start:stop]
         gather(pieces, workspace, raw, start, stop, eta)
         y = block.y[start:stop].astype(np.float64)
-        weight = model.likelihood.rows(y, eta, 2, information).weight
+        with np.errstate(all="ignore"):
+            weight = model.likelihood.rows(y, eta, 2, information).weight
         if block.weight is not None:
             weight = weight * block.weight[start:stop]
         residual = np.zeros((k, stop - start))

@@ -1,0 +1,143 @@
+"""`daskglm.glm`: a formula and data in, a Fit out."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from daskglm.cluster.sources import Source, open_source
+from daskglm.errors import DesignError
+from daskglm.fit import Engine, run
+from daskglm.model.weights import Frequency, Probability, Trials, Variance
+from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
+from daskglm.progress import reporter
+from daskglm.result import Fit
+
+
+def glm(
+    formula: str | None = None,
+    data: Any = None,
+    *,
+    X: Any = None,
+    y: Any = None,
+    family: Any = "gaussian",
+    link: Any = None,
+    weights: Any = None,
+    offset: Any = None,
+    exposure: Any = None,
+    trials: Any = None,
+    penalty: Any = None,
+    constraints: Any = None,
+    covariance: str = "model",
+    dispersion: str | float | None = None,
+    missing: str = "drop",
+    where: str | None = None,
+    unseen: str = "raise",
+    separation: str = "limit",
+    solver: str = "auto",
+    tol: float | None = None,
+    max_iter: int | None = None,
+    start: Any = None,
+    keep: str = "auto",
+    checkpoint: Any = None,
+    progress: bool | None = None,
+    **options: Any,
+) -> Fit:
+    """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
+
+    formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region".
+    data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
+        with the Arrow stream interface. Or arrays: X (n, p) and y (n,), with an intercept added.
+    family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
+    weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
+    offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
+    trials: a column; the response then counts successes out of that many.
+    covariance: "model" (expected information), "observed", "HC0", "HC1".
+    dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
+    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
+    unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
+    tol: bound on the Newton decrement per unit dispersion at the reported coefficients. max_iter: steps.
+    start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread".
+    progress: a bar on standard error; None shows one in a terminal.
+
+    Raises DesignError (the request), DataError (the data), SolverError (no optimum); warns of aliased columns, of
+    coefficients without a finite estimate and of missing convergence.
+    """
+    given = {
+        "family": family, "link": link, "weights": weights, "offset": offset, "exposure": exposure, "trials": trials,
+        "penalty": penalty, "constraints": constraints, "covariance": covariance, "dispersion": dispersion,
+        "missing": missing, "where": where, "unseen": unseen, "separation": separation, "solver": solver, "tol": tol,
+        "max_iter": max_iter, "start": start, "keep": keep, "checkpoint": checkpoint,
+    }  # fmt: skip
+    if options:
+        refuse_unknown(options, [*DEFAULTS, "X", "y", "progress"])
+    if X is not None or y is not None:
+        if formula is not None or data is not None:
+            raise DesignError("give a formula and data, or X= and y=, not both")
+        formula, source, given = _from_arrays(X, y, given)
+    else:
+        if formula is None or data is None:
+            raise DesignError("give a formula and data, such as glm('y ~ x', 'lake/'), or X= and y=")
+        make_plan(formula, given)
+        source = open_source(data)
+    plan = make_plan(formula, given)
+    return Fit(run(plan, source, Engine(), reporter(progress)))
+
+
+def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
+    """X, y and other arrays as a table, and the formula that takes all of X with an intercept."""
+    from daskglm.cluster.tables import from_arrays
+
+    if x is None or y is None:
+        raise DesignError("X= and y= go together")
+    names = [str(name) for name in x.columns] if hasattr(x, "columns") else None
+    for value, label in ((x, "X"), (y, "y")):
+        if type(value).__module__.split(".")[0] in ("dask", "scipy"):
+            raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
+    matrix = np.asarray(x)
+    if matrix.dtype == object:
+        raise DesignError("X must be numbers: for text columns write a formula")
+    if matrix.ndim == 1:
+        matrix = matrix[:, None]
+    if matrix.ndim != 2:
+        raise DesignError(f"X must have two dimensions, not {matrix.ndim}")
+    response = np.asarray(y)
+    if response.ndim == 2 and response.shape[1] == 1:
+        response = response[:, 0]
+    if response.ndim != 1:
+        raise DesignError(f"y must have one dimension, not {response.ndim}")
+    if response.dtype.kind not in "biuf":
+        raise DesignError("y must be numbers; a two-level text response goes through a formula")
+    extra: dict[str, Any] = {"y": response}
+    changed = dict(given)
+    for option in ("offset", "exposure", "trials"):
+        if given[option] is not None:
+            extra[option] = _vector(given[option], option)
+            changed[option] = option
+    weights = given["weights"]
+    if weights is not None:
+        kind = type(weights) if isinstance(weights, (Frequency, Variance, Probability, Trials)) else Variance
+        extra["weights"] = _vector(weights.column if kind is type(weights) else weights, "weights")
+        changed["weights"] = kind("weights")
+    source, columns = from_arrays(matrix, extra, names)
+    make_plan("y ~ 1", changed)
+    right = " + ".join(f"`{name}`" for name in columns) or "1"
+    return f"y ~ {right}", source, changed
+
+
+def _vector(value: Any, label: str) -> Any:
+    array = np.asarray(value)
+    if array.ndim != 1 or array.dtype.kind not in "biuf":
+        raise DesignError(f"with X= and y=, {label} must be an array of numbers of one dimension")
+    return array
+
+
+def plan(formula: str, **options: Any) -> Any:
+    """The checked description of a fit, before any data are read; DesignError where it makes no sense."""
+    unknown: Mapping[str, Any] = {name: value for name, value in options.items() if name not in DEFAULTS}
+    if unknown:
+        refuse_unknown(unknown, list(DEFAULTS))
+    return replace(make_plan(formula, options))

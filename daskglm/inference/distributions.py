@@ -1,0 +1,47 @@
+"""The distribution a coefficient is tested against: normal where the dispersion is known, Student's t where it is not."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Protocol
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+Vector = npt.NDArray[np.float64]
+Name = Literal["normal", "t"]
+
+
+class HasFreedom(Protocol):
+    """What is needed of a fit's statistics."""
+
+    @property
+    def df_resid(self) -> float:
+        """Residual degrees of freedom."""
+
+    @property
+    def scale_estimated(self) -> bool:
+        """Whether phi was estimated."""
+
+
+def default(statistics: HasFreedom) -> Name:
+    """ "t" where phi was estimated, as R's summary.glm."""
+    return "t" if statistics.scale_estimated else "normal"
+
+
+def quantile(statistics: HasFreedom, level: float, dist: Name | None = None) -> float:
+    """The two-sided critical value for a level such as 0.95."""
+    tail = 0.5 + 0.5 * level
+    if (dist or default(statistics)) == "normal":
+        return float(special.ndtri(tail))
+    return float(special.stdtrit(statistics.df_resid, tail)) if statistics.df_resid > 0 else float("nan")
+
+
+def p_value(statistics: HasFreedom, value: Any) -> Vector:
+    """Two-sided p-values of z or t statistics."""
+    size = np.abs(np.asarray(value, np.float64))
+    if default(statistics) == "normal":
+        return np.asarray(2.0 * special.ndtr(-size))
+    if not statistics.df_resid > 0:
+        return np.full_like(size, np.nan)
+    return np.asarray(2.0 * special.stdtr(statistics.df_resid, -size))

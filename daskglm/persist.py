@@ -1,0 +1,233 @@
+"""A model as a folder of plain files: JSON and Parquet, read back without running anything that is in them.
+
+    model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it
+    model/runs/ID/model.json     the record without its numbers per parameter
+    model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
+    model/runs/ID/covariance.parquet   one column per parameter
+    model/runs/ID/run.json       when and where it was made
+"""
+
+from __future__ import annotations
+
+import datetime
+import json
+import math
+import os
+import platform
+import tempfile
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from daskglm.design.columns import Ledger
+from daskglm.design.design import Design, Piece
+from daskglm.errors import DataError, DesignError
+from daskglm.record import Certificate, FitRecord, Specification, Statistics
+
+FORMAT = 1
+
+
+def save(record: FitRecord, path: str | os.PathLike[str]) -> Path:
+    """Write a model; what was there stays whole until the new one is, and the new one shows in one step."""
+    folder = Path(path)
+    if folder.exists() and not folder.is_dir():
+        raise DesignError(f"{folder} is a file: a model is saved as a folder")
+    if folder.exists() and any(folder.iterdir()) and not (folder / "current.json").exists():
+        raise DesignError(f"{folder} holds other files: give a new or an empty folder for the model")
+    runs = folder / "runs"
+    runs.mkdir(parents=True, exist_ok=True)
+    stamp = datetime.datetime.now(datetime.UTC)
+    with tempfile.TemporaryDirectory(prefix=".writing-", dir=runs) as name:
+        draft = Path(name)
+        draft.chmod(0o755)
+        _write_json(draft / "model.json", _document(record))
+        pq.write_table(_parameters(record), draft / "parameters.parquet")
+        pq.write_table(_covariance(record), draft / "covariance.parquet")
+        about = {"written": stamp.isoformat(), "host": platform.node(), "provenance": dict(record.provenance)}
+        _write_json(draft / "run.json", about)
+        run = f"{stamp:%Y%m%dT%H%M%S}-{stamp.microsecond:06d}"
+        final = runs / run
+        final.mkdir()
+        for file in draft.iterdir():
+            os.replace(file, final / file.name)
+    _replace_json(folder / "current.json", {"format": FORMAT, "run": run})
+    return folder
+
+
+def load(path: str | os.PathLike[str]) -> FitRecord:
+    """Read a model back. DataError where a file is missing, damaged, or of a format this version does not know."""
+    folder = Path(path)
+    if not folder.exists():
+        raise DesignError(f"{folder} does not exist")
+    if not (folder / "current.json").exists():
+        raise DesignError(f"{folder} is not a saved model: it has no current.json")
+    current = _read_json(folder / "current.json")
+    if current.get("format") != FORMAT:
+        raise DataError(f"{folder} has format {current.get('format')}, this version reads format {FORMAT}")
+    run = str(current.get("run"))
+    if os.path.basename(run) != run or run in ("", ".", ".."):
+        raise DataError(f"{folder / 'current.json'} names no run")
+    place = folder / "runs" / run
+    document = _read_json(place / "model.json")
+    try:
+        estimates = pq.read_table(place / "parameters.parquet").column("estimate").to_numpy(zero_copy_only=False)
+        table = pq.read_table(place / "covariance.parquet")
+        columns = [table.column(i).to_numpy(zero_copy_only=False) for i in range(table.num_columns)]
+    except (OSError, pa.ArrowException, KeyError) as error:
+        raise DataError(f"{place} is damaged: {' '.join(str(error).split())}") from None
+    covariance = np.column_stack(columns) if columns else np.zeros((0, 0))
+    try:
+        return _record(document, np.array(estimates, float), np.array(covariance, float))
+    except (KeyError, TypeError, ValueError, IndexError) as error:
+        raise DataError(f"{place / 'model.json'} is damaged: {type(error).__name__} {error}") from None
+
+
+# -- to documents --------------------------------------------------------------------------------------------------
+
+
+def _document(record: FitRecord) -> dict[str, Any]:
+    design = record.design
+    return {
+        "format": FORMAT,
+        "specification": asdict(record.specification),
+        "design": {
+            "terms": list(design.terms),
+            "intercept": design.intercept,
+            "pieces": [asdict(piece) for piece in design.pieces],
+            "levels": {name: [_level(level) for level in levels] for name, levels in design.levels.items()},
+            "baselines": dict(design.baselines),
+            "names": list(design.names),
+            "term_of": list(design.term_of),
+            "select": design.select.tolist(),
+            "moments": [[list(key), list(value)] for key, value in design.moments.items()],
+            "y_levels": [_level(level) for level in design.y_levels],
+            "notes": list(design.notes),
+        },
+        "aliased": {name: dict(parts) for name, parts in record.aliased.items()},
+        "separated": list(record.separated),
+        "statistics": asdict(record.statistics),
+        "converged": record.converged,
+        "status": record.status,
+        "reason": record.reason,
+        "n_iter": record.n_iter,
+        "n_passes": record.n_passes,
+        "decodes": record.decodes,
+        "certificate": asdict(record.certificate),
+        "ledger": asdict(record.ledger),
+        "trace": [dict(step) for step in record.trace],
+        "notes": list(record.notes),
+        "provenance": dict(record.provenance),
+    }
+
+
+def _level(level: Any) -> Any:
+    """A level with its type, which JSON would lose for dates and whole floats."""
+    if isinstance(level, bool) or level is None or isinstance(level, str):
+        return level
+    if isinstance(level, int):
+        return {"int": str(level)}
+    if isinstance(level, float):
+        return {"float": level.hex()}
+    raise DesignError(f"a level of type {type(level).__name__} cannot be saved")
+
+
+def _parameters(record: FitRecord) -> pa.Table:
+    with np.errstate(invalid="ignore"):
+        errors = np.sqrt(np.diag(record.covariance))
+    return pa.table(
+        {
+            "name": list(record.names),
+            "term": list(record.design.term_of),
+            "estimate": record.coefficients,
+            "standard_error": errors,
+            "aliased": [name in record.aliased for name in record.names],
+        }
+    )
+
+
+def _covariance(record: FitRecord) -> pa.Table:
+    return pa.table([pa.array(column) for column in record.covariance.T], names=list(record.names))
+
+
+def _write_json(path: Path, document: Any) -> None:
+    text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False)
+    with open(path, "w", encoding="utf-8") as handle:
+        handle.write(text + "\n")
+        handle.flush()
+        os.fsync(handle.fileno())
+
+
+def _replace_json(path: Path, document: Any) -> None:
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    _write_json(draft, document)
+    os.replace(draft, path)
+
+
+def _finite(value: Any) -> Any:
+    """NaN and infinities as text: JSON has none."""
+    if isinstance(value, dict):
+        return {str(key): _finite(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(entry) for entry in value]
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float) and not math.isfinite(value):
+        return {"float": repr(value)}
+    return value
+
+
+# -- from documents ------------------------------------------------------------------------------------------------
+
+
+def _read_json(path: Path) -> Any:
+    try:
+        return _parsed(json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from None
+
+
+def _parsed(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_parsed(entry) for entry in value]
+    if isinstance(value, dict):
+        if set(value) == {"float"}:
+            text = str(value["float"])
+            return float.fromhex(text) if "x" in text else float(text)
+        if set(value) == {"int"}:
+            return int(value["int"])
+        return {key: _parsed(entry) for key, entry in value.items()}
+    return value
+
+
+def _only(kind: Any, document: Any) -> Any:
+    """A dataclass from the fields it knows; later additions in a file of this format are left alone."""
+    known = {field.name for field in fields(kind)}
+    return kind(**{name: value for name, value in document.items() if name in known})
+
+
+def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
+    d = document["design"]
+    pieces = tuple(_only(Piece, {k: tuple(v) if isinstance(v, list) else v for k, v in p.items()}) for p in d["pieces"])
+    design = Design(
+        tuple(d["terms"]), d["intercept"], pieces, {k: tuple(v) for k, v in d["levels"].items()}, d["baselines"],
+        tuple(d["names"]), tuple(d["term_of"]), np.array(d["select"], np.int64),
+        {tuple(key): tuple(value) for key, value in d["moments"]}, tuple(d["y_levels"]), tuple(d["notes"]),
+    )  # fmt: skip
+    if len(design.names) != coefficients.size or covariance.shape != (coefficients.size,) * 2:
+        raise ValueError("its tables do not fit its design")
+    specification = dict(document["specification"])
+    if specification["weights"] is not None:
+        specification["weights"] = tuple(specification["weights"])
+    certificate = dict(document["certificate"])
+    certificate["residual_columns"] = tuple(certificate["residual_columns"])
+    return FitRecord(
+        _only(Specification, specification), design, coefficients, covariance, document["aliased"],
+        tuple(document["separated"]), _only(Statistics, document["statistics"]), document["converged"],
+        document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
+        _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
+        tuple(document["notes"]), document["provenance"],
+    )  # fmt: skip

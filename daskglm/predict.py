@@ -1,0 +1,233 @@
+"""Predictions: a map over leaves, one row out for every row in, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.cluster import sources
+from daskglm.cluster.local import open_partitions
+from daskglm.cluster.sources import Source
+from daskglm.design import formula
+from daskglm.design.columns import Columns, Reading
+from daskglm.design.expressions import Expression
+from daskglm.errors import DesignError, closest
+from daskglm.inference import distributions
+from daskglm.kernels import reference
+from daskglm.kernels.blocks import Block
+from daskglm.kernels.products import Pieces, Workspace, gather
+from daskglm.model.likelihoods import GLM
+from daskglm.model.pairs import resolve
+from daskglm.record import FitRecord
+
+Vector = npt.NDArray[np.float64]
+Kind = Literal["mean", "link", "terms"]
+Interval = Literal["confidence"]
+
+# Rows of X written out at a time where standard errors are asked for.
+ROWS_IN_FULL = 2_048
+
+
+@final
+@dataclass(frozen=True)
+class Prediction:
+    """What to predict: the kind, whether with standard errors, an interval and its level; terms that are left out."""
+
+    kind: Kind = "mean"
+    se: bool = False
+    interval: Interval | None = None
+    level: float = 0.95
+    without: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Scorer:
+    """A fitted model ready to score leaves: columns of the result by name, NaN where a needed value is missing."""
+
+    record: FitRecord
+    prediction: Prediction
+    reading: Reading
+    likelihood: GLM
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the result's columns."""
+        if self.prediction.kind == "terms":
+            return tuple(t for t in self.record.design.terms if t != "Intercept" and t not in self.prediction.without)
+        names = [self.prediction.kind]
+        if self.prediction.se:
+            names.append("se")
+        if self.prediction.interval:
+            names += ["lower", "upper"]
+        return tuple(names)
+
+    def score(self, leaf: Any) -> dict[str, Vector]:
+        """The result for one leaf's rows, each (n,)."""
+        columns = self.reading.read(leaf)
+        n = leaf.table.num_rows
+        design = self.record.design
+        unseen = self.record.specification.unseen
+        block = design.encode(columns, "baseline" if unseen == "missing" else unseen)
+        values = self._terms(block, columns) if self.prediction.kind == "terms" else self._scores(block)
+        if unseen == "missing":
+            strange = design.unseen_rows(columns)
+            for value in values.values():
+                value[strange] = np.nan
+        if columns.kept is None:
+            return values
+        result = {}
+        for name, value in values.items():
+            result[name] = np.full(n, np.nan)
+            result[name][columns.kept] = value
+        return result
+
+    # -- the linear predictor --------------------------------------------------------------------------------------
+
+    def _scaled(self) -> Vector:
+        """Coefficients of the scaled columns, zero where aliased or left out."""
+        design = self.record.design
+        coef = np.nan_to_num(self.record.coefficients)
+        dropped = np.array([term in self.prediction.without for term in design.term_of])
+        return np.asarray(np.linalg.solve(design.unscaling(), np.where(dropped, 0.0, coef)))
+
+    def _raw(self, coef: Vector) -> Vector:
+        raw = np.zeros(self.record.design.width)
+        raw[self.record.design.select] = coef
+        return raw
+
+    def _scores(self, block: Block) -> dict[str, Vector]:
+        pieces = Pieces.of(block, self.record.design.scaling)
+        eta = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
+        gather(pieces, Workspace(pieces), self._raw(self._scaled()), 0, block.n, eta)
+        with np.errstate(all="ignore"):
+            mean, slope, _ = self.likelihood.link.inverse(eta, False)
+        result = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
+        if self.prediction.se or self.prediction.interval:
+            error = self._errors(block)
+            if self.prediction.se:
+                result["se"] = error if self.prediction.kind == "link" else error * np.abs(slope)
+            if self.prediction.interval:
+                result["lower"], result["upper"] = self._limits(eta, error)
+        return result
+
+    def _errors(self, block: Block) -> Vector:
+        """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
+        design = self.record.design
+        covariance = np.nan_to_num(self.record.covariance)
+        back = np.linalg.inv(design.unscaling())
+        dropped = np.array([term in self.prediction.without for term in design.term_of])
+        covariance[dropped, :] = 0.0
+        covariance[:, dropped] = 0.0
+        scaled = back @ covariance @ back.T
+        result = np.empty(block.n)
+        for start in range(0, block.n, ROWS_IN_FULL):
+            rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
+            x = reference.matrix(rows, design.scaling)[:, design.select]
+            result[start : start + rows.n] = np.sqrt(np.maximum(np.einsum("ij,ij->i", x @ scaled, x), 0.0))
+        return result
+
+    def _limits(self, eta: Vector, error: Vector) -> tuple[Vector, Vector]:
+        """eta -+ q se, mapped back to the mean where that is what was asked for."""
+        quantile = distributions.quantile(self.record.statistics, self.prediction.level)
+        low, high = eta - quantile * error, eta + quantile * error
+        if self.prediction.kind == "link":
+            return low, high
+        with np.errstate(all="ignore"):
+            first, second = self.likelihood.mean_of(low), self.likelihood.mean_of(high)
+        return np.minimum(first, second), np.maximum(first, second)
+
+    def _terms(self, block: Block, columns: Columns) -> dict[str, Vector]:
+        """Each term's part of the linear predictor (not centred)."""
+        design = self.record.design
+        scaled = np.nan_to_num(self.record.coefficients)
+        result: dict[str, Vector] = {}
+        terms = np.array(design.term_of)
+        for name in self.columns:
+            coef = np.where(terms == name, scaled, 0.0)
+            pieces = Pieces.of(block, design.scaling)
+            eta = np.zeros(block.n)
+            gather(pieces, Workspace(pieces), self._raw(np.linalg.solve(design.unscaling(), coef)), 0, block.n, eta)
+            result[name] = eta
+        return result
+
+
+def scorer(
+    record: FitRecord, prediction: Prediction, source: Source, offset: Any = None, exposure: Any = None
+) -> Scorer:
+    """A scorer for a source, whose columns are checked against what the model needs."""
+    specification, design = record.specification, record.design
+    family, link = resolve(specification.family, specification.link)
+    if prediction.kind not in ("mean", "link", "terms"):
+        raise DesignError(f'type must be "mean", "link" or "terms", not {prediction.kind!r}')
+    if prediction.interval == "prediction":  # type: ignore[comparison-overlap]
+        raise DesignError('interval="prediction" is not available in this version; interval="confidence" is')
+    if prediction.interval not in (None, "confidence"):
+        raise DesignError(f'interval must be "confidence" or None, not {prediction.interval!r}')
+    if prediction.kind == "terms" and (prediction.se or prediction.interval):
+        raise DesignError('type="terms" has no errors: ask for "mean" or "link"')
+    if not 0.0 < prediction.level < 1.0:
+        raise DesignError(f"level must be between 0 and 1, not {prediction.level!r}")
+    for name in prediction.without:
+        if name not in design.terms:
+            raise DesignError(f"the model has no term {name!r}{closest(name, design.terms)}: {', '.join(design.terms)}")
+    right = "~" + specification.formula.split("~", 1)[1]
+    terms = formula.parse(right, specification.kinds, require_response=False)  # type: ignore[arg-type]
+    found = sources.kinds(source)
+    reading = _reading(terms, specification, offset, exposure, found)
+    formula.require_columns(reading.columns, found, "the model")
+    for name in reading.columns:
+        if specification.kinds.get(name, found[name]) != found[name]:
+            raise DesignError(
+                f'the column "{name}" was {specification.kinds[name]} when the model was fitted and is {found[name]} now'
+            )
+    return Scorer(record, prediction, reading, GLM(family, link))
+
+
+def _reading(terms: Any, specification: Any, offset: Any, exposure: Any, found: Mapping[str, Any]) -> Reading:
+    offsets: list[Expression] = []
+    constant = 0.0
+    if offset is None:
+        offsets = list(terms.offsets)
+        if specification.offset is not None:
+            offsets.append(formula.numeric(specification.offset, found))
+    elif isinstance(offset, (int, float)):
+        constant = float(offset)
+    else:
+        offsets.append(formula.numeric(offset, found))
+    given: Expression | float | None = None
+    if exposure is not None and specification.exposure is None:
+        raise DesignError("the model was fitted without an exposure: leave exposure= out, or use offset=")
+    if isinstance(exposure, (int, float)):
+        if exposure <= 0:
+            raise DesignError(f"exposure must be positive, not {exposure!r}")
+        given = float(exposure)
+    elif exposure is not None or specification.exposure is not None:
+        given = formula.numeric(exposure or specification.exposure, found)
+    if constant:
+        from daskglm.design.expressions import parse
+
+        offsets.append(parse(repr(constant)))
+    return Reading(terms.variables, (), (), "", False, None, "", None, None, tuple(offsets), given)
+
+
+def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:
+    """Results of the source's leaves, in order."""
+    source.select(score.reading.columns or _any_column(source))
+    partitions = open_partitions(source, score.reading.columns, "reread", threads)
+    yield from partitions.map(score.score)
+
+
+def _any_column(source: Source) -> Sequence[str]:
+    return list(source.types)[:1]
+
+
+def predict(record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any) -> dict[str, Vector]:
+    """All of a source's predictions at once, each (n,)."""
+    score = scorer(record, prediction, source, offset, exposure)
+    parts = list(predictions(score, source))
+    return {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in score.columns}

@@ -1,0 +1,290 @@
+"""The Fit a user holds: names as in statsmodels' GLMResults, methods that only delegate, and no data."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+
+from daskglm import persist, summary
+from daskglm.cluster.sources import open_source
+from daskglm.design.columns import Ledger
+from daskglm.errors import DesignError, closest
+from daskglm.inference import distributions
+from daskglm.predict import Prediction, predict
+from daskglm.record import Certificate, FitRecord
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+@final
+class Fit:
+    """A fitted generalized linear model.
+
+    It holds coefficients, covariance and sums, and no data: a method that needs rows again takes them as an argument.
+    """
+
+    def __init__(self, record: FitRecord) -> None:
+        self.record = record
+
+    # -- per parameter ---------------------------------------------------------------------------------------------
+
+    @property
+    def params(self) -> pd.Series:
+        """Estimates by parameter name; NaN where aliased."""
+        return self._series(self.record.coefficients)
+
+    @property
+    def bse(self) -> pd.Series:
+        """Standard errors, from the covariance that was asked for."""
+        with np.errstate(invalid="ignore"):
+            return self._series(np.sqrt(np.diag(self.record.covariance)))
+
+    @property
+    def tvalues(self) -> pd.Series:
+        """params / bse: t where the dispersion was estimated, z where it is known."""
+        return self.params / self.bse
+
+    @property
+    def pvalues(self) -> pd.Series:
+        """Two-sided p-values of `tvalues`."""
+        return self._series(distributions.p_value(self.record.statistics, self.tvalues.to_numpy()))
+
+    def conf_int(
+        self, *, level: float = 0.95, method: str = "wald", dist: str | None = None, data: Any = None
+    ) -> pd.DataFrame:
+        """Wald intervals, params -+ q bse, with the quantile of the test's distribution unless `dist` names another.
+
+        level: coverage; dist: "normal" or "t". Columns lower, upper. No pass over data.
+        """
+        import pandas as pd
+
+        if not 0.0 < level < 1.0:
+            raise DesignError(f"level must be between 0 and 1, not {level!r}")
+        if method != "wald":
+            raise DesignError(f'method={method!r} is not available in this version; there is "wald"')
+        if data is not None:
+            raise DesignError("Wald intervals need no data: leave data= out")
+        if dist not in (None, "normal", "t"):
+            raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
+        quantile = distributions.quantile(self.record.statistics, level, dist)  # type: ignore[arg-type]
+        half = quantile * self.bse
+        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+
+    def cov_params(self, kind: str | None = None, data: Any = None) -> pd.DataFrame:
+        """Covariance of the parameters, NaN where aliased. No pass over data."""
+        import pandas as pd
+
+        if data is not None or kind not in (None, self.record.specification.covariance):
+            raise DesignError(
+                f"only the covariance that was fitted ({self.record.specification.covariance}) is available in this "
+                "version: ask for another with covariance= in glm()"
+            )
+        return pd.DataFrame(self.record.covariance, index=list(self.record.names), columns=list(self.record.names))
+
+    # -- of the fit ------------------------------------------------------------------------------------------------
+
+    @property
+    def deviance(self) -> float:
+        """Twice the log-likelihood ratio to the saturated model, at phi = 1: sum w d(y, mu)."""
+        return self.record.statistics.deviance
+
+    @property
+    def null_deviance(self) -> float:
+        """Deviance of the intercept-only model, which keeps the offset."""
+        return self.record.statistics.null_deviance
+
+    @property
+    def llf(self) -> float:
+        """Log-likelihood with every constant; NaN where there is none."""
+        return self.record.statistics.llf
+
+    @property
+    def aic(self) -> float:
+        """-2 llf + 2 k, an estimated dispersion counted."""
+        return self.record.statistics.aic
+
+    @property
+    def bic(self) -> float:
+        """-2 llf + log(nobs) k, an estimated dispersion counted."""
+        return self.record.statistics.bic
+
+    @property
+    def scale(self) -> float:
+        """Dispersion phi."""
+        return self.record.statistics.scale
+
+    @property
+    def pearson_chi2(self) -> float:
+        """sum w (y - mu)^2 / V(mu)."""
+        return self.record.statistics.pearson_chi2
+
+    @property
+    def df_resid(self) -> float:
+        """nobs less the number of estimated coefficients."""
+        return self.record.statistics.df_resid
+
+    @property
+    def df_null(self) -> float:
+        """nobs less one for the intercept."""
+        return self.record.statistics.df_null
+
+    @property
+    def df_model(self) -> float:
+        """df_null - df_resid."""
+        return self.df_null - self.df_resid
+
+    @property
+    def nobs(self) -> float:
+        """Sum of frequencies, or rows of positive weight."""
+        return self.record.statistics.nobs
+
+    @property
+    def converged(self) -> bool:
+        """Whether the optimum was reached; `status` and `record.reason` say more."""
+        return self.record.converged
+
+    @property
+    def status(self) -> str:
+        """ "converged", "floor" (as close as float64 allows), "max_iter" or "stalled"."""
+        return self.record.status
+
+    @property
+    def n_iter(self) -> int:
+        """Steps taken on all rows."""
+        return self.record.n_iter
+
+    @property
+    def n_passes(self) -> int:
+        """Passes over all rows, the closing one included, the decode not."""
+        return self.record.n_passes
+
+    @property
+    def aliased(self) -> tuple[str, ...]:
+        """Parameters that are not estimated, for their columns are combinations of earlier ones."""
+        return tuple(self.record.aliased)
+
+    @property
+    def separated(self) -> tuple[str, ...]:
+        """Parameters that seem to have no finite estimate."""
+        return self.record.separated
+
+    @property
+    def certificate(self) -> Certificate:
+        """How exact the numbers are."""
+        return self.record.certificate
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the rows."""
+        return self.record.ledger
+
+    @property
+    def trace(self) -> pd.DataFrame:
+        """One row per step: loss, decrement, halvings."""
+        import pandas as pd
+
+        return pd.DataFrame([dict(step) for step in self.record.trace])
+
+    @property
+    def formula(self) -> str:
+        """As it was given."""
+        return self.record.specification.formula
+
+    # -- faces -----------------------------------------------------------------------------------------------------
+
+    def summary(self) -> Summary:
+        """A table as R's summary.glm; prints as text, shows as HTML in a notebook."""
+        return Summary(self.record)
+
+    def predict(
+        self,
+        data: Any,
+        type: str = "mean",
+        se: bool = False,
+        interval: str | None = None,
+        level: float = 0.95,
+        offset: Any = None,
+        exposure: Any = None,
+        without: Any = (),
+    ) -> Any:
+        """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
+
+        type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
+        delta method for the mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
+        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate). without: terms left out.
+        A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
+        """
+        import pandas as pd
+
+        dropped = (without,) if isinstance(without, str) else tuple(without)
+        wanted = Prediction(type, se, interval, level, dropped)  # type: ignore[arg-type]
+        index = data.index if isinstance(data, pd.DataFrame) else None
+        columns = predict(self.record, open_source(data), wanted, offset, exposure)
+        frame = pd.DataFrame(columns, index=index)
+        if type != "terms" and frame.shape[1] == 1:
+            return frame[type]
+        return frame
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the model as a folder of plain files, which `daskglm.load` reads."""
+        persist.save(self.record, path)
+
+    def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
+        """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""
+        link = self.record.specification.link
+        if link not in ("log", "logit"):
+            raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
+        frame = self.conf_int(level=level)
+        frame.insert(0, "relativity", self.params)
+        return np.exp(frame)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_"):
+            raise AttributeError(name)
+        known = [attribute for attribute in dir(type(self)) if not attribute.startswith("_")]
+        raise AttributeError(f"a Fit has no {name!r}{closest(name, known)}")
+
+    def __repr__(self) -> str:
+        spec, s = self.record.specification, self.record.statistics
+        state = "" if self.converged else ", not converged"
+        return f"<Fit {spec.formula!r}, {spec.family} ({spec.link}), {s.nobs:.15g} observations, rank {s.rank}{state}>"
+
+    def _repr_html_(self) -> str:
+        return summary.as_html(self.record)
+
+    def _series(self, values: Any) -> pd.Series:
+        import pandas as pd
+
+        return pd.Series(np.array(values), index=list(self.record.names))
+
+
+@final
+class Summary:
+    """Prints as text; a notebook shows `as_html()`."""
+
+    def __init__(self, record: FitRecord) -> None:
+        self._record = record
+
+    def as_text(self) -> str:
+        """Plain text."""
+        return summary.text(self._record)
+
+    def as_html(self) -> str:
+        """An HTML fragment."""
+        return summary.as_html(self._record)
+
+    def __str__(self) -> str:
+        return self.as_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.as_html()
+
+
+def load(path: str | os.PathLike[str]) -> Fit:
+    """A model saved by `Fit.save` or by the command line. Nothing in it is executed."""
+    return Fit(persist.load(path))
