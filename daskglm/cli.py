@@ -1,0 +1,315 @@
+"""The command line: standard output is the result, standard error everything else, exit codes say what to do next."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+import sys
+import time
+import traceback
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import click
+
+from daskglm.errors import DaskglmError, DesignError
+from daskglm.version import __version__
+
+NOT_CONVERGED = 4
+
+
+class _Group(click.Group):
+    """Turns errors of ours into one line and an exit code, and anything else into one line and exit code 1."""
+
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        kwargs["standalone_mode"] = False
+        try:
+            code = super().main(*args, **kwargs)
+            sys.stdout.flush()
+            sys.exit(code if isinstance(code, int) else 0)
+        except click.exceptions.Exit as error:
+            sys.exit(error.exit_code)
+        except click.ClickException as error:
+            error.show()
+            sys.exit(2)
+        except (click.Abort, KeyboardInterrupt):
+            click.echo("interrupted", err=True)
+            sys.exit(130)
+        except BrokenPipeError:
+            # the reader went away; nothing more can be said, and Python must not try
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(0)
+        except DaskglmError as error:
+            _debugged()
+            click.echo(f"error: {error}", err=True)
+            sys.exit(error.exit_code)
+        except MemoryError:
+            _debugged()
+            click.echo('error: out of memory: try --keep reread, or --memory-limit below what is there', err=True)
+            sys.exit(1)
+        except Exception as error:
+            _debugged()
+            click.echo(
+                f"unexpected failure: {type(error).__name__}: {' '.join(str(error).split())[:500]} "
+                "(--debug shows where)",
+                err=True,
+            )
+            sys.exit(1)
+
+
+def _debugged() -> None:
+    if "--debug" in sys.argv:
+        traceback.print_exc()
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="daskglm")
+def main() -> None:
+    """Generalized linear models on Parquet lakes of any size."""
+    warnings.showwarning = _one_line_warning
+
+
+def _one_line_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
+    click.echo(f"{category.__name__}: {message}", err=True)
+
+
+def _number_or_text(value: str | None) -> Any:
+    if value is None:
+        return None
+    try:
+        return float(value)
+    except ValueError:
+        return value
+
+
+def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+
+    return decorate
+
+
+_FIT_OPTIONS = _options(
+    click.option("--family", help="gaussian, binomial, poisson or gamma."),
+    click.option("--link", help="identity, log, logit, probit, cloglog, inverse or sqrt; the family's if left out."),
+    click.option("--weights", help='A column, or "frequency(n)", "variance(w)", "probability(w)", "trials(n)".'),
+    click.option("--offset", help="A column or expression added to the linear predictor."),
+    click.option("--exposure", help="A column whose logarithm is added (log link)."),
+    click.option("--trials", help="A column; the response counts successes out of that many."),
+    click.option("--penalty", help="Not available in this version."),
+    click.option("--constraints", help="Not available in this version."),
+    click.option("--covariance", help="model, observed, HC0 or HC1."),
+    click.option("--dispersion", help="A number, pearson, deviance or ml."),
+    click.option("--missing", help="drop or raise."),
+    click.option("--where", help='A row filter, such as "year = 2024".'),
+    click.option("--unseen", help="For later predictions at unseen levels: raise, baseline or missing."),
+    click.option("--separation", help="What to do with infinite coefficients: limit."),
+    click.option("--solver", help="auto or newton."),
+    click.option("--tol", type=float, help="Bound on the Newton decrement."),
+    click.option("--max-iter", type=int, help="Steps at most."),
+    click.option("--start", help="Not available on the command line."),
+    click.option("--keep", help="Where decoded rows live: auto, memory, disk or reread."),
+    click.option("--checkpoint", help="Not available in this version."),
+)
+_COMMON = _options(
+    click.option("--threads", type=click.IntRange(min=1), help="Threads; all that this process may use if left out."),
+    click.option("--json", "as_json", is_flag=True, help="End standard output with one line of JSON."),
+    click.option("--debug", is_flag=True, help="Show tracebacks."),
+)
+
+
+@main.command()
+@click.argument("formula")
+@click.argument("data", nargs=-1)
+@_FIT_OPTIONS
+@click.option("--out", type=click.Path(), help="Folder for the model.")
+@click.option("--memory-limit", help="Memory to plan for, such as 2GiB; the control group's if left out.")
+@click.option("--progress/--no-progress", default=None, help="A bar; in a terminal only, if left out.")
+@_COMMON
+def fit(
+    formula: str,
+    data: tuple[str, ...],
+    out: str | None,
+    memory_limit: str | None,
+    progress: bool | None,
+    threads: int | None,
+    as_json: bool,
+    debug: bool,
+    **flags: Any,
+) -> int:
+    """Fit FORMULA to DATA: a Parquet file, folder, glob pattern, URL, or several. Or fit JOB.toml."""
+    from daskglm.fit import Engine, run
+    from daskglm.jobs import byte_count, options_of, read_job
+    from daskglm.plan import make_plan
+    from daskglm.progress import reporter
+    from daskglm.result import Fit
+
+    job: dict[str, Any] = {}
+    if formula.endswith(".toml") and not data:
+        job = read_job(formula)
+    else:
+        job = {"formula": formula, "data": list(data)}
+    job.update({name: value for name, value in flags.items() if value is not None})
+    settings = {"out": out, "memory_limit": memory_limit, "progress": progress, "threads": threads}
+    job.update({name: value for name, value in settings.items() if value is not None})
+    if flags["start"] is not None:
+        raise DesignError("--start is not available on the command line: give start= in Python")
+    if not job.get("formula") or not job.get("data"):
+        raise DesignError("give a formula and the data: daskglm fit 'y ~ x' lake/")
+    plan = make_plan(job["formula"], options_of(job))
+    target = job.get("out")
+    if target is not None:
+        _refuse_foreign(target)
+    began = time.perf_counter()
+    engine = Engine(job.get("threads"), byte_count(job.get("memory_limit")))
+    from daskglm.cluster.sources import open_source
+
+    given = job["data"]
+    source = open_source(given if isinstance(given, str) or len(given) > 1 else given[0])
+    result = Fit(run(plan, source, engine, reporter(job.get("progress"))))
+    seconds = time.perf_counter() - began
+    if target is not None:
+        result.save(target)
+    click.echo(str(result.summary()))
+    if as_json:
+        click.echo(json.dumps(_outcome(result, target, seconds)))
+    return 0 if result.converged else NOT_CONVERGED
+
+
+def _refuse_foreign(target: str) -> None:
+    """Say that the model cannot be left there before the work is done, not after."""
+    if os.path.exists(target):
+        if not os.path.isdir(target):
+            raise DesignError(f"{target} is a file: a model is saved as a folder")
+        if os.listdir(target) and not os.path.exists(os.path.join(target, "current.json")):
+            raise DesignError(f"{target} holds other files: give a new or an empty folder for the model")
+
+
+def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
+    def number(value: float) -> float | None:
+        return value if math.isfinite(value) else None
+
+    return {
+        "converged": result.converged,
+        "status": result.status,
+        "nobs": result.nobs,
+        "deviance": number(result.deviance),
+        "llf": number(result.llf),
+        "aic": number(result.aic),
+        "scale": number(result.scale),
+        "n_iter": result.n_iter,
+        "n_passes": result.n_passes,
+        "aliased": list(result.aliased),
+        "separated": list(result.separated),
+        "rows_read": result.ledger.read,
+        "rows_used": result.ledger.used,
+        "seconds": round(seconds, 3),
+        "model": target,
+    }
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.argument("data", nargs=-1, required=True)
+@click.option("--out", type=click.Path(), required=True, help="Folder for the predictions.")
+@click.option("--type", "kind", default="mean", help="mean, link or terms.")
+@click.option("--se", is_flag=True, help="Also standard errors.")
+@click.option("--interval", help="confidence.")
+@click.option("--level", type=float, default=0.95, help="Coverage of the interval.")
+@click.option("--offset", help="A number, column or expression in place of the model's.")
+@click.option("--exposure", help="A number or column in place of the model's.")
+@click.option("--without", multiple=True, help="A term to leave out; may be repeated.")
+@click.option("--columns", help="Columns of the data to carry along, with commas; all if left out, none if empty.")
+@_COMMON
+def predict(
+    model: str,
+    data: tuple[str, ...],
+    out: str,
+    kind: str,
+    se: bool,
+    interval: str | None,
+    level: float,
+    offset: str | None,
+    exposure: str | None,
+    without: tuple[str, ...],
+    columns: str | None,
+    threads: int | None,
+    as_json: bool,
+    debug: bool,
+) -> None:
+    """Score DATA with MODEL: Parquet in, Parquet out, a row for every row."""
+    from daskglm.jobs import write_predictions
+    from daskglm.persist import load
+    from daskglm.predict import Prediction
+
+    carried = None if columns is None else tuple(name.strip() for name in columns.split(",") if name.strip())
+    rows = write_predictions(
+        load(model), list(data) if len(data) > 1 else data[0], out,
+        Prediction(kind, se, interval, level, without),  # type: ignore[arg-type]
+        _number_or_text(offset), _number_or_text(exposure), carried, threads,
+    )  # fmt: skip
+    click.echo(f"{rows} rows scored into {out}")
+    if as_json:
+        click.echo(json.dumps({"rows": rows, "out": out}))
+
+
+@main.command()
+@click.argument("model", type=click.Path())
+@click.option("--json", "as_json", is_flag=True, help="As one line of JSON instead of text.")
+@click.option("--html", "html_path", type=click.Path(), help="Also write a page.")
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+def summary(model: str, as_json: bool, html_path: str | None, debug: bool) -> None:
+    """Print the summary of a saved MODEL."""
+    from daskglm.result import load
+
+    result = load(model)
+    if html_path:
+        page = f"<!doctype html><meta charset='utf-8'><title>daskglm</title>{result.summary().as_html()}\n"
+        draft = f"{html_path}.{os.getpid()}"
+        try:
+            with open(draft, "w", encoding="utf-8") as handle:
+                handle.write(page)
+            os.replace(draft, html_path)
+        except OSError as error:
+            raise DesignError(f"{html_path} cannot be written: {error.strerror}") from None
+    if not as_json:
+        click.echo(str(result.summary()))
+        return
+    limits = result.conf_int()
+    rows = {
+        name: {
+            "estimate": _finite(result.params[name]), "standard_error": _finite(result.bse[name]),
+            "statistic": _finite(result.tvalues[name]), "pvalue": _finite(result.pvalues[name]),
+            "lower": _finite(limits.loc[name, "lower"]), "upper": _finite(limits.loc[name, "upper"]),
+        }
+        for name in result.params.index
+    }  # fmt: skip
+    document = {"formula": result.formula, **_outcome(result, model, 0.0), "coefficients": rows}
+    document.pop("seconds")
+    click.echo(json.dumps(document))
+
+
+def _finite(value: Any) -> float | None:
+    return float(value) if math.isfinite(value) else None
+
+
+@main.group()
+def example() -> None:
+    """Write an example lake."""
+
+
+@example.command("flights")
+@click.argument("folder", type=click.Path())
+def example_flights(folder: str) -> None:
+    """The flights that left New York in 2013, by month, with the weather at departure."""
+    from daskglm.examples import flights
+
+    click.echo(f"{flights(folder):,} flights written to {folder}")
+
+
+if __name__ == "__main__":
+    main()

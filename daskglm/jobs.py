@@ -1,0 +1,134 @@
+"""A fit described in a TOML file, and predictions written partition by partition."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import tempfile
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from daskglm.cluster.local import open_partitions
+from daskglm.cluster.sources import open_source
+from daskglm.errors import DesignError, closest
+from daskglm.model.weights import WEIGHTS
+from daskglm.plan import DEFAULTS
+from daskglm.predict import Prediction, scorer
+from daskglm.record import FitRecord
+
+JOB_KEYS = ("formula", "data", "out", *DEFAULTS, "threads", "memory_limit", "progress")
+_CALL = re.compile(r"\s*(?:dg\.)?([A-Za-z_]+)\s*\(\s*(.*?)\s*\)\s*", re.DOTALL)
+_BYTES = re.compile(r"\s*([0-9.]+)\s*([kKmMgGtT]?)(i?)[bB]?\s*")
+
+
+def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
+    """The keys of a job file: `formula`, `data`, `out` and any keyword of `daskglm.glm`."""
+    try:
+        with open(path, "rb") as handle:
+            document = tomllib.load(handle)
+    except FileNotFoundError:
+        raise DesignError(f"{path} does not exist") from None
+    except tomllib.TOMLDecodeError as error:
+        raise DesignError(f"{path} is not TOML: {error}") from None
+    for key in document:
+        if key not in JOB_KEYS:
+            raise DesignError(f"{path}: there is no key {key!r}{closest(key, JOB_KEYS)}; keys: {', '.join(JOB_KEYS)}")
+    return document
+
+
+def weights(text: str | None) -> Any:
+    """Weights written as text: a column, or "frequency(n)", "variance(w)", "probability(w)", "trials(n)"."""
+    if text is None:
+        return None
+    call = _CALL.fullmatch(text)
+    if not call:
+        return text
+    name = call.group(1).lower()
+    if name not in WEIGHTS:
+        raise DesignError(f"{text!r} is no kind of weights{closest(name, WEIGHTS)}; there are: {', '.join(WEIGHTS)}")
+    return WEIGHTS[name](call.group(2).strip("\"'`"))
+
+
+def byte_count(text: str | int | None) -> int | None:
+    """ "2 GiB", "1500MB" or a number of bytes."""
+    if text is None or isinstance(text, int):
+        return text
+    match = _BYTES.fullmatch(text)
+    if not match:
+        raise DesignError(f"{text!r} is not an amount of memory, such as 2GiB")
+    base = 1024 if match.group(3) else 1000
+    return int(float(match.group(1)) * base ** " kmgt".index(match.group(2).lower() or " "))
+
+
+def write_predictions(
+    record: FitRecord,
+    data: Any,
+    out: str | os.PathLike[str],
+    prediction: Prediction,
+    offset: Any = None,
+    exposure: Any = None,
+    carried: tuple[str, ...] | None = None,
+    threads: int | None = None,
+) -> int:
+    """Score a source leaf by leaf into a folder of Parquet files that appears only when it is complete.
+
+    carried: columns of the data to write beside the predictions; None: all of them. Returns the number of rows.
+    """
+    target = Path(out)
+    if target.exists() and (not target.is_dir() or any(target.iterdir())):
+        raise DesignError(f"{target} exists and is not an empty folder: name a new one for the predictions")
+    source = open_source(data)
+    score = scorer(record, prediction, source, offset, exposure)
+    beside = tuple(source.types) if carried is None else carried
+    for name in beside:
+        if name not in source.types:
+            raise DesignError(f"there is no column {name!r} to carry along{closest(name, source.types)}")
+        if name in score.columns:
+            raise DesignError(f"the data already have a column {name!r}: choose with --columns what to carry along")
+    read = tuple(dict.fromkeys((*score.reading.columns, *beside))) or tuple(source.types)[:1]
+    source.select(read)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    rows = 0
+    try:
+        draft.chmod(0o755)
+        partitions = open_partitions(source, read, "reread", threads)
+        for index, table in enumerate(partitions.map(_scored, score, beside)):
+            pq.write_table(table, draft / f"part-{index:05d}.parquet")
+            rows += table.num_rows
+        if not rows:
+            empty = pa.table({name: pa.array([], pa.float64()) for name in score.columns})
+            pq.write_table(empty, draft / "part-00000.parquet")
+        if target.exists():
+            target.rmdir()
+        os.replace(draft, target)
+    except BaseException:
+        shutil.rmtree(draft, ignore_errors=True)
+        raise
+    return rows
+
+
+def _scored(leaf: Any, score: Any, beside: tuple[str, ...]) -> pa.Table:
+    table = leaf.table.select(list(beside))
+    for name, values in score.score(leaf).items():
+        table = table.append_column(name, pa.array(values, from_pandas=True))
+    return table
+
+
+def options_of(document: Mapping[str, Any]) -> dict[str, Any]:
+    """The keywords of `glm` in a job, with weights read."""
+    chosen = {key: value for key, value in document.items() if key in DEFAULTS and value is not None}
+    if isinstance(chosen.get("weights"), str):
+        chosen["weights"] = weights(chosen["weights"])
+    if isinstance(chosen.get("dispersion"), str):
+        try:
+            chosen["dispersion"] = float(chosen["dispersion"])
+        except ValueError:
+            pass
+    return chosen
