@@ -47,7 +47,7 @@ class _Group(click.Group):
             sys.exit(error.exit_code)
         except MemoryError:
             _debugged()
-            click.echo('error: out of memory: try --keep reread, or --memory-limit below what is there', err=True)
+            click.echo("error: out of memory: try --keep reread, or --memory-limit below what is there", err=True)
             sys.exit(1)
         except Exception as error:
             _debugged()
@@ -66,8 +66,11 @@ def _debugged() -> None:
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="daskglm")
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """Generalized linear models on Parquet lakes of any size."""
+    context.with_resource(warnings.catch_warnings())
+    warnings.simplefilter("always", UserWarning)
     warnings.showwarning = _one_line_warning
 
 

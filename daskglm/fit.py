@@ -38,6 +38,8 @@ from daskglm.totals.moments import Model, Request
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
 SMALL_DATA_TOL = 1e-20
+# Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
+RUNAWAY_VARIANCE = 1e8
 SAMPLE_FRACTION = 0.1
 SAMPLE_ROWS = 1_000_000
 
@@ -105,9 +107,7 @@ class _Fitting:
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
             raise DataError(_nothing_left(profile.ledger, self.plan))
-        design = Design.learn(
-            self.terms, profile, self.source.ordered, self.reading.response_name
-        )
+        design = Design.learn(self.terms, profile, self.source.ordered, self.reading.response_name)
         if not design.names:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
         blocks = columns.consumed(design.encode)
@@ -124,7 +124,8 @@ class _Fitting:
 
     def _open(self) -> LocalPartitions:
         plan, reading = self.plan, self.reading
-        condition, used = None, ()
+        condition: Any = None
+        used: tuple[str, ...] = ()
         if plan.where:
             expression = expressions.parse_filter(plan.where)
             formula.require_columns(expression.columns, self.source.types, f"where={plan.where!r}")
@@ -224,7 +225,7 @@ class _Fitting:
         notes = list(design.notes)
         statistics = self._statistics(objective, design, null, stats, pearson, rank, phi, estimated, notes)
         record = FitRecord(
-            self._specification(), design, coefficients, matrix, aliased, _separated(design, optimum), statistics,
+            self._specification(), design, coefficients, matrix, aliased, _separated(design, optimum, plan), statistics,
             optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, rows.decodes,
             _certificate(design, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
         )  # fmt: skip
@@ -285,7 +286,7 @@ class _Fitting:
         plan, reading = self.plan, self.reading
         weights = None
         if plan.weights is not None:
-            weights = (type(plan.weights).__name__.lower(), _text(plan.weights.column))
+            weights = (type(plan.weights).__name__.lower(), str(plan.weights.column))
         used = dict.fromkeys(reading.columns)
         return Specification(
             formula=self.terms.text,
@@ -408,16 +409,16 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
     return result
 
 
-def _separated(design: Design, optimum: Optimum) -> tuple[str, ...]:
-    """Parameters that ran away: their information at the optimum is nothing beside what the same rows would hold at
-    ordinary means, which happens when the data do not bound the coefficient.
+def _separated(design: Design, optimum: Optimum, plan: Plan) -> tuple[str, ...]:
+    """Parameters that ran away: at a finite optimum of these models the information on a coefficient is at least of the
+    order of the events that bound it, while it vanishes with the decrement where nothing bounds it.
     """
-    point = optimum.point
-    assert point.gram is not None
-    diagonal = np.diag(optimum.curvature.inverse())
-    far = np.abs(point.coef) > 12.0
-    loose = diagonal * max(optimum.dispersion, 1e-300) > 1e4
-    return tuple(name for name, bad in zip(design.names, far & loose & optimum.curvature.kept, strict=True) if bad)
+    if not plan.family.dispersion_known or plan.link.name not in ("log", "logit", "probit", "cloglog"):
+        return ()
+    sums = optimum.point.sums
+    weight = sums.statistics.weight / max(sums.n, 1) if sums.statistics is not None else 1.0
+    loose = np.diag(optimum.curvature.inverse()) * weight > RUNAWAY_VARIANCE
+    return tuple(name for name, bad in zip(design.names, loose & optimum.curvature.kept, strict=True) if bad)
 
 
 def _certificate(design: Design, optimum: Optimum, plan: Plan) -> Certificate:
@@ -483,4 +484,3 @@ def alias_sentence(name: str, parts: Mapping[str, float]) -> str:
     shown = " + ".join(f"{value:.6g} {other}" for other, value in list(parts.items())[:6])
     more = " + ..." if len(parts) > 6 else ""
     return f"{name} is not estimated: its column is {shown}{more}"
-

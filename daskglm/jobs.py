@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import re
 import shutil
@@ -127,8 +128,6 @@ def options_of(document: Mapping[str, Any]) -> dict[str, Any]:
     if isinstance(chosen.get("weights"), str):
         chosen["weights"] = weights(chosen["weights"])
     if isinstance(chosen.get("dispersion"), str):
-        try:
+        with contextlib.suppress(ValueError):
             chosen["dispersion"] = float(chosen["dispersion"])
-        except ValueError:
-            pass
     return chosen

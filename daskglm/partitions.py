@@ -5,9 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Generic, Protocol, Self, TypeVar
 
-Item = TypeVar("Item")
-Other = TypeVar("Other")
-ItemOut = TypeVar("ItemOut", covariant=True)
+Item = TypeVar("Item", covariant=True)
 
 
 class Record(Protocol):
@@ -74,18 +72,19 @@ class Partitions(Protocol[Item]):
     def decodes(self) -> int:
         """How many times every leaf was read from its source."""
 
-    def total(self, function: Callable[..., R], *args: Any) -> R:
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
 
     def kept_with_total(
-        self, function: Callable[[Item], Other], record: Callable[[Other], R]
-    ) -> tuple[Partitions[Other], R]:
-        """Turn every item into function(item), keep those, and sum record(function(item)) in the same visit."""
+        self, function: Callable[[Any], Any], record: Callable[[Any], Any], aside: Callable[[Any], Any] | None = None
+    ) -> tuple[Partitions[Any], Any, Partitions[Any] | None]:
+        """Turn every item into function(item), keep those, and sum record(function(item)) in the same visit; hold
+        aside(function(item)), something small, in memory."""
 
-    def consumed(self, function: Callable[[Item], Other]) -> Partitions[Other]:
+    def consumed(self, function: Callable[[Any], Any]) -> Partitions[Any]:
         """Partitions of function(item); the old items are given up as they are used."""
 
-    def map(self, function: Callable[..., Other], *args: Any) -> Iterator[Other]:
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """function(item, *args) of every leaf, in order."""
 
     def release(self) -> None:

@@ -1,10 +1,10 @@
 """A model as a folder of plain files: JSON and Parquet, read back without running anything that is in them.
 
-    model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it
-    model/runs/ID/model.json     the record without its numbers per parameter
-    model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
-    model/runs/ID/covariance.parquet   one column per parameter
-    model/runs/ID/run.json       when and where it was made
+model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it
+model/runs/ID/model.json     the record without its numbers per parameter
+model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
+model/runs/ID/covariance.parquet   one column per parameter
+model/runs/ID/run.json       when and where it was made
 """
 
 from __future__ import annotations

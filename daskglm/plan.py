@@ -112,7 +112,9 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         raise DesignError(f"dispersion must be a positive number or a rule, not {dispersion!r}")
     covariance = given["covariance"]
     if covariance in ("HC2", "HC3") or not isinstance(covariance, str):
-        raise DesignError(f"covariance={covariance!r} is not available in this version; there is {', '.join(COVARIANCES)}")
+        raise DesignError(
+            f"covariance={covariance!r} is not available in this version; there is {', '.join(COVARIANCES)}"
+        )
     _one_of("covariance", covariance, COVARIANCES)
     if isinstance(weights, Probability) and covariance != "model":
         raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")

@@ -59,7 +59,7 @@ class Scorer:
         """Names of the result's columns."""
         if self.prediction.kind == "terms":
             return tuple(t for t in self.record.design.terms if t != "Intercept" and t not in self.prediction.without)
-        names = [self.prediction.kind]
+        names: list[str] = [self.prediction.kind]
         if self.prediction.se:
             names.append("se")
         if self.prediction.interval:
@@ -106,7 +106,7 @@ class Scorer:
         gather(pieces, Workspace(pieces), self._raw(self._scaled()), 0, block.n, eta)
         with np.errstate(all="ignore"):
             mean, slope, _ = self.likelihood.link.inverse(eta, False)
-        result = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
+        result: dict[str, Vector] = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
         if self.prediction.se or self.prediction.interval:
             error = self._errors(block)
             if self.prediction.se:
@@ -151,7 +151,14 @@ class Scorer:
             coef = np.where(terms == name, scaled, 0.0)
             pieces = Pieces.of(block, design.scaling)
             eta = np.zeros(block.n)
-            gather(pieces, Workspace(pieces), self._raw(np.linalg.solve(design.unscaling(), coef)), 0, block.n, eta)
+            gather(
+                pieces,
+                Workspace(pieces),
+                self._raw(np.asarray(np.linalg.solve(design.unscaling(), coef), np.float64)),
+                0,
+                block.n,
+                eta,
+            )
             result[name] = eta
         return result
 

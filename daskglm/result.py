@@ -239,7 +239,7 @@ class Fit:
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
         frame = self.conf_int(level=level)
         frame.insert(0, "relativity", self.params)
-        return np.exp(frame)
+        return frame.apply(np.exp)
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):

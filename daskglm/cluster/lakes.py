@@ -164,7 +164,7 @@ class ParquetLake:
         # a table without columns would forget how many rows it has
         result = pa.table(dict(zip(wanted, columns, strict=True))) if wanted else table
         if self._filter is not None:
-            result = result.filter(self._filter)
+            result = schemas.filtered(result, self._filter, label)
         return result.select(list(self._columns)) if self._columns else result
 
     # -- planning --------------------------------------------------------------------------------------------------
@@ -175,7 +175,9 @@ class ParquetLake:
             if info.type == fs.FileType.NotFound:
                 raise DesignError(f"{path} does not exist")
             if info.size == 0:
-                raise DataError(f"{path} is empty, not even a Parquet footer: the file is corrupt or still being written")
+                raise DataError(
+                    f"{path} is empty, not even a Parquet footer: the file is corrupt or still being written"
+                )
             with self.filesystem.open_input_file(path) as handle:
                 metadata = pq.read_metadata(handle)
                 digest = _footer_digest(handle, info.size, metadata.serialized_size)
@@ -266,7 +268,9 @@ def _repeated(value: str | None, kind: pa.DataType, n: int) -> pa.ChunkedArray:
     if value is None:
         return pa.chunked_array([pa.nulls(n, kind)])
     if pa.types.is_string(kind):
-        codes = pa.array([0], pa.int32()).take(pa.repeat(pa.scalar(0, pa.int32()), n)) if n else pa.array([], pa.int32())
+        codes = (
+            pa.array([0], pa.int32()).take(pa.repeat(pa.scalar(0, pa.int32()), n)) if n else pa.array([], pa.int32())
+        )
         return pa.chunked_array([pa.DictionaryArray.from_arrays(codes, pa.array([value]))])
     return pa.chunked_array([pa.repeat(pa.scalar(int(value), kind), n)])
 
@@ -338,9 +342,12 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[str]:
 
 
 def _globbed(filesystem: fs.FileSystem, pattern: str) -> list[str]:
+    pattern = re.sub(r"^(\./+)+", "", pattern)
     fixed = _WILD.split(pattern)[0].rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
     try:
-        infos = filesystem.get_file_info(fs.FileSelector(fixed, recursive="**" in pattern or "/" in pattern[len(fixed) + 1 :]))
+        infos = filesystem.get_file_info(
+            fs.FileSelector(fixed, recursive="**" in pattern or "/" in pattern[len(fixed) + 1 :])
+        )
     except FileNotFoundError:
         raise DesignError(f"{pattern}: the folder {fixed} does not exist") from None
     matches = re.compile(_glob_expression(pattern)).fullmatch

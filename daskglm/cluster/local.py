@@ -96,7 +96,7 @@ class Stored:
                 os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
             for dtype, shape, _ in self.layout:
                 array = np.empty(shape, dtype)
-                view = memoryview(array).cast("B") if array.size else memoryview(b"")
+                view = array.data.cast("B") if array.size else memoryview(b"")
                 done = 0
                 while done < len(view):
                     got = handle.readinto(view[done:])
@@ -149,7 +149,7 @@ class Spill:
         with open(path, "wb") as handle:
             for array in arrays:
                 array = np.ascontiguousarray(array)
-                handle.write(memoryview(array).cast("B") if array.size else b"")
+                array.tofile(handle)
                 layout.append((array.dtype.str, array.shape, array.nbytes))
         return Stored(path, type(item), header, layout, rows)
 
@@ -278,9 +278,7 @@ class LocalPartitions:
             self._spill.close()
 
     def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
-        return LocalPartitions(
-            cells, self._counter, self.threads, keep or self.keep, self._spill, self.leaves_per_task
-        )
+        return LocalPartitions(cells, self._counter, self.threads, keep or self.keep, self._spill, self.leaves_per_task)
 
     def _seen(self, rows: int) -> None:
         if self._counter.on_leaf is not None:

@@ -24,7 +24,7 @@ def memory_limit() -> int:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (ValueError, OSError, AttributeError):
         total = 4 << 30
-    limits = [limit for limit in _group_values("memory", ("memory.max", "memory.high", "memory.limit_in_bytes"))]
+    limits = _group_values("memory", ("memory.max", "memory.high", "memory.limit_in_bytes"))
     return min([total, *(limit for limit in limits if 0 < limit < _V1_UNLIMITED)])
 
 

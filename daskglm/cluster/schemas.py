@@ -7,7 +7,7 @@ from typing import Any
 
 import pyarrow as pa
 
-from daskglm.errors import DataError
+from daskglm.errors import DataError, DesignError
 
 
 def plain(kind: pa.DataType) -> pa.DataType:
@@ -75,6 +75,14 @@ def cast(column: Any, kind: pa.DataType, label: str, name: str) -> Any:
         return column.cast(kind)
     except pa.ArrowInvalid as error:
         raise DataError(f'{label}: the column "{name}" cannot be read as {kind}: {error}') from None
+
+
+def filtered(table: pa.Table, condition: Any, label: str) -> pa.Table:
+    """The rows of a table that pass an Arrow expression; DesignError where it compares what cannot be compared."""
+    try:
+        return table.filter(condition)
+    except pa.ArrowException as error:
+        raise DesignError(f"{label}: where= cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
 
 def kind_of(kind: pa.DataType) -> str | None:

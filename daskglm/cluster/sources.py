@@ -69,7 +69,9 @@ def open_source(data: Any) -> Source:
 def _dataset(data: Any) -> Source:
     from pyarrow import dataset as ds
 
-    if isinstance(data, ds.FileSystemDataset) and isinstance(data.format, ds.ParquetFileFormat):
+    # a dataset that filters, or reads columns from its paths by a scheme of its own, is left to Arrow
+    plain = not getattr(data, "_scan_options", None)
+    if plain and isinstance(data, ds.FileSystemDataset) and isinstance(data.format, ds.ParquetFileFormat):
         from daskglm.cluster.lakes import ParquetLake
 
         return ParquetLake(sorted(data.files), data.filesystem, None)

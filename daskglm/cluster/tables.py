@@ -78,7 +78,7 @@ class TableSource:
             elif plain_differs(table.schema.field(i).type, kind):
                 table = table.set_column(i, name, schemas.cast(table.column(i), kind, label, name))
         if self._filter is not None:
-            table = table.filter(self._filter)
+            table = schemas.filtered(table, self._filter, label)
         return LeafTable(table, label, leaf.rows, resident=True)
 
 
@@ -116,9 +116,10 @@ class ArraySource(TableSource):
             name: pa.array(np.ascontiguousarray(self._arrays[name][leaf.start : leaf.stop])) for name in self._columns
         }
         table = pa.table(parts)
+        label = f"rows {leaf.start} to {leaf.stop - 1}"
         if self._filter is not None:
-            table = table.filter(self._filter)
-        return LeafTable(table, f"rows {leaf.start} to {leaf.stop - 1}", leaf.rows, resident=True)
+            table = schemas.filtered(table, self._filter, label)
+        return LeafTable(table, label, leaf.rows, resident=True)
 
 
 def from_pandas(frame: Any) -> TableSource:
@@ -153,9 +154,7 @@ def from_stream(data: Any) -> TableSource:
         raise DataError(f"{type(data).__name__} could not be read through the Arrow interface: {error}") from None
 
 
-def from_arrays(
-    x: Any, extra: Mapping[str, Any], names: Sequence[str] | None = None
-) -> tuple[ArraySource, list[str]]:
+def from_arrays(x: Any, extra: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
     """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
     columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]
     columns: dict[str, Any] = {name: x[:, j] for j, name in enumerate(columns_of_x)}

@@ -147,7 +147,7 @@ class Columns:
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        columns = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
+        columns: list[Column | None] = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
         columns += [self.y.codes if isinstance(self.y, Coded) else self.y, self.weight, self.trials, self.offset]
         return sum(column.nbytes for column in columns if column is not None)
 
@@ -187,7 +187,9 @@ class Reading:
     @property
     def factor_columns(self) -> tuple[str, ...]:
         """Columns read as levels and nowhere as numbers."""
-        plain = {v.expression.columns[0] for v in self.variables if v.kind == "factor" and len(v.expression.columns) == 1}
+        plain = {
+            v.expression.columns[0] for v in self.variables if v.kind == "factor" and len(v.expression.columns) == 1
+        }
         return tuple(sorted(plain))
 
     def _expressions(self) -> list[Expression]:
@@ -386,11 +388,17 @@ class _Reader:
                 row = int(np.flatnonzero(infinite)[0])
                 raise DataError(
                     f'{self.leaf.label}: "{name}" is {float(column[row])} in {int(infinite.sum())} row(s), of which '
-                    'nothing can be computed: leave such rows out with where=, or mend them'
+                    "nothing can be computed: leave such rows out with where=, or mend them"
                 )
             mask = np.isnan(column)
             if mask.any():
                 masks[name] = mask
+        for name, column in (*found.factors.items(), (reading.response_name, found.y)):
+            if isinstance(column, Coded):
+                # NaN, or a null that hides in the dictionary
+                strange = np.array([level is None or level != level for level in column.levels], bool)
+                if strange.any() and strange[column.codes].any():
+                    masks[name] = strange[column.codes]
         if not masks:
             return found, already
         before = found.n

@@ -213,9 +213,7 @@ def _baseline(variable: Variable, levels: tuple[Any, ...], profile: Profile) -> 
         return 0
     labels = [str(level) for level in levels]
     if str(variable.baseline) not in labels:
-        raise DesignError(
-            f"{variable.name}: there is no level {variable.baseline!r}; levels: {', '.join(labels[:20])}"
-        )
+        raise DesignError(f"{variable.name}: there is no level {variable.baseline!r}; levels: {', '.join(labels[:20])}")
     return labels.index(str(variable.baseline))
 
 

@@ -30,7 +30,7 @@ FUNCTIONS: dict[str, Callable[..., Values]] = {
     "sign": np.sign,
     "floor": np.floor,
     "ceil": np.ceil,
-    "round": np.round,
+    "round": lambda value, decimals=0: np.round(value, int(decimals)),
     "sin": np.sin,
     "cos": np.cos,
     "tan": np.tan,
@@ -44,6 +44,8 @@ FUNCTIONS: dict[str, Callable[..., Values]] = {
     "where": np.where,
     "I": lambda value: value,
 }
+# least and most arguments, where that is not one: a ufunc would take one more for the array to write to
+_ARGUMENTS = {"round": (1, 2), "minimum": (2, 2), "maximum": (2, 2), "clip": (3, 3), "where": (3, 3)}
 _BINARY: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
@@ -71,6 +73,7 @@ _COMPARE: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
 }
 BACKTICKS = re.compile(r"`([^`]*)`")
 STRINGS = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
+_QUOTED = re.compile(f"({STRINGS.pattern[1:-1]}|`[^`]*`)")
 _SINGLE_EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
 
 
@@ -86,8 +89,12 @@ class Expression:
 
     def evaluate(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
         """Its value on columns by name, in float64 wherever arithmetic is done."""
-        with np.errstate(all="ignore"):
-            return np.asarray(_value(self.tree, self.names, values))
+        try:
+            with np.errstate(all="ignore"):
+                result = np.asarray(_value(self.tree, self.names, values))
+                return result if result.dtype.kind in "biuf" else result.astype(np.float64)
+        except (TypeError, ValueError) as error:
+            raise DesignError(f"{self.text!r} cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
 
 def parse(text: str) -> Expression:
@@ -115,7 +122,7 @@ def parse(text: str) -> Expression:
 
 def parse_filter(text: str) -> Expression:
     """Check a row filter, in which a single = compares, as in SQL."""
-    parts = STRINGS.split(text)
+    parts = _QUOTED.split(text)
     source = "".join(part if i % 2 else _SINGLE_EQUALS.sub("==", part) for i, part in enumerate(parts))
     return parse(source)
 
@@ -154,7 +161,8 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
         for collection in node.comparators:
             if not isinstance(collection, (ast.List, ast.Tuple, ast.Set)):
                 raise DesignError(f"in {text!r}, `in` needs a list, such as x in [1, 2]")
-            each(*collection.elts)
+            if any(_literal(element) is None for element in collection.elts):
+                raise DesignError(f"in {text!r}, the list after `in` holds literals only")
     elif isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
         each(node.left, *node.comparators)
     elif isinstance(node, ast.Call) and not node.keywords:
@@ -164,11 +172,23 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
                 f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula; there are: "
                 f"C, offset, {', '.join(FUNCTIONS)}"
             )
+        least, most = _ARGUMENTS.get(name or "", (1, 1))
+        if not least <= len(node.args) <= most:
+            raise DesignError(f"{name} in {text!r} takes {least if least == most else f'{least} or {most}'} argument(s)")
         each(*node.args)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
         raise DesignError(f"^ inside {text!r} is not a power: write **")
     else:
         raise DesignError(f"{ast.unparse(node)!r} in {text!r} is not allowed in a formula")
+
+
+def _literal(node: ast.expr) -> Any:
+    """The value of a number, a text or a truth value, or None."""
+    try:
+        value = ast.literal_eval(node)
+    except ValueError:
+        return None
+    return value if isinstance(value, (bool, int, float, str)) else None
 
 
 def _floating(value: Values) -> Values:
@@ -234,9 +254,14 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
         "log": pc.ln, "log2": pc.log2, "log10": pc.log10, "log1p": pc.log1p, "exp": pc.exp, "sqrt": pc.sqrt,
         "abs": pc.abs, "sign": pc.sign, "floor": pc.floor, "ceil": pc.ceil, "I": lambda value: value,
     }  # fmt: skip
+
+    def wide(value: Any) -> Any:
+        return value.cast(pa.float64(), safe=False)
+
     binary: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
-        ast.Add: lambda a, b: a + b, ast.Sub: lambda a, b: a - b, ast.Mult: lambda a, b: a * b,
-        ast.Div: lambda a, b: a.cast(pa.float64()) / b, ast.Pow: pc.power,
+        ast.Add: lambda a, b: pc.add(wide(a), wide(b)), ast.Sub: lambda a, b: pc.subtract(wide(a), wide(b)),
+        ast.Mult: lambda a, b: pc.multiply(wide(a), wide(b)), ast.Div: lambda a, b: pc.divide(wide(a), wide(b)),
+        ast.Pow: lambda a, b: pc.power(wide(a), wide(b)),
         ast.BitAnd: lambda a, b: a & b, ast.BitOr: lambda a, b: a | b,
         ast.Eq: lambda a, b: a == b, ast.NotEq: lambda a, b: a != b, ast.Lt: lambda a, b: a < b,
         ast.LtE: lambda a, b: a <= b, ast.Gt: lambda a, b: a > b, ast.GtE: lambda a, b: a >= b,
@@ -263,7 +288,10 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.Invert)):
             return ~of(node.operand)
         if isinstance(node, ast.UnaryOp):
-            return of(node.operand) if isinstance(node.op, ast.UAdd) else of(node.operand) * -1
+            if isinstance(node.op, ast.UAdd) or isinstance(node.operand, ast.Constant):
+                value = _literal(node)
+                return of(node.operand) if value is None else literal(value, like)
+            return pc.negate(wide(of(node.operand)))
         if isinstance(node, ast.BoolOp):
             result = of(node.values[0])
             for child in node.values[1:]:
@@ -282,9 +310,13 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
             like = type_of(left) or (type_of(right) if isinstance(right, ast.Name) else None)
             if isinstance(op, (ast.In, ast.NotIn)):
                 assert isinstance(right, (ast.List, ast.Tuple, ast.Set))
-                values = [ast.literal_eval(element) for element in right.elts]
-                member = of(left).isin(pa.array(values) if like is None or not pa.types.is_temporal(like)
-                                       else pa.array(values).cast(like))  # fmt: skip
+                values = [_literal(element) for element in right.elts]
+                try:
+                    listed = pa.array(values)
+                    listed = listed.cast(like) if like is not None and pa.types.is_temporal(like) else listed
+                except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
+                    raise DesignError(f"{values!r} in where={expression.text!r} is not a list of {like or 'one kind'}") from None
+                member = of(left).isin(listed)
                 part = ~member if isinstance(op, ast.NotIn) else member
             else:
                 part = binary[type(op)](of(left, like), of(right, like))

@@ -87,7 +87,9 @@ def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -
         inner = [_offset(expr, method) for expr, method in factors]
         if any(inner):
             if len(factors) > 1:
-                raise DesignError(f"an offset cannot be part of an interaction, as in {':'.join(f for f, _ in factors)}")
+                raise DesignError(
+                    f"an offset cannot be part of an interaction, as in {':'.join(f for f, _ in factors)}"
+                )
             offsets.append(_numeric(inner[0] or "", kinds))
             continue
         if not factors:
@@ -133,7 +135,9 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
         factors = [(f.expr, f.eval_method.value) for f in term.factors]
         numbers = [expr for expr, method in factors if method == "literal"]
         if numbers and (len(factors) > 1 or float(ast.literal_eval(numbers[0])) not in (1.0,)):
-            raise DesignError(f"{':'.join(f for f, _ in factors)!r} in {text!r} is not a term: write I(...) for arithmetic")
+            raise DesignError(
+                f"{':'.join(f for f, _ in factors)!r} in {text!r} is not a term: write I(...) for arithmetic"
+            )
         terms.append([factor for factor in factors if factor[1] != "literal"])
     return response, terms
 

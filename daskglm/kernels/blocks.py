@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 Vector = npt.NDArray[np.float64]
-Column = npt.NDArray[np.generic]
+Column = npt.NDArray[Any]
 
 NUMERIC_KINDS: dict[str, int] = {"f8": 0, "f4": 1, "i1": 2, "i2": 3, "i4": 4, "i8": 5}
 CODE_KINDS: dict[str, int] = {"i1": 2, "i2": 3, "i4": 4}
@@ -87,7 +87,9 @@ class Block:
             n=stop - start,
             dense=tuple(column[start:stop] for column in self.dense),
             levels=tuple(
-                Levels(piece.codes[start:stop], piece.n_levels, None if piece.value is None else piece.value[start:stop])
+                Levels(
+                    piece.codes[start:stop], piece.n_levels, None if piece.value is None else piece.value[start:stop]
+                )
                 for piece in self.levels
             ),
             y=self.y[start:stop],

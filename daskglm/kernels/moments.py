@@ -46,4 +46,6 @@ def column_moments(column: Column) -> tuple[float, float]:
     out = np.zeros(2)
     _sums(column.ctypes.data, NUMERIC_KINDS[column.dtype.str[1:]], n, shift, np.zeros(2 * _TILE), out)
     with np.errstate(over="ignore", invalid="ignore"):
-        return shift + float(out[0]) / n, max(float(out[1] - out[0] * out[0] / n), 0.0) if np.isfinite(out[1]) else np.nan
+        return shift + float(out[0]) / n, max(float(out[1] - out[0] * out[0] / n), 0.0) if np.isfinite(
+            out[1]
+        ) else np.nan

@@ -483,9 +483,7 @@ class Gram:
         return result
 
 
-def add_gradient(
-    pieces: Pieces, workspace: Workspace, score: Vector, start: int, stop: int, gradient: Vector
-) -> None:
+def add_gradient(pieces: Pieces, workspace: Workspace, score: Vector, start: int, stop: int, gradient: Vector) -> None:
     """gradient (width,) += X's over the rows start .. stop - 1."""
     _scatter_gradient(
         pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, score, start, stop, pieces.rows,

@@ -27,6 +27,9 @@ Vector = npt.NDArray[np.float64]
 LOSS_NOISE = 1e-12
 # Where the decrement no longer falls although it is this small, rounding has the last word.
 FLOOR = 1e-6
+# A step that moves the linear predictor by less than this part of its own size is rounding, whatever the dispersion says:
+# where the fit is perfect, that is rounding, too.
+ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
 MAX_HALVINGS = 40
 
 
@@ -165,7 +168,8 @@ class _Loop:
             phi = self.dispersion(point)
             decrement = float(point.gradient @ direction) / phi
             self._learn_rate(decrement, point)
-            if closing and self._done(decrement):
+            still = self._is_rounding(point, decrement * phi)
+            if closing and (still or self._done(decrement)):
                 status = "converged" if decrement <= stopping.tol else "floor"
                 return self._optimum(point, found, decrement, phi, status, "")
             if not np.isfinite(decrement) or len(self.steps) >= stopping.max_iter:
@@ -175,6 +179,7 @@ class _Loop:
                 )
                 break
             order, closing = self._plan(decrement, point)
+            closing = closing or still
             trial, halvings = self._search(point, direction, decrement * phi, order, closing)
             self.steps.append(Step(point.loss, decrement, halvings, point.gram is not None))
             if trial is None:
@@ -188,6 +193,13 @@ class _Loop:
             closing = trial.sums.statistics is not None
             point = trial
         return self._give_up(point, reason)
+
+    def _is_rounding(self, point: Point, promised: float) -> bool:
+        """Whether the next step is too small to be told from the rounding of eta, both in the norm of the information."""
+        if point.gram is None:
+            return False
+        size = float(point.coef @ point.gram @ point.coef)
+        return 0.0 <= promised <= ROUNDING * ROUNDING * size
 
     def _done(self, decrement: float) -> bool:
         """At a closing point: below the tolerance, or small and no longer falling."""
@@ -255,7 +267,8 @@ class _Loop:
             point = _without_aliased(point, found)
         phi = self.dispersion(point)
         decrement = float(point.gradient @ found.solve(point.gradient)) / phi
-        status = "converged" if decrement <= self.stopping.tol else "max_iter"
+        converged = decrement <= self.stopping.tol or self._is_rounding(point, decrement * phi)
+        status = "converged" if converged else "max_iter" if len(self.steps) >= self.stopping.max_iter else "stalled"
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
 
 

@@ -77,14 +77,13 @@ class Request:
 class FitStats:
     """Sums over the rows used, f a row's frequency and w its weight in the likelihood.
 
-    n rows; observations sum f; deviance sum w d; pearson sum w (y - mu)^2 / V; saturated sum f log p(y; mean y) at
+    n rows; observations sum f; deviance sum w d; saturated sum f log p(y; mean y) at
     phi = 1; weight sum w; fractional: rows whose w y is not whole; null_deviance.
     """
 
     n: int
     observations: float
     deviance: float
-    pearson: float
     saturated: float
     weight: float
     fractional: int
@@ -95,7 +94,6 @@ class FitStats:
             self.n + other.n,
             self.observations + other.observations,
             self.deviance + other.deviance,
-            self.pearson + other.pearson,
             self.saturated + other.saturated,
             self.weight + other.weight,
             self.fractional + other.fractional,
@@ -169,7 +167,7 @@ class _Accumulation:
         self.raw = None if request.coef is None else model.raw(request.coef)
         self.weight = self.weighted_y = self.loss = self.pearson = 0.0
         self.null = np.zeros(3)
-        self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
+        self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
     def run(self) -> Moments:
         with np.errstate(all="ignore"):
@@ -259,10 +257,16 @@ class _Accumulation:
         if family.dispersion_known and not whole:
             total = size * y
             fractional = int((np.abs(total - np.round(total)) > 1e-9 * np.maximum(1.0, np.abs(total))).sum())
+        total_weight = float(stop - start) if weight is None else float(weight.sum())
         self.stats = self.stats + FitStats(
-            stop - start, observations, float(deviance.sum()), 0.0, float(np.sum(saturated)), 0.0, fractional,
+            stop - start,
+            observations,
+            float(deviance.sum()),
+            float(np.sum(saturated)),
+            total_weight,
+            fractional,
             float(null.sum()),
-        )  # fmt: skip
+        )
 
     def _null(self, y: Vector, weight: Vector | None, offset: Vector | None, n: int) -> None:
         """Loss and its derivatives in the one coefficient of the null model."""

@@ -1,0 +1,54 @@
+"""Against 60-digit arithmetic where columns are nearly collinear, uncentred, or of very different size."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import daskglm as dg
+
+from .cases import ILL_CONDITIONED, frame, options, vector
+
+# Columns are shifted and scaled as they are read and doubtful ones recomputed from their residuals, so that what is left of
+# sixteen digits is lost to the rounding of the data's own linear predictor: in standard errors,
+DISTANCE = 1e-9
+# and of the errors themselves.
+ERRORS = 1e-10
+# An exact fit has no error to measure by: the coefficients to the digits that float64 leaves of a polynomial of degree five.
+EXACT_FIT = 1e-9
+# What is left of the last column is below 1e-11 of its square: by definition it is a combination of the others.
+BEYOND = {"near_collinear_gaussian", "near_collinear_logit"}
+
+SOLVED = [case for case in ILL_CONDITIONED if case["name"] not in BEYOND]
+
+
+@pytest.mark.parametrize("case", SOLVED, ids=lambda case: case["name"])
+def test_digits(case: dict[str, Any]) -> None:
+    fit = dg.glm(case["formula"], frame(case), **options(case))
+    assert fit.converged
+    assert not fit.aliased
+    expected, errors = vector(case["coefficients"]), vector(case["standard_errors"])
+    difference = np.abs(fit.params.to_numpy() - expected)
+    if case["score"] is None:
+        assert np.max(difference / np.abs(expected)) < EXACT_FIT
+        return
+    assert np.max(difference / errors) < DISTANCE
+    assert np.max(np.abs(fit.bse.to_numpy() / errors - 1.0)) < ERRORS
+    assert fit.deviance == pytest.approx(case["deviance"], rel=1e-10)
+
+
+@pytest.mark.parametrize("name", sorted(BEYOND))
+def test_what_cannot_be_told_apart_is_named(name: str) -> None:
+    case = next(case for case in ILL_CONDITIONED if case["name"] == name)
+    with pytest.warns(dg.errors.AliasWarning, match="is not estimated: its column is"):
+        fit = dg.glm(case["formula"], frame(case), **options(case))
+    assert fit.aliased == (fit.params.index[-1],)
+    assert np.isfinite(fit.params.to_numpy()[:-1]).all()
+
+
+def test_residual_passes_are_reported() -> None:
+    case = next(case for case in ILL_CONDITIONED if case["name"] == "women_quartic")
+    fit = dg.glm(case["formula"], frame(case), **options(case))
+    assert fit.certificate.residual_columns == ("I(height ** 4)",)
