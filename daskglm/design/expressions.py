@@ -174,7 +174,9 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
             )
         least, most = _ARGUMENTS.get(name or "", (1, 1))
         if not least <= len(node.args) <= most:
-            raise DesignError(f"{name} in {text!r} takes {least if least == most else f'{least} or {most}'} argument(s)")
+            raise DesignError(
+                f"{name} in {text!r} takes {least if least == most else f'{least} or {most}'} argument(s)"
+            )
         each(*node.args)
     elif isinstance(node, ast.BinOp) and isinstance(node.op, ast.BitXor):
         raise DesignError(f"^ inside {text!r} is not a power: write **")
@@ -315,7 +317,9 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
                     listed = pa.array(values)
                     listed = listed.cast(like) if like is not None and pa.types.is_temporal(like) else listed
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
-                    raise DesignError(f"{values!r} in where={expression.text!r} is not a list of {like or 'one kind'}") from None
+                    raise DesignError(
+                        f"{values!r} in where={expression.text!r} is not a list of {like or 'one kind'}"
+                    ) from None
                 member = of(left).isin(listed)
                 part = ~member if isinstance(op, ast.NotIn) else member
             else:

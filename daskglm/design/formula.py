@@ -143,9 +143,12 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
 
 
 def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: str) -> None:
-    for base, power, exponent in zip(tokens, tokens[1:], tokens[2:], strict=False):
+    for i, (base, power, exponent) in enumerate(zip(tokens, tokens[1:], tokens[2:], strict=False)):
+        if i > 1 and base.token == ")" and tokens[i - 2].token == "(":
+            base = tokens[i - 1]
         name = base.token.strip("`")
-        if power.token in ("^", "**") and kinds.get(name) == "numeric":
+        arithmetic = base.kind.value == "python" and not name.startswith("C(")
+        if power.token in ("^", "**") and (arithmetic or kinds.get(name) == "numeric"):
             raise DesignError(
                 f"{name}{power.token}{exponent.token} in {text!r} would only repeat {name}: in a formula "
                 f"{power.token} makes interactions; for the square of a number write I({name}**{exponent.token})"

@@ -1,0 +1,188 @@
+"""`python -m benchmarks kernel|compare|gamma|memory`: tables of ratios, everything of a table measured in one run."""
+
+from __future__ import annotations
+
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import lakes
+from benchmarks.evaluate import judged
+
+FOLDER = click.option(
+    "--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "daskglm-benchmarks",
+    help="Where lakes are written and kept between runs.",
+)  # fmt: skip
+
+
+@dataclass
+class Series:
+    """Repeated processes of one contender."""
+
+    name: str
+    worker: str
+    options: dict[str, Any]
+    seconds: list[float] = field(default_factory=list)
+    peak: list[float] = field(default_factory=list)
+    results: list[dict[str, Any]] = field(default_factory=list)
+
+    def once(self, lake: Path, problem: str) -> None:
+        """One fresh process, timed from outside, its peak memory from the kernel."""
+        command = [sys.executable, "-W", "ignore", "-m", "benchmarks.workers", self.worker, str(lake), problem]
+        began = time.perf_counter()
+        process = subprocess.Popen([*command, json.dumps(self.options)], stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        self.seconds.append(time.perf_counter() - began)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if process.returncode:
+            raise click.ClickException(f"{self.name} ended with {process.returncode}")
+        self.peak.append(usage.ru_maxrss / 1e6)
+        self.results.append(json.loads(output.strip().splitlines()[-1]))
+
+    @property
+    def median(self) -> float:
+        """Median seconds of the whole process."""
+        return statistics.median(self.seconds)
+
+
+def alternate(series: list[Series], lake: Path, problem: str, repeat: int) -> None:
+    """Every contender once, then every one again: what the machine does meanwhile is shared."""
+    for turn in range(repeat):
+        for one in series:
+            one.once(lake, problem)
+            click.echo(f"  {turn + 1}/{repeat} {one.name}: {one.seconds[-1]:.2f} s", err=True)
+
+
+def loosest(lake: Path, problem: str, goal: float) -> tuple[float, float]:
+    """The largest of glum's tolerances at which its gradient is no larger than `goal`, and the gradient there."""
+    found = []
+    for tolerance in (1e-6, 1e-8, 1e-10, 1e-12):
+        probe = Series("glum", "glum", {"tol": tolerance})
+        probe.once(lake, problem)
+        gradient = judged(lake, problem, probe.results[0]["coefficients"])[1]
+        found.append((gradient, tolerance))
+        click.echo(f"  glum at {tolerance:g}: gradient {gradient:.1e}", err=True)
+        if gradient <= goal:
+            return tolerance, gradient
+    gradient, tolerance = min(found)
+    return tolerance, gradient
+
+
+def table(series: list[Series], lake: Path, problem: str, scan: float) -> None:
+    """Medians and ratios to the first contender, with deviance and gradient evaluated independently."""
+    ours = series[0]
+    click.echo(
+        f"\n{problem}, {lake.name}; medians of {len(ours.seconds)} alternating fresh processes, {os.cpu_count()} cores"
+    )
+    click.echo(f"bare pyarrow scan of the same columns: {scan:.2f} s")
+    click.echo("| | seconds | ratio | peak GB | ratio | passes | deviance | gradient |")
+    click.echo("|---|---|---|---|---|---|---|---|")
+    for one in series:
+        deviance, gradient = judged(lake, problem, one.results[0]["coefficients"])
+        peak, ours_peak = statistics.median(one.peak), statistics.median(ours.peak)
+        click.echo(
+            f"| {one.name} | {one.median:.2f} | {one.median / ours.median:.1f} | {peak:.2f} | {peak / ours_peak:.1f} "
+            f"| {one.results[0]['passes']} | {deviance:.6f} | {gradient:.1e} |"
+        )
+    warm = [result["warm_seconds"] for result in ours.results if "warm_seconds" in result]
+    if warm:
+        click.echo(
+            f"daskglm in a warm process: {statistics.median(warm):.2f} s, {statistics.median(warm) / scan:.1f} scans"
+        )
+
+
+def bare_scan(lake: Path, problem: str) -> float:
+    """Seconds of a bare scan, page cache warm."""
+    scan = Series("scan", "scan", {})
+    scan.once(lake, problem)
+    return float(scan.results[0]["seconds"])
+
+
+def versus(lake: Path, problem: str, repeat: int, peers: bool) -> None:
+    """daskglm against glum at its default tolerance and at the loosest that reaches our gradient."""
+    series = [Series("daskglm", "daskglm", {})]
+    bare_scan(lake, problem)
+    series[0].once(lake, problem)  # kernels compiled, files in the page cache
+    goal = judged(lake, problem, series[0].results[0]["coefficients"])[1]
+    series[0].seconds, series[0].peak, series[0].results = [], [], []
+    if peers:
+        tolerance, _ = loosest(lake, problem, goal)
+        series += [Series("glum", "glum", {}), Series(f"glum, gradient_tol {tolerance:g}", "glum", {"tol": tolerance})]
+    alternate(series, lake, problem, repeat)
+    warm = Series("daskglm", "daskglm", {"turns": 4})
+    warm.once(lake, problem)
+    series[0].results[0]["warm_seconds"] = warm.results[0]["warm_seconds"]
+    table(series, lake, problem, bare_scan(lake, problem))
+
+
+@click.group()
+def main() -> None:
+    """Measurements, as ratios taken within one run."""
+
+
+@main.command()
+@click.option("--rows", default=10_000_000, help="Rows of the claims lake.")
+@click.option("--dense-rows", default=2_000_000, help="Rows of the dense logistic lake; 0 leaves it out.")
+@click.option("--repeat", default=5, help="Processes per contender.")
+@click.option("--peers/--no-peers", default=True, help="Also run glum.")
+@FOLDER
+def compare(rows: int, dense_rows: int, repeat: int, peers: bool, folder: Path) -> None:
+    """Poisson claims and dense logistic, from Parquet to coefficients, against glum."""
+    versus(lakes.claims(folder, rows), "poisson", repeat, peers)
+    if dense_rows:
+        versus(lakes.logistic(folder, dense_rows), "logistic", repeat, peers)
+
+
+@main.command()
+@click.option("--rows", default=10_000_000, help="Rows of the claims lake.")
+@FOLDER
+def gamma(rows: int, folder: Path) -> None:
+    """Passes of a gamma fit with log link on lognormal severities (sd 2)."""
+    lake = lakes.claims(folder, rows)
+    one = Series("daskglm", "daskglm", {})
+    one.once(lake, "gamma")
+    result = one.results[0]
+    click.echo(f"gamma, log link, {rows:,} rows: {result['passes']} passes, decrement {result['decrement']:.1e}, "
+               f"{one.seconds[0]:.2f} s")  # fmt: skip
+
+
+@main.command()
+@click.option("--rows", multiple=True, type=int, default=(2_000_000, 10_000_000), help="Sizes to compare.")
+@click.option("--repeat", default=5, help="Processes per size.")
+@FOLDER
+def scaling(rows: tuple[int, ...], repeat: int, folder: Path) -> None:
+    """Time per row of the Poisson fit, in a warm process, as rows grow."""
+    each = [(n, Series(f"{n:,}", "daskglm", {"turns": 3}), lakes.claims(folder, n)) for n in rows]
+    for _ in range(repeat):
+        for _, series, lake in each:
+            series.once(lake, "poisson")
+    first: float | None = None
+    for n, series, _ in each:
+        per_row = statistics.median(result["warm_seconds"] for result in series.results) / n * 1e9
+        first = first or per_row
+        click.echo(f"{n:>12,} rows: {per_row:6.1f} ns per row, {per_row / first:.2f} of the first")
+
+
+@main.command()
+@click.option("--rows", default=1_000_000, help="Rows.")
+@click.option("--repeat", default=9, help="Repetitions, of which the median counts.")
+def kernel(rows: int, repeat: int) -> None:
+    """Gather and scatter with one thread and two, against tabmat with two."""
+    from benchmarks.kernel import report
+
+    report(rows, repeat)
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m benchmarks")

@@ -1,0 +1,148 @@
+"""The formulas of the model written a second time: in mpmath, and as distributions of scipy.stats."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from mpmath import mp, mpf
+from scipy import stats
+
+from daskglm.model.families import FAMILIES
+from daskglm.model.links import LINKS
+
+Vector = npt.NDArray[np.float64]
+
+EPS = float(np.finfo(np.float64).eps)
+TINY = float(np.finfo(np.float64).tiny)
+
+# Digits: exp(-800) is 10^-348, and 1 - mu must still be seen beside 1.
+DIGITS = 420
+
+INVERSES: dict[str, Callable[[Any], Any]] = {
+    "identity": lambda eta: eta,
+    "log": mp.exp,
+    "logit": lambda eta: 1 / (1 + mp.exp(-eta)),
+    "probit": mp.ncdf,
+    "cloglog": lambda eta: 1 - mp.exp(-mp.exp(eta)),
+    "inverse": lambda eta: 1 / eta,
+    "sqrt": lambda eta: eta**2,
+}
+
+
+def xlogy(x: Any, y: Any) -> Any:
+    """x log y, 0 where x = 0."""
+    return mpf(0) if x == 0 else x * mp.log(y)
+
+
+# Minus the log density at phi = w = 1 up to a function of y, as a function of (y, mu).
+LOSSES: dict[str, Callable[[Any, Any], Any]] = {
+    "gaussian": lambda y, mu: (y - mu) ** 2 / 2,
+    "binomial": lambda y, mu: -xlogy(y, mu) - xlogy(1 - y, 1 - mu),
+    "poisson": lambda y, mu: mu - xlogy(y, mu),
+    "gamma": lambda y, mu: y / mu + mp.log(mu),
+}
+
+VARIANCES: dict[str, Callable[[Any], Any]] = {
+    "gaussian": lambda mu: mpf(1),
+    "binomial": lambda mu: mu * (1 - mu),
+    "poisson": lambda mu: mu,
+    "gamma": lambda mu: mu**2,
+}
+
+# The distribution of (multiple of y) where y has mean mu, dispersion phi and weight w, and the multiple.
+DISTRIBUTIONS: dict[str, Callable[[Any, float, Any], tuple[Any, Any]]] = {
+    "gaussian": lambda mu, phi, w: (stats.norm(mu, np.sqrt(phi / w)), 1.0),
+    "binomial": lambda mu, phi, w: (stats.binom(w, mu), w),
+    "poisson": lambda mu, phi, w: (stats.poisson(w * mu), w),
+    "gamma": lambda mu, phi, w: (stats.gamma(w / phi, scale=mu * phi / w), 1.0),
+}
+
+# Responses, possible means of moderate size, and means near the ends of their range.
+RESPONSES: dict[str, tuple[float, ...]] = {
+    "gaussian": (-3.5, 0.0, 0.25, 40.0),
+    "binomial": (0.0, 1.0),
+    "poisson": (0.0, 1.0, 2.0, 17.0, 400.0),
+    "gamma": (1e-3, 0.5, 1.0, 30.0),
+}
+MEANS: dict[str, tuple[float, ...]] = {
+    "gaussian": (-2.5, 0.125, 1.0, 7.0),
+    "binomial": (0.02, 0.3, 0.5, 0.97),
+    "poisson": (0.05, 1.0, 3.3, 80.0),
+    "gamma": (0.05, 1.0, 3.3, 80.0),
+}
+EXTREME_MEANS: dict[str, tuple[float, ...]] = {
+    "gaussian": (-1e9, 1e-9, 1e9),
+    "binomial": (1e-300, 1e-12, 1.0 - 2.0**-40),
+    "poisson": (1e-12, 1e9),
+    "gamma": (1e-12, 1e9),
+}
+EXTREME_ETAS = (-700.0, -36.0, -20.0, -1e-3, 1e-3, 3.0, 20.0, 36.0, 700.0)
+
+PAIRS = [(family, link) for family in FAMILIES for link in FAMILIES[family]().links]
+
+
+def mean_of(link: str, eta: float) -> Any:
+    """The mean at eta, or None where there is none."""
+    try:
+        mean = INVERSES[link](mpf(eta))
+    except ZeroDivisionError:
+        return None
+    # sqrt is the branch of eta > 0
+    return None if link == "sqrt" and eta <= 0 else mean
+
+
+def possible(family: str, link: str, eta: float) -> bool:
+    """Whether eta gives a mean that the family can have."""
+    mean = mean_of(link, eta)
+    low, high = FAMILIES[family]().mean_range
+    return mean is not None and low < mean < high
+
+
+def etas_of(family: str, link: str, means: tuple[float, ...]) -> list[float]:
+    """Linear predictors near which a pair has those means, as far as the link can give them."""
+    low, high = LINKS[link]().mean_range
+    eta = LINKS[link]().link(np.array([mean for mean in means if low < mean < high]))
+    return [float(v) for v in eta if np.isfinite(v) and possible(family, link, float(v))]
+
+
+def moderate_etas(family: str, link: str) -> list[float]:
+    """Linear predictors of means of moderate size."""
+    return etas_of(family, link, MEANS[family])
+
+
+def extreme_etas(family: str, link: str) -> list[float]:
+    """Linear predictors of means near the ends of their range, as long as mu and 1 - mu are ordinary float64."""
+    found = etas_of(family, link, EXTREME_MEANS[family])
+    for eta in EXTREME_ETAS:
+        if not possible(family, link, eta):
+            continue
+        mean = mean_of(link, eta)
+        sizes = [VARIANCES[family](mean)]
+        if FAMILIES[family]().bounded:
+            sizes += [mean, 1 - mean]
+        if all(TINY < size < 1 / TINY for size in sizes):
+            found.append(eta)
+    return found
+
+
+def responses_with_measure(family: str, mu: float) -> tuple[Vector, Vector]:
+    """Points y and weights dy with sum f(y) dy = the integral of f against counting or Lebesgue measure.
+
+    Counts far into the tail; for densities the trapezoidal rule on the whole line, of y or of log y, whose error falls
+    faster than any power of the step for analytic integrands.
+    """
+    if family == "binomial":
+        return np.array([0.0, 1.0]), np.ones(2)
+    if family == "poisson":
+        counts = np.arange(float(stats.poisson(mu).isf(1e-25)) + 50.0)
+        return counts, np.ones_like(counts)
+    if family == "gaussian":
+        points = mu + np.linspace(-14.0, 14.0, 561)
+        return points, np.full_like(points, 0.05)
+    if family == "gamma":
+        points = mu * np.exp(np.linspace(-45.0, 6.0, 2041))
+        return points, points * 0.025
+    raise KeyError(f"write down where the density of {family} lives")

@@ -1,0 +1,113 @@
+"""Row terms of a GLM: which rows are possible, and how the forms of the information hang together.
+
+Their derivatives are held in tests/laws/test_derivatives.py.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from daskglm.model.families import FAMILIES
+from daskglm.model.likelihoods import GLM
+from daskglm.model.links import LINKS
+from tests.laws.exact import DISTRIBUTIONS, EPS, PAIRS, RESPONSES, moderate_etas, possible
+
+# Losses and log densities are sums of a few terms of at most a few thousand.
+LOSS_RELATIVE = 1e-12
+ROUNDINGS = 16.0
+
+GRID = (-2.0, -1.0, -0.3, -1e-12, 0.0, 1e-12, 0.3, 0.9, 1.0, 2.0)
+
+
+def model(family: str, link: str) -> GLM:
+    return GLM(FAMILIES[family](), LINKS[link]())
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_valid_says_whether_the_mean_is_possible(family: str, link: str) -> None:
+    glm = model(family, link)
+    y = np.array([RESPONSES[family][1]])
+    good = [eta for eta in GRID if possible(family, link, eta)]
+    with np.errstate(all="ignore"):
+        for eta in GRID:
+            assert glm.rows(y, np.array([eta])).valid == (eta in good), eta
+        assert glm.rows(np.full(len(good), y[0]), np.array(good)).valid
+        for bad in set(GRID) - set(good):
+            mixed = np.array([*good, bad, *good])
+            assert not glm.rows(np.full(mixed.size, y[0]), mixed).valid
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_no_rows_are_valid(family: str, link: str) -> None:
+    terms = model(family, link).rows(np.zeros(0), np.zeros(0))
+    assert terms.valid
+    assert terms.loss.shape == terms.score.shape == terms.weight.shape == (0,)
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+@pytest.mark.parametrize("eta", [np.nan, np.inf, -np.inf])
+def test_an_eta_that_is_not_finite_shows(family: str, link: str, eta: float) -> None:
+    """In `valid` or in the loss; y = 1 contradicts none but the means that infinity stands for."""
+    with np.errstate(all="ignore"):
+        terms = model(family, link).rows(np.array([1.0, 1.0, 0.0]), np.array([eta, 0.5, eta]))
+    assert not terms.valid or not np.isfinite(terms.loss.sum())
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_loss_differs_from_minus_the_log_density_by_a_function_of_y(family: str, link: str) -> None:
+    glm = model(family, link)
+    etas = np.array(moderate_etas(family, link))
+    for y in RESPONSES[family]:
+        loss = glm.rows(np.full(etas.size, y), etas).loss
+        distribution, _ = DISTRIBUTIONS[family](glm.mean_of(etas), 1.0, 1.0)
+        density = distribution.logpmf(y) if hasattr(distribution.dist, "_pmf") else distribution.logpdf(y)
+        size = np.abs(loss).max() + np.abs(density).max()
+        assert np.allclose(loss - loss[0], density[0] - density, rtol=0, atol=LOSS_RELATIVE * size)
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_score_and_expected_weight_by_the_textbook(family: str, link: str) -> None:
+    """(y - mu) / (V g'(mu)) and 1 / (V g'(mu)^2), McCullagh and Nelder (1989), section 2.5, with V from scipy."""
+    glm = model(family, link)
+    eta = np.array(moderate_etas(family, link))
+    mu = glm.mean_of(eta)
+    distribution, _ = DISTRIBUTIONS[family](mu, 1.0, 1.0)
+    slope = 1.0 / glm.link.inverse(eta)[1]
+    for y in RESPONSES[family]:
+        terms = glm.rows(np.full(eta.size, y), eta, 2, "expected")
+        assert np.allclose(terms.weight, 1.0 / (distribution.var() * slope**2), rtol=ROUNDINGS * EPS)
+        score = (y - mu) / (distribution.var() * slope)
+        size = (np.abs(y) + np.abs(mu)) / np.abs(distribution.var() * slope)
+        assert np.all(np.abs(terms.score - score) <= ROUNDINGS * EPS * size)
+        assert np.allclose(terms.mu, mu, rtol=EPS)
+        assert np.allclose(terms.variance, distribution.var(), rtol=ROUNDINGS * EPS)
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_observed_and_expected_weights_agree_where_y_is_the_mean(family: str, link: str) -> None:
+    glm = model(family, link)
+    eta = np.array(moderate_etas(family, link))
+    mu = glm.mean_of(eta)
+    observed, expected = (glm.rows(mu, eta, 2, kind).weight for kind in ("observed", "expected"))
+    # the residual is zero up to the rounding of mu, and multiplies a bend of the size of the weight / mu
+    assert np.allclose(observed, expected, rtol=ROUNDINGS * EPS * 10)
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_canonical_is_where_eta_is_the_natural_parameter(family: str, link: str) -> None:
+    glm = model(family, link)
+    eta = np.array(moderate_etas(family, link))
+    theta = glm.family.natural_parameter(glm.mean_of(eta))
+    same = np.allclose(theta, eta) or np.allclose(theta, -eta)
+    assert glm.canonical == same
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_first_order_has_the_same_loss_and_score(family: str, link: str) -> None:
+    glm = model(family, link)
+    eta = np.array(moderate_etas(family, link))
+    y = np.full(eta.size, RESPONSES[family][1])
+    first, second = glm.rows(y, eta, 1), glm.rows(y, eta, 2)
+    assert np.array_equal(first.loss, second.loss)
+    assert np.array_equal(first.score, second.score)
