@@ -373,7 +373,10 @@ class Gamma:
 
     def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         excess = (y - mu) / mu
-        return 2.0 * (excess - np.log1p(excess))
+        with np.errstate(divide="ignore"):
+            # each keeps its digits where the other loses them: near y = mu, and near y = 0
+            logarithm = np.where(excess > -0.5, np.log1p(excess), np.log(y / mu))
+        return np.asarray(2.0 * (excess - logarithm))
 
     def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y / mu + np.log(mu)

@@ -77,10 +77,12 @@ class GLM:
     def _valid(self, eta: Vector, mu: Vector, rest: Vector) -> bool:
         """Whether every mean is in the family's range, looked at only where the link does not see to it."""
         low, high = self.family.mean_range
-        if eta.size == 0 or (self.link.mean_range[0] >= low and self.link.mean_range[1] <= high):
+        if eta.size == 0:
             return True
         if self.link.restricts and not bool(self.link.valid(eta).all()):
             return False
+        if self.link.mean_range[0] >= low and self.link.mean_range[1] <= high:
+            return True
         if low == 0.0 and not bool(mu.min() > 0.0):
             return False
         return not (high == 1.0 and not bool(rest.min() > 0.0))
