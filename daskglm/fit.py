@@ -30,7 +30,7 @@ from daskglm.record import Certificate, FitRecord, Specification, Statistics
 from daskglm.solvers.driver import Optimum, Stopping, minimise
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
-from daskglm.solvers.objective import Objective, Point
+from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import first_guess, pilot
 from daskglm.totals.likelihood import null_deviance, saturated
 from daskglm.totals.moments import Model, Request
@@ -53,8 +53,8 @@ class Reporter(Protocol):
     def phase(self, name: str) -> None:
         """A pass begins."""
 
-    def point(self, point: Point) -> None:
-        """A pass is done."""
+    def deviance(self, value: float) -> None:
+        """A pass is done, at which the deviance was this."""
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -116,7 +116,8 @@ class _Fitting:
         frequency = isinstance(self.plan.weights, Frequency)
         model = Model(likelihood, design.select, design.width, design.scaling, frequency)
         null = Null(likelihood, design.intercept, self._has_offset())
-        objective = Objective(blocks, model, design.intercept, on_pass=self._told)
+        told = None if self.reporter is None else self.reporter.deviance
+        objective = Objective(blocks, model, design.intercept, on_pass=told)
         optimum = self._optimise(objective, design, null, sample, profile.n)
         return self._record(objective, design, null, optimum, profile.ledger, rows)
 
@@ -189,10 +190,6 @@ class _Fitting:
     def _say(self, phase: str) -> None:
         if self.reporter is not None:
             self.reporter.phase(phase)
-
-    def _told(self, point: Point) -> None:
-        if self.reporter is not None:
-            self.reporter.point(point)
 
     # -- the record ------------------------------------------------------------------------------------------------
 

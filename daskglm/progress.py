@@ -17,12 +17,12 @@ def reporter(progress: bool | None) -> Bar | None:
 
 @final
 class Bar:
-    """Pass, leaves done, rows per second and the loss so far."""
+    """Pass, leaves done, rows per second and the deviance so far."""
 
     def __init__(self) -> None:
         self._progress = Progress(
             TextColumn("{task.fields[what]:<9}"), BarColumn(), TextColumn("{task.completed}/{task.total} leaves"),
-            TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[loss]}"), TimeElapsedColumn(),
+            TextColumn("{task.fields[speed]}"), TextColumn("{task.fields[deviance]}"), TimeElapsedColumn(),
             console=Console(stderr=True), transient=True,
         )  # fmt: skip
         self._task: Any = None
@@ -36,7 +36,7 @@ class Bar:
         self._partitions = partitions
         partitions.observe(self._leaf)
         self._progress.start()
-        self._task = self._progress.add_task("", total=partitions.n_leaves, what="reading", speed="", loss="")
+        self._task = self._progress.add_task("", total=partitions.n_leaves, what="reading", speed="", deviance="")
         self._restart()
 
     def phase(self, name: str) -> None:
@@ -45,13 +45,13 @@ class Bar:
         self._restart()
         self._progress.update(self._task, what=f"pass {self._pass}" if self._pass else name)
 
-    def point(self, point: Any) -> None:
+    def deviance(self, value: float) -> None:
         """A pass is over."""
-        deviance = f"-2 log L + const. {2.0 * point.loss:.8g}"
+        deviance = f"deviance {value:.8g}"
         if self._pass:
             self._pass += 1
         self._restart()
-        self._progress.update(self._task, what=f"pass {self._pass}" if self._pass else "start", loss=deviance)
+        self._progress.update(self._task, what=f"pass {self._pass}" if self._pass else "start", deviance=deviance)
 
     def end(self) -> None:
         """Take the bar away."""

@@ -11,7 +11,7 @@ from daskglm import persist, summary
 from daskglm.cluster.sources import open_source
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
-from daskglm.inference import distributions
+from daskglm.inference import distributions, hypotheses
 from daskglm.predict import Prediction, predict
 from daskglm.record import Certificate, FitRecord
 
@@ -231,6 +231,15 @@ class Fit:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
         persist.save(self.record, path)
+
+    def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
+        """Test linear hypotheses L b = c: a matrix (m, p), names (each zero), or text such as
+        "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated.
+        """
+        s = self.record.statistics
+        matrix, value = hypotheses.parse(hypothesis, self.record.names)
+        freedom = s.df_resid if s.scale_estimated else None
+        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, freedom)
 
     def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""

@@ -344,17 +344,19 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[str]:
 def _globbed(filesystem: fs.FileSystem, pattern: str) -> list[str]:
     pattern = re.sub(r"^(\./+)+", "", pattern)
     fixed = _WILD.split(pattern)[0].rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
+    rest = pattern.removeprefix(fixed).lstrip("/")
     try:
-        infos = filesystem.get_file_info(
-            fs.FileSelector(fixed, recursive="**" in pattern or "/" in pattern[len(fixed) + 1 :])
-        )
+        infos = filesystem.get_file_info(fs.FileSelector(fixed, recursive="**" in rest or "/" in rest))
     except FileNotFoundError:
         raise DesignError(f"{pattern}: the folder {fixed} does not exist") from None
     matches = re.compile(_glob_expression(pattern)).fullmatch
     found = []
     for info in infos:
         path = info.path[2:] if fixed == "." and info.path.startswith("./") else info.path
-        if not matches(path):
+        inside = path.removeprefix(fixed).lstrip("/").split("/")
+        # as in a listed folder, unless the pattern asks for such names
+        hidden = any(part.startswith(mark) and f"/{mark}" not in f"/{rest}" for part in inside for mark in "_.")
+        if hidden or not matches(path):
             continue
         if info.type == fs.FileType.File:
             found.append(info.path)

@@ -105,4 +105,4 @@ def kept_bytes(kind: pa.DataType) -> int:
         return 2
     if pa.types.is_boolean(kind):
         return 1
-    return min(kind.bit_width // 8, 8) if hasattr(kind, "bit_width") else 8
+    return 8 if pa.types.is_null(kind) else min(kind.bit_width // 8, 8)

@@ -40,7 +40,7 @@ class Point:
 class Objective:
     """Loss over partitions with an optional ridge on all but the intercept (pilots only; the fit itself has none).
 
-    evaluations counts full totals by order. on_pass is called with each point.
+    evaluations counts full totals by order. on_pass is called with the deviance after each.
     """
 
     blocks: Partitions[Any]
@@ -48,8 +48,9 @@ class Objective:
     intercept: bool
     ridge: float = 0.0
     fraction: float = 1.0
-    on_pass: Callable[[Point], None] | None = None
+    on_pass: Callable[[float], None] | None = None
     passes: int = field(default=0)
+    reference: float | None = None
 
     @property
     def n_coefficients(self) -> int:
@@ -72,8 +73,11 @@ class Objective:
         meat: bool = False,
     ) -> Point:
         """Loss and derivatives at coef, in one pass."""
-        request = Request(coef, order, information, null, statistics, meat, fraction=self.fraction)
+        counting = self.on_pass is not None and self.reference is None
+        request = Request(coef, order, information, null, statistics, meat, counting, fraction=self.fraction)
         sums = self.sums(request)
+        if counting and np.isfinite(sums.loss):
+            self.reference = sums.reference
         loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.gram(sums.tables)
         if self.ridge:
             penalised = np.full(coef.size, self.ridge)
@@ -84,7 +88,7 @@ class Objective:
             gram = None if gram is None else gram + np.diag(penalised)
         point = Point(coef, sums, loss, gradient, gram, information)
         if self.on_pass is not None:
-            self.on_pass(point)
+            self.on_pass(2.0 * (loss - (self.reference or 0.0)))
         return point
 
     def residuals(self, coef: Vector, basis: Matrix, information: Information) -> ResidualProducts:

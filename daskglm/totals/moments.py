@@ -57,6 +57,7 @@ class Request:
 
     coef (p,) of the scaled columns, or None for the null model alone; order 0 loss, 1 gradient, 2 Gram; null: an
     intercept-only candidate to evaluate beside it; statistics: also FitStats; meat: also X' diag(s^2) X.
+    reference: also the least loss there could be, each mean at its own response, from which deviance is counted;
     start: linear predictors come from the response itself (family.start_mean), and the gradient is X'W z of the working
     response z, or of the constant `center` where one is given; fraction: only the leading part of each block.
     """
@@ -67,6 +68,7 @@ class Request:
     null: float | None = None
     statistics: bool = False
     meat: bool = False
+    reference: bool = False
     start: bool = False
     center: float | None = None
     fraction: float = 1.0
@@ -122,6 +124,7 @@ class Moments:
     null: Vector
     statistics: FitStats | None
     meat: Gram | None
+    reference: float = 0.0
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -135,6 +138,7 @@ class Moments:
             self.null + other.null,
             None if self.statistics is None or other.statistics is None else self.statistics + other.statistics,
             _sum(self.meat, other.meat),
+            self.reference + other.reference,
         )
 
 
@@ -166,6 +170,7 @@ class _Accumulation:
         self.gradient = np.zeros(model.width)
         self.raw = None if request.coef is None else model.raw(request.coef)
         self.weight = self.weighted_y = self.loss = self.pearson = 0.0
+        self.reference = 0.0
         self.null = np.zeros(3)
         self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
@@ -178,7 +183,7 @@ class _Accumulation:
         statistics = self.stats if self.request.statistics else None
         return Moments(
             self.block.n, self.weight, self.weighted_y, self.loss, self.gradient, self.gram, self.pearson, self.null,
-            statistics, self.meat,
+            statistics, self.meat, self.reference,
         )  # fmt: skip
 
     def _chunk(self, start: int, stop: int) -> None:
@@ -210,6 +215,9 @@ class _Accumulation:
             self._meat(score, weight, start, stop)
         if weight is not None:
             loss, score, curvature = loss * weight, score * weight, curvature * weight
+        if request.reference:
+            least = likelihood.family.unit_loss(y, y, 1.0 - y)
+            self.reference += float((least if weight is None else least * weight).sum())
         # one NaN or infinity in any row shows in the sum
         self.loss += float(loss.sum())
         if not likelihood.family.dispersion_known or request.statistics:

@@ -18,6 +18,9 @@ Vector = npt.NDArray[np.float64]
 EPS = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
 
+# Larger means overflow in (y - mu)^2.
+SQUARABLE = 1e150
+
 # Digits: exp(-800) is 10^-348, and 1 - mu must still be seen beside 1.
 DIGITS = 420
 
@@ -75,7 +78,7 @@ MEANS: dict[str, tuple[float, ...]] = {
 }
 EXTREME_MEANS: dict[str, tuple[float, ...]] = {
     "gaussian": (-1e9, 1e-9, 1e9),
-    "binomial": (1e-300, 1e-12, 1.0 - 2.0**-40),
+    "binomial": (1e-120, 1e-12, 1.0 - 2.0**-40),
     "poisson": (1e-12, 1e9),
     "gamma": (1e-12, 1e9),
 }
@@ -123,7 +126,7 @@ def extreme_etas(family: str, link: str) -> list[float]:
         sizes = [VARIANCES[family](mean)]
         if FAMILIES[family]().bounded:
             sizes += [mean, 1 - mean]
-        if all(TINY < size < 1 / TINY for size in sizes):
+        if abs(mean) < SQUARABLE and all(TINY < size < 1 / TINY for size in sizes):
             found.append(eta)
     return found
 
@@ -137,7 +140,7 @@ def responses_with_measure(family: str, mu: float) -> tuple[Vector, Vector]:
     if family == "binomial":
         return np.array([0.0, 1.0]), np.ones(2)
     if family == "poisson":
-        counts = np.arange(float(stats.poisson(mu).isf(1e-25)) + 50.0)
+        counts = np.arange(np.ceil(mu + 20.0 * np.sqrt(mu) + 50.0))
         return counts, np.ones_like(counts)
     if family == "gaussian":
         points = mu + np.linspace(-14.0, 14.0, 561)

@@ -1,0 +1,138 @@
+"""Tests of hypotheses from a finished fit: no pass over data."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from scipy import special
+
+from daskglm.errors import DesignError, closest
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class TestResult:
+    """A statistic and its p-value. distribution: "chi2" (df) or "F" (df, df_denom)."""
+
+    __test__ = False
+
+    statistic: float
+    pvalue: float
+    df: float
+    distribution: str
+    df_denom: float | None = None
+
+    def __repr__(self) -> str:
+        freedom = f"{self.df:g}" if self.df_denom is None else f"{self.df:g}, {self.df_denom:g}"
+        return f"<{self.distribution}({freedom}) = {self.statistic:.6g}, p = {self.pvalue:.4g}>"
+
+
+def wald(coefficients: Vector, covariance: Matrix, matrix: Matrix, value: Vector, df_denom: float | None) -> TestResult:
+    """Test L b = c: (L b - c)' (L C L')^-1 (L b - c), chi-square with rank(L) degrees of freedom; where the dispersion
+    was estimated (df_denom given), that over rank(L), against F(rank, df_denom).
+    """
+    involved = np.any(matrix != 0.0, axis=0)
+    if np.isnan(coefficients[involved]).any():
+        raise DesignError("the hypothesis involves a coefficient that was not estimated (aliased)")
+    difference = matrix @ np.nan_to_num(coefficients) - value
+    middle = matrix @ np.nan_to_num(covariance) @ matrix.T
+    rank = int(np.linalg.matrix_rank(middle)) if middle.size else 0
+    if rank < matrix.shape[0]:
+        raise DesignError("the hypotheses are not independent of each other: leave out those that follow from the rest")
+    amount = float(difference @ np.linalg.solve(middle, difference))
+    if df_denom is None:
+        return TestResult(amount, float(special.chdtrc(rank, amount)), rank, "chi2")
+    return TestResult(amount / rank, float(special.fdtrc(rank, df_denom, amount / rank)), rank, "F", df_denom)
+
+
+def parse(hypothesis: Any, names: Sequence[str]) -> tuple[Matrix, Vector]:
+    """L (m, p) and c (m,) of a hypothesis: a matrix, names that are all zero, or text such as
+    "area[T.B] = area[T.C], bonus = 0".
+    """
+    if isinstance(hypothesis, str):
+        rows = [_equation(part, names) for part in _split(hypothesis)]
+        return np.array([row for row, _ in rows]), np.array([value for _, value in rows])
+    if isinstance(hypothesis, (list, tuple)) and hypothesis and all(isinstance(item, str) for item in hypothesis):
+        rows = [_equation(item, names) for item in hypothesis]
+        return np.array([row for row, _ in rows]), np.array([value for _, value in rows])
+    matrix = np.atleast_2d(np.asarray(hypothesis, np.float64))
+    if matrix.ndim != 2 or matrix.shape[1] != len(names):
+        raise DesignError(f"the hypothesis matrix must have {len(names)} columns, one per parameter")
+    return matrix, np.zeros(matrix.shape[0])
+
+
+def _split(text: str) -> list[str]:
+    """At commas outside brackets."""
+    parts, depth = [""], 0
+    for character in text:
+        depth += (character in "[(") - (character in "])")
+        if character == "," and depth == 0:
+            parts.append("")
+        else:
+            parts[-1] += character
+    return [part.strip() for part in parts if part.strip()]
+
+
+def _equation(text: str, names: Sequence[str]) -> tuple[Vector, float]:
+    """One linear equation in parameter names; without = it says that the left side is zero."""
+    if text in names:
+        row = np.zeros(len(names))
+        row[list(names).index(text)] = 1.0
+        return row, 0.0
+    marked, places = text, {}
+    # longest names first, so that one that contains another is not cut short; only whole names count
+    for position, name in sorted(enumerate(names), key=lambda entry: -len(entry[1])):
+        place = f"_p{position}_"
+        pattern = rf"(?<![\w.\[]){re.escape(name)}(?![\w.\[])"
+        marked, count = re.subn(pattern, place, marked)
+        if count:
+            places[place] = position
+    sides = re.split(r"={1,2}", marked)
+    if len(sides) > 2:
+        raise DesignError(f"{text!r} has more than one equals sign")
+    total = np.zeros(len(names) + 1)
+    for sign, side in zip((1.0, -1.0), sides, strict=False):
+        total += sign * _linear(side, text, places, names)
+    return total[:-1], -float(total[-1])
+
+
+def _linear(side: str, text: str, places: dict[str, int], names: Sequence[str]) -> Vector:
+    try:
+        tree = ast.parse(side.strip(), mode="eval").body
+    except SyntaxError:
+        raise DesignError(f"cannot read the hypothesis {text!r}") from None
+
+    def of(node: ast.expr) -> Vector:
+        result = np.zeros(len(names) + 1)
+        if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+            result[-1] = float(node.value)
+        elif isinstance(node, ast.Name) and node.id in places:
+            result[places[node.id]] = 1.0
+        elif isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.USub, ast.UAdd)):
+            result = of(node.operand) * (-1.0 if isinstance(node.op, ast.USub) else 1.0)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Add, ast.Sub)):
+            result = of(node.left) + of(node.right) * (1.0 if isinstance(node.op, ast.Add) else -1.0)
+        elif isinstance(node, ast.BinOp) and isinstance(node.op, (ast.Mult, ast.Div)):
+            left, right = of(node.left), of(node.right)
+            if isinstance(node.op, ast.Div) and not right[:-1].any() and right[-1]:
+                return left / right[-1]
+            if isinstance(node.op, ast.Mult) and not left[:-1].any():
+                return right * left[-1]
+            if isinstance(node.op, ast.Mult) and not right[:-1].any():
+                return left * right[-1]
+            raise DesignError(f"{text!r} is not linear in the parameters")
+        else:
+            name = ast.unparse(node)
+            raise DesignError(f"{name!r} in {text!r} is not a parameter{closest(name, names)}")
+        return result
+
+    return of(tree)

@@ -1,0 +1,60 @@
+"""Wald tests against the formula written out, and against refits for a single restriction."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+import daskglm as dg
+
+EXACT = 1e-10
+
+
+@pytest.fixture(scope="module")
+def fits() -> dict[str, dg.Fit]:
+    rng = np.random.default_rng(3)
+    data = pd.DataFrame({"x": rng.normal(size=300), "z": rng.normal(size=300), "a": rng.choice(list("pqr"), size=300)})
+    data["y"] = rng.poisson(np.exp(0.2 * data["x"] + 0.3 * (data["a"] == "q")))
+    return {family: dg.glm("y ~ x + z + a", data, family=family) for family in ("poisson", "gaussian")}
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "matrix", "value"),
+    [
+        ("x = 0", [[0, 1, 0, 0, 0]], [0]),
+        (["x", "z"], [[0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [0, 0]),
+        ("a[T.q] = a[T.r], x = 0.5", [[0, 0, 0, 1, -1], [0, 1, 0, 0, 0]], [0, 0.5]),
+        ("2*x - z/2 + 1 = a[T.q]", [[0, 2, -0.5, -1, 0]], [-1]),
+        (np.eye(5)[1:3], [[0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [0, 0]),
+    ],
+)
+@pytest.mark.parametrize("family", ["poisson", "gaussian"])
+def test_wald(fits: dict[str, dg.Fit], family: str, hypothesis: object, matrix: list[list[float]], value: list[float]) -> None:
+    fit = fits[family]
+    left = np.array(matrix, float)
+    difference = left @ fit.params.to_numpy() - np.array(value)
+    amount = difference @ np.linalg.inv(left @ fit.cov_params().to_numpy() @ left.T) @ difference
+    found = fit.wald_test(hypothesis)
+    if family == "poisson":
+        assert found.statistic == pytest.approx(amount, rel=EXACT)
+        assert found.pvalue == pytest.approx(stats.chi2.sf(amount, len(left)), rel=EXACT)
+    else:
+        assert found.statistic == pytest.approx(amount / len(left), rel=EXACT)
+        assert found.pvalue == pytest.approx(stats.f.sf(amount / len(left), len(left), fit.df_resid), rel=EXACT)
+
+
+def test_a_single_coefficient_is_the_square_of_its_own_test(fits: dict[str, dg.Fit]) -> None:
+    fit = fits["gaussian"]
+    assert fit.wald_test("x").statistic == pytest.approx(fit.tvalues["x"] ** 2, rel=EXACT)
+    assert fit.wald_test("x").pvalue == pytest.approx(fit.pvalues["x"], rel=1e-8)
+
+
+@pytest.mark.parametrize(
+    ("hypothesis", "said"),
+    [("w = 0", "not a parameter"), ("x*z = 0", "not linear"), ("x = 0, 2*x = 0", "not independent"), ("x == ", "cannot read")],
+)
+def test_refusals(fits: dict[str, dg.Fit], hypothesis: str, said: str) -> None:
+    with pytest.raises(dg.errors.DesignError, match=said):
+        fits["poisson"].wald_test(hypothesis)
