@@ -5,7 +5,7 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -103,7 +103,9 @@ class _Fitting:
     def run(self) -> FitRecord:
         rows = self._open()
         self._say("reading")
-        columns, profile, sample = rows.kept_with_total(self.reading.read, profile_of, self._sampler(rows))
+        columns, profile, sample = rows.kept_with_total(
+            self.reading.read, profile_of, self._sampler(rows), replace(self.reading, passing=True).read
+        )
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
             raise DataError(_nothing_left(profile.ledger, self.plan))

@@ -76,10 +76,14 @@ class Partitions(Protocol[Item]):
         """The tree sum over leaves of function(item, *args)."""
 
     def kept_with_total(
-        self, function: Callable[[Any], Any], record: Callable[[Any], Any], aside: Callable[[Any], Any] | None = None
+        self,
+        function: Callable[[Any], Any],
+        record: Callable[[Any], Any],
+        aside: Callable[[Any], Any] | None = None,
+        again: Callable[[Any], Any] | None = None,
     ) -> tuple[Partitions[Any], Any, Partitions[Any] | None]:
         """Turn every item into function(item), keep those, and sum record(function(item)) in the same visit; hold
-        aside(function(item)), something small, in memory."""
+        aside(function(item)), something small, in memory. An engine that keeps nothing calls again(item) later."""
 
     def consumed(self, function: Callable[[Any], Any]) -> Partitions[Any]:
         """Partitions of function(item); the old items are given up as they are used."""

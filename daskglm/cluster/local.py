@@ -15,6 +15,7 @@ from typing import Any, Literal, Protocol, final
 import numpy as np
 
 from daskglm.cluster import machine
+from daskglm.cluster.lakes import read_ahead
 from daskglm.cluster.sources import Source
 from daskglm.errors import DesignError
 from daskglm.partitions import Record, TreeSum
@@ -49,6 +50,9 @@ class Kept:
     def get(self) -> Any:
         return self.item
 
+    def announce(self) -> None:
+        """Nothing to prepare."""
+
 
 @final
 @dataclass
@@ -64,6 +68,10 @@ class Loaded:
         self.counter.count(self.rows)
         return self.source.load(self.leaf)
 
+    def announce(self) -> None:
+        """It will be asked for soon."""
+        self.source.announce(self.leaf)
+
 
 @final
 @dataclass
@@ -77,6 +85,10 @@ class Applied:
     def get(self) -> Any:
         return self.function(self.cell.get())
 
+    def announce(self) -> None:
+        """It will be asked for soon."""
+        self.cell.announce()
+
 
 @final
 @dataclass
@@ -89,11 +101,14 @@ class Stored:
     layout: list[tuple[str, tuple[int, ...], int]]
     rows: int
 
+    def announce(self) -> None:
+        """It will be asked for soon: let the disk begin."""
+        with open(self.path, "rb", buffering=0) as handle:
+            read_ahead(handle.fileno(), 0, sum(size for _, _, size in self.layout))
+
     def get(self) -> Any:
         arrays = []
         with open(self.path, "rb", buffering=0) as handle:
-            if hasattr(os, "posix_fadvise"):
-                os.posix_fadvise(handle.fileno(), 0, 0, os.POSIX_FADV_SEQUENTIAL)
             for dtype, shape, _ in self.layout:
                 array = np.empty(shape, dtype)
                 view = array.data.cast("B") if array.size else memoryview(b"")
@@ -208,7 +223,11 @@ class LocalPartitions:
 
         def subtree(start: int) -> Any:
             tree: TreeSum[Any] = TreeSum()
-            for cell in self._cells[start : start + size]:
+            for at, cell in enumerate(self._cells[start : start + size], start):
+                # while this leaf is worked on, the disk fetches the one this thread takes next
+                following = at + 1 if at + 1 < start + size else start + size * self.threads
+                if following < len(self._cells):
+                    self._cells[following].announce()
                 tree.push(function(cell.get(), *args))
                 self._seen(cell.rows)
             return tree.result()
@@ -225,8 +244,11 @@ class LocalPartitions:
         function: Callable[[Any], Any],
         record: Callable[[Any], Record],
         aside: Callable[[Any], Any] | None = None,
+        again: Callable[[Any], Any] | None = None,
     ) -> tuple[LocalPartitions, Any, LocalPartitions | None]:
-        """Keep function(item) as this engine keeps, sum its record, and hold aside(function(item)) in memory."""
+        """Keep function(item) as this engine keeps, sum its record, and hold aside(function(item)) in memory; where
+        nothing is kept, later reads call `again` instead of `function`.
+        """
 
         def visit(index: int) -> tuple[Any, Any, Any]:
             cell = self._cells[index]
@@ -239,7 +261,7 @@ class LocalPartitions:
             if self.keep == "disk":
                 assert self._spill is not None
                 return self._spill.store(item, index, cell.rows), summary, extra
-            return Applied(cell, function, cell.rows), summary, extra
+            return Applied(cell, again or function, cell.rows), summary, extra
 
         cells, extras = [], []
         tree: TreeSum[Any] = TreeSum()
@@ -278,7 +300,9 @@ class LocalPartitions:
             self._spill.close()
 
     def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
-        return LocalPartitions(cells, self._counter, self.threads, keep or self.keep, self._spill, self.leaves_per_task)
+        # what is held in memory beside the rest has no part in its folder, and does not take it away with itself
+        spill = self._spill if keep is None else None
+        return LocalPartitions(cells, self._counter, self.threads, keep or self.keep, spill, self.leaves_per_task)
 
     def _seen(self, rows: int) -> None:
         if self._counter.on_leaf is not None:

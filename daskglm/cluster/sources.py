@@ -33,6 +33,9 @@ class Source(Protocol):
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read."""
 
+    def announce(self, leaf: Any) -> None:
+        """The leaf will be loaded soon."""
+
     def load(self, leaf: Any) -> LeafTable:
         """Decode one leaf."""
 

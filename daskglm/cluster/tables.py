@@ -67,6 +67,9 @@ class TableSource:
         starts = range(0, max(self._table.num_rows, 1), LEAF_ROWS)
         self.leaves = [RowLeaf(start, min(start + LEAF_ROWS, self._table.num_rows)) for start in starts]
 
+    def announce(self, leaf: RowLeaf) -> None:
+        """Nothing to prepare."""
+
     def load(self, leaf: RowLeaf) -> LeafTable:
         """One leaf's columns."""
         table = self._table.slice(leaf.start, leaf.rows).select(list(self._columns))

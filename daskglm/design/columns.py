@@ -63,8 +63,11 @@ class Ledger:
 @final
 @dataclass(frozen=True)
 class Columns:
-    """The variables of one leaf's rows that will be used, all of length n; kept: which rows of the leaf those are (None:
-    all)."""
+    """The variables of one leaf's rows that will be used, all of length n.
+
+    kept: which rows of the leaf those are (None: all); importance: weight or exposure, by which the largest level is
+    found, where one is asked for.
+    """
 
     n: int
     numeric: Mapping[str, Column]
@@ -76,6 +79,7 @@ class Columns:
     offset: Column | None
     ledger: Ledger
     kept: npt.NDArray[np.intp] | None = None
+    importance: Column | None = None
 
     def sample(self, fraction: float) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""
@@ -103,6 +107,7 @@ class Columns:
             weight=pick(self.weight),
             trials=pick(self.trials),
             offset=pick(self.offset),
+            importance=pick(self.importance),
             kept=index if self.kept is None else self.kept[index],
         )
 
@@ -159,7 +164,8 @@ class Reading:
 
     response: one expression, or successes and failures; response_levels: whether it is text of two levels; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
-    products: the numeric products whose moments the design will need, by names of variables.
+    products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
+    used once and given up, as when they are read again in every pass: no moments, no copy.
     """
 
     variables: tuple[Variable, ...]
@@ -174,6 +180,7 @@ class Reading:
     offsets: tuple[Expression, ...]
     exposure: Expression | float | None
     missing: Missing = "drop"
+    passing: bool = False
     counts: bool = False
 
     @property
@@ -239,16 +246,17 @@ class _Reader:
         numeric = {v.name: self._variable(v) for v in reading.variables if v.kind == "numeric"}
         factors = {v.name: self._levels(v) for v in reading.variables if v.kind == "factor"}
         offset = self._offset()
-        found = Columns(self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep)
+        importance = self._importance(weight)
+        found = Columns(self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance)
         found, missing_rows = self._without_nan(found, total - self.n)
         found, zero = self._without_zero_weight(found)
         self._check_support(found)
-        moments = {key: self._moments(found, key) for key in reading.products}
+        moments = {} if reading.passing else {key: self._moments(found, key) for key in reading.products}
         ledger = Ledger(
             read=self.leaf.rows, filtered=self.leaf.rows - total, missing_rows=missing_rows, zero_weight=zero,
             used=found.n, missing=self.missing,
         )  # fmt: skip
-        if not self.leaf.resident:
+        if not self.leaf.resident and not reading.passing:
             found = _in_one_slab(found)
         return replace(found, moments=moments, ledger=ledger)
 
@@ -342,6 +350,12 @@ class _Reader:
         self._refuse(self.reading.response[0], successes, wrong, "a count of successes lies between 0 and its trials")
         with np.errstate(invalid="ignore", divide="ignore"):
             return np.where(out_of > 0, successes / out_of, np.where(np.isnan(out_of), np.nan, 0.0))
+
+    def _importance(self, weight: Column | None) -> Column | None:
+        if not any(variable.largest for variable in self.reading.variables):
+            return None
+        exposure = self.reading.exposure
+        return self._expression(exposure) if weight is None and isinstance(exposure, Expression) else weight
 
     def _offset(self) -> Column | None:
         reading = self.reading

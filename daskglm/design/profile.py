@@ -35,10 +35,8 @@ class Profile:
 
 
 def profile_of(columns: Columns) -> Profile:
-    """The profile of one leaf. Levels are weighted by exp(offset) and weight, which is the exposure where there is one."""
-    importance = None
-    if columns.weight is not None:
-        importance = np.asarray(columns.weight, np.float64)
+    """The profile of one leaf; its levels are counted in rows, or in weight or exposure where the largest is asked for."""
+    importance = None if columns.importance is None else np.asarray(columns.importance, np.float64)
     return Profile(
         columns.n,
         {name: _counts(coded, importance) for name, coded in columns.factors.items()},

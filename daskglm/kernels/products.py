@@ -328,7 +328,10 @@ class Pieces:
         levels = np.zeros((len(block.levels), 6), np.int64)
         place = 1 + d
         for k, piece in enumerate(block.levels):
-            value = 0 if piece.value is None else _address(np.asarray(piece.value, np.float64), block.n)
+            if piece.value is not None and piece.value.dtype != np.float64:
+                # a converted copy would be gone by the time its address is read
+                raise ValueError(f"a factor's value must be float64, not {piece.value.dtype}")
+            value = 0 if piece.value is None else _address(piece.value, block.n)
             kind = CODE_KINDS[piece.codes.dtype.str[1:]]
             levels[k] = _address(piece.codes, block.n), kind, place, value, place - 1 - d, piece.n_levels
             place += piece.n_levels
@@ -350,6 +353,8 @@ class Pieces:
 def _address(column: Column, n: int) -> int:
     if column.shape != (n,) or not (column.flags.c_contiguous and column.flags.aligned):
         raise ValueError(f"a block's column must be contiguous, aligned and of length {n}, not {column.shape}")
+    if not column.dtype.isnative:
+        raise ValueError(f"a block's column must be in native byte order, not {column.dtype.str}")
     return int(column.ctypes.data)
 
 
