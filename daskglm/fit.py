@@ -37,7 +37,7 @@ from daskglm.totals.moments import Model, Request
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
-SMALL_DATA_TOL = 1e-20
+SMALL_DATA_GOAL = 1e-20
 # Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
 RUNAWAY_VARIANCE = 1e8
 SAMPLE_FRACTION = 0.1
@@ -182,8 +182,8 @@ class _Fitting:
             null.start(objective.sums(Request(None, order=0)))
         self._say("pass")
         # where a pass costs nothing, go on to the last digit
-        goal = min(plan.tol, SMALL_DATA_TOL) if plan.tol_is_default and n < PILOT_ROWS else plan.tol
-        stopping = Stopping(goal, plan.max_iter)
+        goal = SMALL_DATA_GOAL if plan.tol_is_default and n < PILOT_ROWS else None
+        stopping = Stopping(plan.tol, plan.max_iter, goal)
         return minimise(
             objective, start, stopping, null=null, dispersion_known=plan.family.dispersion_known, quadratic=quadratic,
             meat=plan.meat, held=held,

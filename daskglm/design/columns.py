@@ -271,6 +271,9 @@ class _Reader:
             self._masks[name] = np.ones(self.n, bool)
             self._numbers[name] = np.zeros(self.n)
             return
+        if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+            # a null that hides among the levels
+            column = column.cast(column.type.value_type)
         if column.null_count:
             self._masks[name] = ~_bits(column.is_valid())
         if pa.types.is_dictionary(column.type) or _is_text(column.type):
@@ -409,8 +412,7 @@ class _Reader:
                 masks[name] = mask
         for name, column in (*found.factors.items(), (reading.response_name, found.y)):
             if isinstance(column, Coded):
-                # NaN, or a null that hides in the dictionary
-                strange = np.array([level is None or level != level for level in column.levels], bool)
+                strange = np.array([level != level for level in column.levels], bool)
                 if strange.any() and strange[column.codes].any():
                     masks[name] = strange[column.codes]
         if not masks:

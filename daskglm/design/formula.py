@@ -118,7 +118,7 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
         structured = parser.get_terms(text, context=context) if context else parser.get_terms(text)
     except DesignError:
         raise
-    except (FormulaicError, SyntaxError, ValueError, RecursionError) as error:
+    except (FormulaicError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         message = " ".join(str(error).replace("\x1b[1;31m", "").replace("\x1b[0m", "").split())
         raise DesignError(f"cannot read the formula {text!r}: {message.replace('⧛', '').replace('⧚', '')}") from None
     if hasattr(structured, "rhs"):
@@ -204,7 +204,7 @@ def _tree(text: str) -> ast.expr | None:
     source = "".join(p if i % 2 else expressions.BACKTICKS.sub("_quoted_", p) for i, p in enumerate(parts))
     try:
         return ast.parse(source.strip(), mode="eval").body
-    except (SyntaxError, ValueError):
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
         return None
 
 

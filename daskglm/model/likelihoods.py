@@ -12,7 +12,8 @@ from daskglm.model.families import Family
 from daskglm.model.links import Link
 
 Vector = npt.NDArray[np.float64]
-Information = Literal["expected", "observed"]
+# "unit" weighs every row alike: the Gram is then X'X, which says which columns are combinations of others.
+Information = Literal["expected", "observed", "unit"]
 
 
 @final
@@ -32,6 +33,11 @@ class RowTerms:
     rest: Vector
     variance: Vector
     valid: bool
+
+
+def _product(part: Vector, value: Vector) -> Vector:
+    """part * value, 0 where part is 0 whatever the value."""
+    return np.where(part == 0.0, 0.0, part * value)
 
 
 @final
@@ -64,6 +70,8 @@ class GLM:
             residual = family.residual(y, mu, rest)
             score = residual if family.canonical_sign > 0 else -residual
             return RowTerms(family.canonical_loss(y, theta, mu), score, variance, mu, rest, variance, valid)
+        if family.bounded:
+            return self._probabilities(y, eta, order, information, RowTerms(mu, mu, mu, mu, rest, variance, valid))
         loss = family.unit_loss(y, mu, rest)
         residual = family.residual(y, mu, rest)
         ratio = slope / variance
@@ -73,6 +81,19 @@ class GLM:
             bend = link.curvature(eta) / variance - ratio * ratio * family.variance_slope(mu, rest)
             weight = weight - residual * bend
         return RowTerms(loss, score, weight, mu, rest, variance, valid)
+
+    def _probabilities(self, y: Vector, eta: Vector, order: int, information: Information, terms: RowTerms) -> RowTerms:
+        """Means between 0 and 1, by their logarithms: exact where the mean itself is 0 or 1 to the last bit."""
+        rates = self.link.rates(eta)
+        success, failure = y, 1.0 - y
+        terms.loss = -_product(success, rates.log_mu) - _product(failure, rates.log_rest)
+        terms.score = _product(success, rates.up) - _product(failure, rates.down)
+        terms.weight = rates.up * rates.down
+        if order > 1 and information == "observed":
+            terms.weight = _product(success, rates.up * (rates.up - rates.bend)) + _product(
+                failure, rates.down * (rates.down + rates.bend)
+            )
+        return terms
 
     def _valid(self, eta: Vector, mu: Vector, rest: Vector) -> bool:
         """Whether every mean is in the family's range, looked at only where the link does not see to it."""

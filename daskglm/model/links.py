@@ -16,6 +16,26 @@ Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 
+@final
+@dataclass(slots=True)
+class Rates:
+    """log mu, log(1 - mu), up = mu'/mu, down = mu'/(1 - mu) and bend = mu''/mu', all (n,).
+
+    A likelihood of probabilities needs nothing else, and these stay finite where mu and mu' have long underflowed.
+    """
+
+    log_mu: Vector
+    log_rest: Vector
+    up: Vector
+    down: Vector
+    bend: Vector
+
+
+def _divided(mu: Vector, slope: Vector, rest: Vector, curvature: Vector) -> Rates:
+    """Rates of a link whose inverse does not saturate."""
+    return Rates(np.log(mu), np.log(rest), slope / mu, slope / rest, curvature / slope)
+
+
 class Link(Protocol):
     """A monotone map of the mean onto the scale of the linear predictor. All arrays are (n,)."""
 
@@ -45,6 +65,9 @@ class Link(Protocol):
     def curvature(self, eta: Vector) -> Vector:
         """d2mu/deta2."""
 
+    def rates(self, eta: Vector) -> Rates:
+        """The inverse as the log of a probability and of its complement, for means between 0 and 1."""
+
     def valid(self, eta: Vector) -> Mask:
         """Where eta has a mean."""
 
@@ -72,6 +95,9 @@ class Identity:
     def curvature(self, eta: Vector) -> Vector:
         return np.zeros_like(eta)
 
+    def rates(self, eta: Vector) -> Rates:
+        return Rates(np.log(eta), np.log1p(-eta), 1.0 / eta, 1.0 / (1.0 - eta), np.zeros_like(eta))
+
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
 
@@ -98,6 +124,10 @@ class Log:
     def curvature(self, eta: Vector) -> Vector:
         with np.errstate(over="ignore"):
             return np.exp(eta)
+
+    def rates(self, eta: Vector) -> Rates:
+        rest = -np.expm1(eta)
+        return Rates(eta, np.log(rest), np.ones_like(eta), np.exp(eta) / rest, np.ones_like(eta))
 
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
@@ -128,6 +158,11 @@ class Logit:
         mu, slope, rest = self.inverse(eta)
         return slope * (rest - mu)
 
+    def rates(self, eta: Vector) -> Rates:
+        mu, _, rest = self.inverse(eta)
+        tail = np.log1p(np.exp(-np.abs(eta)))
+        return Rates(np.minimum(eta, 0.0) - tail, -np.maximum(eta, 0.0) - tail, rest, mu, rest - mu)
+
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
 
@@ -154,6 +189,13 @@ class Probit:
 
     def curvature(self, eta: Vector) -> Vector:
         return -eta * np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi)
+
+    def rates(self, eta: Vector) -> Rates:
+        from scipy.special import log_ndtr
+
+        density = -0.5 * eta * eta - 0.5 * np.log(2 * np.pi)
+        log_mu, log_rest = np.asarray(log_ndtr(eta)), np.asarray(log_ndtr(-eta))
+        return Rates(log_mu, log_rest, np.exp(density - log_mu), np.exp(density - log_rest), -eta)
 
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
@@ -183,6 +225,13 @@ class CLogLog:
             hazard = np.exp(eta)
             return np.where(np.isinf(hazard), 0.0, (1.0 - hazard) * np.exp(eta - hazard))
 
+    def rates(self, eta: Vector) -> Rates:
+        hazard = np.exp(eta)
+        # h / (exp(h) - 1) tends to 1 where h underflows and to 0 where exp(h) overflows
+        up = np.where(hazard > 0.0, hazard / np.expm1(hazard), 1.0)
+        log_mu = np.where(hazard > 0.0, np.log(-np.expm1(-hazard)), eta)
+        return Rates(log_mu, -hazard, up, hazard, 1.0 - hazard)
+
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
 
@@ -210,6 +259,10 @@ class Inverse:
         with np.errstate(divide="ignore"):
             return 2.0 / eta**3
 
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        return _divided(mu, slope, rest, self.curvature(eta))
+
     def valid(self, eta: Vector) -> Mask:
         return np.isfinite(eta) & (eta != 0)
 
@@ -232,6 +285,10 @@ class Sqrt:
 
     def curvature(self, eta: Vector) -> Vector:
         return np.full_like(eta, 2.0)
+
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        return _divided(mu, slope, rest, self.curvature(eta))
 
     def valid(self, eta: Vector) -> Mask:
         return np.isfinite(eta) & (eta > 0)

@@ -27,6 +27,8 @@ Vector = npt.NDArray[np.float64]
 LOSS_NOISE = 1e-12
 # Where the decrement no longer falls although it is this small, rounding has the last word.
 FLOOR = 1e-6
+# "No longer falls": a coefficient on its way to infinity takes its decrement down by a factor of e each step.
+STUCK = 0.7
 # A step that moves the linear predictor by less than this part of its own size is rounding, whatever the dispersion says:
 # where the fit is perfect, that is rounding, too.
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
@@ -36,10 +38,18 @@ MAX_HALVINGS = 40
 @final
 @dataclass(frozen=True)
 class Stopping:
-    """tol: bound on the Newton decrement per unit dispersion at the reported coefficients; max_iter: steps."""
+    """tol: bound on the Newton decrement per unit dispersion at the reported coefficients; max_iter: steps; goal: what is
+    aimed at where passes are cheap, and not insisted on.
+    """
 
     tol: float = 1e-12
     max_iter: int = 100
+    goal: float | None = None
+
+    @property
+    def aim(self) -> float:
+        """The goal, or the tolerance itself."""
+        return self.tol if self.goal is None else min(self.goal, self.tol)
 
 
 @final
@@ -132,17 +142,17 @@ class _Loop:
     def factored(self, point: Point) -> tuple[Point, Curvature]:
         """The factor at a point; the expected information where the observed one will not do.
 
-        Which columns are aliased is decided once, on an expected information: an observed one can vanish on its own.
+        Which columns are aliased is decided once.
         """
         found = curvature(self.objective, point, self.aliased)
-        missing = not found.kept.all() if self.aliased is None else not found.kept[~self.aliased].all()
-        if point.information == "observed" and not self._is_expected() and (not found.definite or missing):
+        if self.aliased is None:
+            self.aliased = found.aliased
+            point = _without_aliased(point, found)
+        usable = found.definite and bool(found.kept[~self.aliased].all())
+        if point.information == "observed" and not self._is_expected() and not usable:
             self.information = "expected"
             point = self.evaluate(point.coef)
             found = curvature(self.objective, point, self.aliased)
-        if self.aliased is None:
-            self.aliased = ~found.kept
-            point = _without_aliased(point, found)
         return point, found
 
     def _is_expected(self) -> bool:
@@ -203,10 +213,10 @@ class _Loop:
 
     def _done(self, decrement: float) -> bool:
         """At a closing point: below the tolerance, or small and no longer falling."""
-        if decrement <= self.stopping.tol:
+        if decrement <= self.stopping.aim:
             return True
         recent = self.decrements[-3:]
-        return len(recent) == 3 and max(recent) <= FLOOR and recent[-1] >= 0.1 * min(recent[:-1])
+        return len(recent) == 3 and max(recent) <= FLOOR and recent[-1] >= STUCK * min(recent[:-1])
 
     def _learn_rate(self, decrement: float, point: Point) -> None:
         """Estimate c of d' = c d^2 from the last two Newton points."""
@@ -226,14 +236,14 @@ class _Loop:
         Gram is off by the distance it is old. The factors of ten are for safety: closing a pass early costs a pass that
         is a step all the same, and so does a gradient that turns out to need its Gram.
         """
-        tol = self.stopping.tol
+        tol = self.stopping.aim
         if decrement <= tol or self.quadratic:
             return 2, True
         contraction = 4.0 * self.rate * self.held_decrement
         after = self.rate * decrement**2 if point.gram is not None else contraction * decrement
         if 10.0 * after <= tol:
             return 2, True
-        stuck = len(self.decrements) >= 2 and decrement <= FLOOR and decrement >= 0.1 * self.decrements[-2]
+        stuck = len(self.decrements) >= 2 and decrement <= FLOOR and decrement >= STUCK * self.decrements[-2]
         gradient_will_do = point.gram is not None and 100.0 * contraction * after <= tol
         return (1 if gradient_will_do and not stuck else 2), stuck
 
@@ -263,7 +273,7 @@ class _Loop:
             raise SolverError(reason or "no possible mean was found: give start=")
         found = curvature(self.objective, point, self.aliased)
         if self.aliased is None:
-            self.aliased = ~found.kept
+            self.aliased = found.aliased
             point = _without_aliased(point, found)
         phi = self.dispersion(point)
         decrement = float(point.gradient @ found.solve(point.gradient)) / phi
@@ -274,7 +284,7 @@ class _Loop:
 
 def _without_aliased(point: Point, found: Curvature) -> Point:
     """The same linear predictor with zero coefficients for aliased columns, whose part the others take over."""
-    aliased = ~found.kept
+    aliased = found.aliased
     if not (aliased & (point.coef != 0.0)).any():
         return point
     assert point.gram is not None

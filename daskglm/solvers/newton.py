@@ -1,4 +1,9 @@
-"""The Newton direction: factor the Gram in formula order, look again at columns of which little is left, solve."""
+"""The factored Gram behind a Newton direction: which columns are aliased, and those of which little is left looked at again.
+
+Whether a column is a combination of earlier ones is a matter of the columns, not of the weights at some iterate, under
+which a few rows can outweigh all others. So it is decided on X'X; and a column that is no combination stays in, however
+little the present weights leave of it.
+"""
 
 from __future__ import annotations
 
@@ -6,52 +11,88 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, Factor, factor
+from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
 
+Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 # Residual passes that one factorisation may ask for: each multiplies the digits, so that two settle any column that a
 # float64 product can tell from its neighbours, and the third is in reserve.
 RESIDUAL_PASSES = 3
+# What is left of a column, formed row by row, is itself rounding below the square of the machine epsilon.
+LOST = 1e-28
 
 
 def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curvature:
     """The factored Gram of a point; columns with little left are recomputed from their residuals, one pass each time.
 
-    aliased (p,): columns already known to be combinations of earlier ones, or None where that is still to be decided.
+    aliased (p,): columns already known to be combinations of earlier ones, or None where that is still to be decided; it
+    costs passes of its own only where the weighted Gram leaves a doubt.
     """
     assert point.gram is not None
-    gram = point.gram
+    nobody = np.zeros(point.gram.shape[0], bool)
+    found = factor(point.gram, nobody if aliased is None else aliased)
+    if objective.ridge:
+        return Curvature(found, None, point.gram, nobody)
+    if aliased is None:
+        if not _in_doubt(found, nobody).any():
+            return Curvature(found, None, point.gram, nobody)
+        aliased = _combinations(objective, point)
+        found = factor(point.gram, aliased)
+    if not found.definite or not _in_doubt(found, aliased).any():
+        return Curvature(found, None, point.gram, aliased)
+    return _refined(objective, point.coef, point.gram, point.information, aliased, LOST)
+
+
+def _combinations(objective: Objective, point: Point) -> Mask:
+    """Columns of which earlier ones leave less than 1e-11, every row counting once."""
+    unit = objective.evaluate(point.coef, 2, "unit")
+    assert unit.gram is not None
+    nobody = np.zeros(unit.gram.shape[0], bool)
+    found = factor(unit.gram)
+    kept_in_doubt = found.kept & (found.pivots < DOUBTFUL)
+    if not kept_in_doubt.any():
+        return ~found.kept
+    # those below the line are set aside as they are; those just above it are looked at again before deciding
+    return ~_refined(objective, point.coef, unit.gram, "unit", nobody | ~found.kept, ALIASED).kept
+
+
+def _in_doubt(found: Factor, aliased: Mask) -> Mask:
+    """Columns that should be there and have lost half their digits, or all."""
+    return (found.kept & (found.pivots < DOUBTFUL)) | (~found.kept & ~aliased)
+
+
+def _refined(
+    objective: Objective, coef: Vector, gram: Matrix, information: Information, aliased: Mask, least: float
+) -> Curvature:
+    """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt.
+
+    A column is set aside only if less than `least` of it remains.
+    """
+    original = np.diag(gram)
     found = factor(gram, aliased)
-    doubtful = _doubtful(found)
-    if not doubtful.size or objective.ridge:
-        return Curvature(found, None, gram)
-    columns = doubtful
+    columns = np.flatnonzero(_in_doubt(found, aliased))
     basis = np.eye(gram.shape[0])
+    better, gone = gram, aliased
     for _ in range(RESIDUAL_PASSES):
-        basis = _residual_basis(gram, basis, found, columns, aliased)
-        products = objective.residuals(point.coef, basis[:, columns], point.information)
-        better = _with_residuals(point.gram, columns, products.cross, products.inner)
-        left = np.diag(products.inner) / np.diag(point.gram)[columns]
-        gone = np.zeros(gram.shape[0], bool) if aliased is None else aliased.copy()
-        gone[columns[left < ALIASED]] = True
-        gram, found = better, factor(better, gone)
-        more = np.setdiff1d(_doubtful(found), columns)
+        basis = _residual_basis(better, basis, found, columns)
+        products = objective.residuals(coef, basis[:, columns], information)
+        left = np.diag(products.inner) / original[columns]
+        gone = aliased.copy()
+        gone[columns[left < least]] = True
+        better = _with_residuals(gram, columns, products.cross, products.inner)
+        found = factor(better, gone)
+        more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone)), columns)
         settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > DOUBTFUL))
-        if settled:
+        if settled and found.kept[columns].sum() == np.sum(~gone[columns]):
             break
         columns = np.union1d(columns, more)
-    return Curvature(found, basis, gram, tuple(int(j) for j in columns))
+    return Curvature(found, basis, better, aliased, tuple(int(j) for j in columns))
 
 
-def _doubtful(found: Factor) -> npt.NDArray[np.intp]:
-    return np.flatnonzero(found.kept & (found.pivots < DOUBTFUL))
-
-
-def _residual_basis(
-    gram: Matrix, basis: Matrix, found: Factor, columns: npt.NDArray[np.intp], aliased: Mask | None
-) -> Matrix:
+def _residual_basis(gram: Matrix, basis: Matrix, found: Factor, columns: npt.NDArray[np.intp]) -> Matrix:
     """Take from each doubtful column, in the present basis, its projection on the kept columns before it."""
     result = basis.copy()
     for j in columns:

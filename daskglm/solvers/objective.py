@@ -86,6 +86,8 @@ class Objective:
             loss = loss + 0.5 * float(penalised @ coef**2)
             gradient = gradient - penalised * coef
             gram = None if gram is None else gram + np.diag(penalised)
+        if gram is not None and not np.isfinite(gram).all():
+            loss = np.inf
         point = Point(coef, sums, loss, gradient, gram, information)
         if self.on_pass is not None:
             self.on_pass(2.0 * (loss - (self.reference or 0.0)))
@@ -103,12 +105,13 @@ class Objective:
 class Curvature:
     """A factored Gram, perhaps in a better basis: G^-1 = T (T' G T)^-1 T', with T unit upper triangular or the identity.
 
-    Doubtful columns of X T are what earlier columns leave of the originals, so that their products keep their digits.
+    aliased (p,): columns that are combinations of earlier ones. Doubtful columns of X T are what earlier columns leave of the originals, so that their products keep their digits.
     """
 
     factor: Factor
     basis: Matrix | None
     gram: Matrix
+    aliased: npt.NDArray[np.bool_]
     doubtful: tuple[int, ...] = ()
 
     @property

@@ -210,18 +210,21 @@ class _Accumulation:
         if not terms.valid:
             self.loss = np.inf
             return
-        loss, score, curvature = terms.loss, terms.score, terms.weight
+        loss, score = terms.loss, terms.score
+        curvature = terms.weight if request.information != "unit" else np.ones(stop - start)
         if self.meat is not None:
             self._meat(score, weight, start, stop)
         if weight is not None:
-            loss, score, curvature = loss * weight, score * weight, curvature * weight
+            loss, score = loss * weight, score * weight
+            curvature = curvature * weight if request.information != "unit" else curvature
         if request.reference:
             least = likelihood.family.unit_loss(y, y, 1.0 - y)
             self.reference += float((least if weight is None else least * weight).sum())
         # one NaN or infinity in any row shows in the sum
         self.loss += float(loss.sum())
         if not likelihood.family.dispersion_known or request.statistics:
-            squares = (y - terms.mu) ** 2 / terms.variance
+            squares = (y - terms.mu) ** 2
+            squares = np.where(squares == 0.0, 0.0, squares / terms.variance)
             self.pearson += float((squares if weight is None else squares * weight).sum())
         if self.gram is not None:
             self.gram.take(self.pieces, self.workspace, curvature, score, start, stop)

@@ -50,8 +50,10 @@ def residual_products(
         gather(pieces, workspace, raw, start, stop, eta)
         y = block.y[start:stop].astype(np.float64)
         with np.errstate(all="ignore"):
-            weight = model.likelihood.rows(y, eta, 2, information).weight
-        if block.weight is not None:
+            weight = np.ones(stop - start)
+            if information != "unit":
+                weight = model.likelihood.rows(y, eta, 2, information).weight
+        if block.weight is not None and information != "unit":
             weight = weight * block.weight[start:stop]
         residual = np.zeros((k, stop - start))
         for j in range(k):

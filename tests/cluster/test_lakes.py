@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -104,7 +104,9 @@ def test_every_way_to_say_which_files_reads_the_same_rows(folder: Path, spelling
     assert found["s"] == frame()["s"].tolist()
 
 
-@pytest.mark.parametrize("pattern", ["lake/*.par*", "./lake/*.par*", "lake/**/*.par*", "lake", "*/a.parq", "./*/a.parq"])
+@pytest.mark.parametrize(
+    "pattern", ["lake/*.par*", "./lake/*.par*", "lake/**/*.par*", "lake", "*/a.parq", "./*/a.parq"]
+)
 def test_paths_relative_to_the_working_folder(folder: Path, monkeypatch: pytest.MonkeyPatch, pattern: str) -> None:
     monkeypatch.chdir(folder.parent)
     found = values(open_lake(pattern), ["i"])["i"]
@@ -517,7 +519,9 @@ def test_a_corrupt_page_in_the_middle_names_its_file(tmp_path: Path) -> None:
     assert lake.load(lake.leaves[2]).table.num_rows == 400
 
 
-@pytest.mark.parametrize("content", [b"", b"PAR1", b"hello, world, this is no Parquet file", b"PAR1" + b"\0" * 50 + b"PAR1"])
+@pytest.mark.parametrize(
+    "content", [b"", b"PAR1", b"hello, world, this is no Parquet file", b"PAR1" + b"\0" * 50 + b"PAR1"]
+)
 def test_a_file_without_a_footer_is_named_when_the_lake_is_opened(tmp_path: Path, content: bytes) -> None:
     three(tmp_path)[1].write_bytes(content)
     with pytest.raises(DataError, match=r"1\.parquet"):
@@ -558,20 +562,13 @@ def rewritten_in_disguise(path: Path) -> None:
 
 
 @pytest.mark.parametrize("change", [rewritten, touched, rewritten_in_disguise, Path.unlink])
-def test_a_file_that_changed_since_the_lake_was_opened_is_named(
-    tmp_path: Path, change: Callable[[Path], None]
-) -> None:
+def test_a_file_that_changed_since_the_lake_was_opened_is_named(tmp_path: Path, change: Callable[[Path], None]) -> None:
     lake, leaf = changed_leaf(tmp_path, change)
     assert lake.load(lake.leaves[0]).table.num_rows == 400
     with pytest.raises(ChangedInputError, match=r"1\.parquet"):
         lake.load(leaf)
 
 
-@pytest.fixture(autouse=True)
-def _home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.setenv("HOME", str(tmp_path))
-    yield
-
-
-def test_the_home_folder_may_be_a_tilde(folder: Path) -> None:
+def test_the_home_folder_may_be_a_tilde(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder.parent))
     assert values(open_lake("~/lake"), ["i"])["i"] == list(range(N))

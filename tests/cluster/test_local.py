@@ -65,7 +65,7 @@ def initial(kept: Item) -> Joined:
 
 
 def tree(letters: list[str]) -> str:
-    """The binary counter's sum, by its definition: the largest power of two first, what is left folded from the right."""
+    """The binary counter's sum, by definition: the largest power of two first, the rest folded from the right."""
     if len(letters) == 1:
         return letters[0]
     half = 1

@@ -94,7 +94,10 @@ def test_kinds_that_mean_different_things_are_refused_with_column_and_both_files
         *((kind, "numeric") for kind in [pa.bool_(), pa.date32(), pa.date64(), pa.timestamp("ns", "UTC"), pa.null()]),
         *((kind, "numeric") for kind in [pa.duration("ms"), pa.time32("s"), pa.time64("us")]),
         *((kind, "factor") for kind in [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]),
-        *((kind, None) for kind in [pa.list_(pa.int8()), pa.struct([("a", pa.int8())]), pa.map_(pa.string(), pa.int8())]),
+        *(
+            (kind, None)
+            for kind in [pa.list_(pa.int8()), pa.struct([("a", pa.int8())]), pa.map_(pa.string(), pa.int8())]
+        ),
     ],
 )
 def test_how_a_formula_sees_a_type(kind: pa.DataType, seen: str | None) -> None:

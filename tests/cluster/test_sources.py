@@ -75,8 +75,9 @@ KINDS: dict[str, Callable[[Path], Any]] = {
     "dataset": lambda folder: ds.dataset(parquet(folder)),
     "dataset in memory": lambda folder: ds.dataset(arrow()),
     "dict of lists": lambda folder: {name: frame()[name].tolist() for name in frame()},
-    "dict of arrays": lambda folder: {name: frame()[name].to_numpy() for name in ("y", "x", "k", "flag")}
-    | {"s": frame().s.tolist()},
+    "dict of arrays": lambda folder: (
+        {name: frame()[name].to_numpy() for name in ("y", "x", "k", "flag")} | {"s": frame().s.tolist()}
+    ),
     "stream": lambda folder: Stream(),
 }
 

@@ -1,0 +1,265 @@
+"""Predictions against the design of formulaic times the coefficients, and the delta method written out."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import formulaic
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from scipy import stats
+
+import daskglm as dg
+from daskglm.cluster import lakes, tables
+from daskglm.errors import DataError, DesignError
+
+# x'b through shifted and scaled columns.
+ROUNDING = 1e-10
+# Quadratic forms of a covariance that was scaled there and back.
+ERRORS = 1e-8
+
+FORMULA = "y ~ x + log(z) + s + s:x"
+MODELS: dict[str, dict[str, Any]] = {
+    "gaussian": {"family": "gaussian"},
+    "poisson": {"family": "poisson"},
+    "gamma": {"family": "gamma", "link": "log"},
+    "inverse": {"family": "gamma", "link": "inverse"},
+    "binomial": {"family": "binomial"},
+    "cloglog": {"family": "binomial", "link": "cloglog"},
+}
+# mean and derivative of the mean by the linear predictor, by hand
+MEANS: dict[str, tuple[Any, Any]] = {
+    "gaussian": (lambda e: e, lambda e: np.ones_like(e)),
+    "poisson": (np.exp, np.exp),
+    "gamma": (np.exp, np.exp),
+    "inverse": (lambda e: 1 / e, lambda e: -1 / e**2),
+    "binomial": (lambda e: 1 / (1 + np.exp(-e)), lambda e: np.exp(-e) / (1 + np.exp(-e)) ** 2),
+    "cloglog": (lambda e: 1 - np.exp(-np.exp(e)), lambda e: np.exp(e - np.exp(e))),
+}
+
+
+def frame(model: str, n: int = 500, seed: int = 0) -> pd.DataFrame:
+    generator = np.random.default_rng(seed)
+    data = pd.DataFrame(
+        {
+            "x": generator.uniform(-1, 1, n),
+            "z": generator.uniform(0.5, 2.0, n),
+            "s": generator.choice(["a", "b", "c"], n),
+            "o": generator.uniform(0.0, 0.3, n),
+            "e": generator.uniform(0.5, 2.0, n),
+        }
+    )
+    mean = np.exp(0.5 + 0.2 * data.x + 0.1 * (data.s == "b"))
+    if model == "poisson":
+        data["y"] = generator.poisson(mean).astype(float)
+    elif model in ("gamma", "inverse"):
+        data["y"] = generator.gamma(5.0, mean / 5.0)
+    elif model in ("binomial", "cloglog"):
+        data["y"] = (generator.random(n) < 0.3 * mean / mean.mean()).astype(float)
+    else:
+        data["y"] = generator.normal(mean)
+    return data
+
+
+def x_of(data: pd.DataFrame, formula: str = FORMULA) -> Any:
+    return formulaic.model_matrix(formula.split("~")[1].strip(), data).to_numpy(float)
+
+
+@pytest.mark.parametrize("model", MODELS)
+@pytest.mark.parametrize("kind", ["mean", "link"])
+def test_predictions_and_their_errors_are_those_of_the_delta_method(model: str, kind: str) -> None:
+    fit = dg.glm(FORMULA, frame(model), **MODELS[model])
+    new = frame(model, 200, 1).drop(columns="y")
+    x = x_of(new)
+    eta = x @ fit.params.to_numpy()
+    error = np.sqrt(np.einsum("ij,jk,ik->i", x, fit.cov_params().to_numpy(), x))
+    mean, slope = MEANS[model]
+    alone = fit.predict(new, kind)
+    assert isinstance(alone, pd.Series)
+    assert alone.name == kind
+    np.testing.assert_allclose(alone, mean(eta) if kind == "mean" else eta, rtol=ROUNDING, atol=ROUNDING)
+    found = fit.predict(new, kind, se=True, interval="confidence", level=0.9)
+    assert list(found.columns) == [kind, "se", "lower", "upper"]
+    np.testing.assert_array_equal(found[kind], alone)
+    np.testing.assert_allclose(found.se, error * (np.abs(slope(eta)) if kind == "mean" else 1.0), rtol=ERRORS)
+    known = model in ("poisson", "binomial", "cloglog")
+    quantile = stats.norm.ppf(0.95) if known else stats.t.ppf(0.95, fit.df_resid)
+    limits = np.sort([eta - quantile * error, eta + quantile * error], axis=0)
+    if kind == "mean":
+        limits = np.sort(mean(limits), axis=0)
+    np.testing.assert_allclose(found.lower, limits[0], rtol=ERRORS, atol=ERRORS)
+    np.testing.assert_allclose(found.upper, limits[1], rtol=ERRORS, atol=ERRORS)
+
+
+def test_terms_add_up_to_the_linear_predictor_and_can_be_left_out() -> None:
+    fit = dg.glm(FORMULA, frame("poisson"), family="poisson")
+    new = frame("poisson", 100, 2)
+    x = x_of(new)
+    names = list(fit.params.index)
+    columns = {
+        "x": [names.index("x")],
+        "log(z)": [names.index("log(z)")],
+        "s": [names.index("s[T.b]"), names.index("s[T.c]")],
+        "x:s": [names.index("x:s[T.b]"), names.index("x:s[T.c]")]
+        if "x:s[T.b]" in names
+        else [names.index("s[T.b]:x"), names.index("s[T.c]:x")],
+    }
+    terms = fit.predict(new, "terms")
+    assert terms.shape == (100, 4)
+    for (name, chosen), found in zip(columns.items(), terms.columns, strict=True):
+        assert set(found.split(":")) == set(name.split(":"))
+        np.testing.assert_allclose(
+            terms[found], x[:, chosen] @ fit.params.to_numpy()[chosen], rtol=ROUNDING, atol=ROUNDING
+        )
+    kept = [j for j in range(len(names)) if j not in columns["s"]]
+    without = fit.predict(new, "link", se=True, without="s")
+    np.testing.assert_allclose(without.link, x[:, kept] @ fit.params.to_numpy()[kept], rtol=ROUNDING, atol=ROUNDING)
+    inner = fit.cov_params().to_numpy()[np.ix_(kept, kept)]
+    np.testing.assert_allclose(
+        without.se, np.sqrt(np.einsum("ij,jk,ik->i", x[:, kept], inner, x[:, kept])), rtol=ERRORS
+    )
+    assert list(fit.predict(new, "terms", without=["s", "x"]).columns) == [terms.columns[1], terms.columns[3]]
+
+
+def test_offset_and_exposure_come_from_the_data_or_are_given() -> None:
+    data = frame("poisson")
+    fit = dg.glm("y ~ x", data, family="poisson", exposure="e", offset="o")
+    new = frame("poisson", 50, 3)
+    eta = x_of(new, "y ~ x") @ fit.params.to_numpy()
+    for options, expected in [
+        ({}, eta + new.o + np.log(new.e)),
+        ({"exposure": 1}, eta + new.o),
+        ({"exposure": 2.5, "offset": 0}, eta + np.log(2.5)),
+        ({"offset": 0.25, "exposure": 1.0}, eta + 0.25),
+        ({"offset": "z", "exposure": "e * 2"}, eta + new.z + np.log(2 * new.e)),
+    ]:
+        np.testing.assert_allclose(fit.predict(new, "link", **options), expected, rtol=ROUNDING, atol=ROUNDING)
+    inside = dg.glm("y ~ x + offset(log(e))", data, family="poisson")
+    eta = x_of(new, "y ~ x") @ inside.params.to_numpy()
+    np.testing.assert_allclose(inside.predict(new, "link"), eta + np.log(new.e), rtol=ROUNDING, atol=ROUNDING)
+    np.testing.assert_allclose(
+        inside.predict(new.drop(columns="e"), "link", offset=0), eta, rtol=ROUNDING, atol=ROUNDING
+    )
+
+
+@pytest.mark.parametrize("leaf_rows", [3, 10_000])
+def test_one_row_out_for_every_row_in_with_nan_where_a_value_is_missing(
+    monkeypatch: pytest.MonkeyPatch, leaf_rows: int
+) -> None:
+    fit = dg.glm(FORMULA, frame("poisson"), family="poisson")
+    monkeypatch.setattr(tables, "LEAF_ROWS", leaf_rows)
+    new = frame("poisson", 50, 4).set_index(np.arange(50) * 10 + 7)
+    gone = np.zeros(50, bool)
+    gone[[0, 1, 2, 17, 49]] = True
+    holes = new.copy()
+    holes.loc[holes.index[[0, 17]], "x"] = np.nan
+    holes.loc[holes.index[[1, 17]], "s"] = None
+    holes.loc[holes.index[[2]], "z"] = -1.0
+    holes.loc[holes.index[[49]], "z"] = np.nan
+    found = fit.predict(holes, se=True)
+    assert found.index.equals(new.index)
+    expected = np.exp(x_of(new) @ fit.params.to_numpy())
+    np.testing.assert_array_equal(np.isnan(found["mean"]), gone)
+    np.testing.assert_array_equal(np.isnan(found.se), gone)
+    np.testing.assert_allclose(found["mean"][~gone], expected[~gone], rtol=ROUNDING)
+
+
+def test_every_kind_of_data_is_scored_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lakes, "LEAF_BYTES", 1)
+    fit = dg.glm(FORMULA, frame("gaussian"))
+    new = frame("gaussian", 300, 5)
+    expected = x_of(new) @ fit.params.to_numpy()
+    table = pa.Table.from_pandas(new, preserve_index=False)
+    pq.write_table(table.slice(0, 120), tmp_path / "0.parquet", row_group_size=11)
+    pq.write_table(table.slice(120, 0), tmp_path / "1.parquet")
+    pq.write_table(table.slice(120), tmp_path / "2.parquet", row_group_size=50)
+    for source in (tmp_path, table, pl.DataFrame(new), new, new.to_dict("list")):
+        np.testing.assert_allclose(fit.predict(source), expected, rtol=ROUNDING, atol=ROUNDING)
+
+
+def test_no_rows_in_no_rows_out() -> None:
+    fit = dg.glm(FORMULA, frame("gaussian"))
+    found = fit.predict(frame("gaussian").iloc[:0], se=True)
+    assert found.shape == (0, 2)
+
+
+def test_an_intercept_alone_is_the_mean_of_every_row() -> None:
+    data = frame("gaussian")
+    found = dg.glm("y ~ 1", data).predict(data[["s"]].iloc[:7])
+    np.testing.assert_allclose(found, np.full(7, data.y.mean()), rtol=ROUNDING)
+
+
+@pytest.mark.parametrize("unseen", ["raise", "baseline", "missing"])
+def test_levels_that_were_not_seen(unseen: str) -> None:
+    fit = dg.glm("y ~ x + s", frame("gaussian"), unseen=unseen)
+    new = frame("gaussian", 30, 6)
+    strange = new.assign(s=np.where(np.arange(30) % 7 == 0, "new", new.s))
+    if unseen == "raise":
+        with pytest.raises(DataError, match=r"s has levels .*new"):
+            fit.predict(strange)
+        return
+    as_baseline = x_of(strange.assign(s=strange.s.replace("new", "a")), "y ~ x + s") @ fit.params.to_numpy()
+    expected = np.where(strange.s == "new", np.nan, as_baseline) if unseen == "missing" else as_baseline
+    np.testing.assert_allclose(fit.predict(strange), expected, rtol=ROUNDING)
+
+
+def test_levels_of_new_data_may_be_few_and_in_another_order() -> None:
+    fit = dg.glm("y ~ x + s", frame("gaussian"))
+    new = frame("gaussian", 30, 7).query("s != 'b'").reset_index(drop=True)
+    declared = new.assign(s=pd.Categorical(new.s, categories=["zzz", "c", "b", "a"]))
+    b = fit.params
+    expected = b["Intercept"] + b["x"] * new.x + b["s[T.c]"] * (new.s == "c")
+    np.testing.assert_allclose(fit.predict(declared), expected, rtol=ROUNDING)
+    # one row alone has one level, and the baseline is still the one that was learnt
+    np.testing.assert_allclose(fit.predict(new.iloc[:1]), expected.iloc[:1], rtol=ROUNDING)
+
+
+def test_an_aliased_column_adds_nothing() -> None:
+    data = frame("gaussian").assign(twice=lambda d: 2 * d.x)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.errors.AliasWarning)
+        fit = dg.glm("y ~ x + twice", data)
+    line = np.linalg.lstsq(np.column_stack([np.ones(len(data)), data.x]), data.y, rcond=None)[0]
+    np.testing.assert_allclose(fit.predict(data), line[0] + line[1] * data.x, rtol=ROUNDING, atol=ROUNDING)
+
+
+@pytest.mark.parametrize(
+    "options, message",
+    [
+        ({"type": "response"}, "response"),
+        ({"interval": "prediction"}, "prediction"),
+        ({"interval": "credible"}, "credible"),
+        ({"level": 1.0}, "level"),
+        ({"level": 0.0}, "level"),
+        ({"type": "terms", "se": True}, "terms"),
+        ({"without": "sx"}, "'sx'"),
+        ({"exposure": 1.0}, "exposure"),
+        ({"offset": "oo"}, '"oo".*did you mean "o"'),
+    ],
+)
+def test_requests_that_make_no_sense_are_refused(options: dict[str, Any], message: str) -> None:
+    data = frame("gaussian")
+    fit = dg.glm("y ~ x + s", data)
+    with pytest.raises(DesignError, match=message):
+        fit.predict(data, **options)
+
+
+def test_data_that_do_not_fit_the_model_are_refused_by_column() -> None:
+    data = frame("poisson")
+    fit = dg.glm("y ~ x + s", data, family="poisson", exposure="e")
+    with pytest.raises(DesignError, match='"x"'):
+        fit.predict(data.drop(columns="x"))
+    with pytest.raises(DesignError, match=r'"s" was factor .* numeric now'):
+        fit.predict(data.assign(s=1.0))
+    with pytest.raises(DesignError, match="positive"):
+        fit.predict(data, exposure=0)
+    with pytest.raises(DataError, match='"e" is 0'):
+        fit.predict(data.assign(e=0.0))
+    with pytest.raises(DataError, match='"x" is inf'):
+        fit.predict(data.assign(x=np.inf))
