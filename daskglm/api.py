@@ -74,6 +74,8 @@ def glm(
     }  # fmt: skip
     if options:
         refuse_unknown(options, [*DEFAULTS, "X", "y", "progress"])
+    if progress not in (True, False, None):
+        raise DesignError(f"progress must be True, False or None, not {progress!r}")
     if X is not None or y is not None:
         if formula is not None or data is not None:
             raise DesignError("give a formula and data, or X= and y=, not both")

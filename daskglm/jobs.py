@@ -86,7 +86,9 @@ def write_predictions(
         raise DesignError(f"{target} exists and is not an empty folder: name a new one for the predictions")
     source = open_source(data)
     score = scorer(record, prediction, source, offset, exposure)
-    beside = tuple(source.types) if carried is None else carried
+    # terms are called what the columns are called, and stand alone
+    everything = () if prediction.kind == "terms" else tuple(source.types)
+    beside = everything if carried is None else carried
     for name in beside:
         if name not in source.types:
             raise DesignError(f"there is no column {name!r} to carry along{closest(name, source.types)}")
@@ -94,8 +96,7 @@ def write_predictions(
             raise DesignError(f"the data already have a column {name!r}: choose with --columns what to carry along")
     read = tuple(dict.fromkeys((*score.reading.columns, *beside))) or tuple(source.types)[:1]
     source.select(read)
-    target.parent.mkdir(parents=True, exist_ok=True)
-    draft = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    draft = draft_beside(target)
     rows = 0
     try:
         draft.chmod(0o755)
@@ -113,6 +114,15 @@ def write_predictions(
         shutil.rmtree(draft, ignore_errors=True)
         raise
     return rows
+
+
+def draft_beside(target: Path) -> Path:
+    """A new folder next to the target, to become it by renaming; DesignError where nothing can be written."""
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    except OSError as error:
+        raise DesignError(f"{target} cannot be written: {error.strerror}") from None
 
 
 def _scored(leaf: Any, score: Any, beside: tuple[str, ...]) -> pa.Table:

@@ -34,6 +34,13 @@ FORMAT = 1
 def save(record: FitRecord, path: str | os.PathLike[str]) -> Path:
     """Write a model; what was there stays whole until the new one is, and the new one shows in one step."""
     folder = Path(path)
+    try:
+        return _save(record, folder)
+    except OSError as error:
+        raise DesignError(f"the model cannot be written to {folder}: {error.strerror or error}") from None
+
+
+def _save(record: FitRecord, folder: Path) -> Path:
     if folder.exists() and not folder.is_dir():
         raise DesignError(f"{folder} is a file: a model is saved as a folder")
     if folder.exists() and any(folder.iterdir()) and not (folder / "current.json").exists():
@@ -65,14 +72,12 @@ def load(path: str | os.PathLike[str]) -> FitRecord:
         raise DesignError(f"{folder} does not exist")
     if not (folder / "current.json").exists():
         raise DesignError(f"{folder} is not a saved model: it has no current.json")
-    current = _read_json(folder / "current.json")
-    if current.get("format") != FORMAT:
-        raise DataError(f"{folder} has format {current.get('format')}, this version reads format {FORMAT}")
+    current = _versioned(folder / "current.json")
     run = str(current.get("run"))
     if os.path.basename(run) != run or run in ("", ".", ".."):
         raise DataError(f"{folder / 'current.json'} names no run")
     place = folder / "runs" / run
-    document = _read_json(place / "model.json")
+    document = _versioned(place / "model.json")
     try:
         estimates = pq.read_table(place / "parameters.parquet").column("estimate").to_numpy(zero_copy_only=False)
         table = pq.read_table(place / "covariance.parquet")
@@ -82,7 +87,7 @@ def load(path: str | os.PathLike[str]) -> FitRecord:
     covariance = np.column_stack(columns) if columns else np.zeros((0, 0))
     try:
         return _record(document, np.array(estimates, float), np.array(covariance, float))
-    except (KeyError, TypeError, ValueError, IndexError) as error:
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"{place / 'model.json'} is damaged: {type(error).__name__} {error}") from None
 
 
@@ -129,9 +134,9 @@ def _level(level: Any) -> Any:
     if isinstance(level, bool) or level is None or isinstance(level, str):
         return level
     if isinstance(level, int):
-        return {"int": str(level)}
+        return {"$int": str(level)}
     if isinstance(level, float):
-        return {"float": level.hex()}
+        return {"$float": level.hex()}
     raise DesignError(f"a level of type {type(level).__name__} cannot be saved")
 
 
@@ -176,7 +181,7 @@ def _finite(value: Any) -> Any:
     if isinstance(value, np.generic):
         value = value.item()
     if isinstance(value, float) and not math.isfinite(value):
-        return {"float": repr(value)}
+        return {"$float": repr(value)}
     return value
 
 
@@ -190,15 +195,22 @@ def _read_json(path: Path) -> Any:
         raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from None
 
 
+def _versioned(path: Path) -> Any:
+    document = _read_json(path)
+    if not isinstance(document, dict):
+        raise DataError(f"{path} is damaged: it holds no object")
+    if document.get("format") != FORMAT:
+        raise DataError(f"{path} has format {document.get('format')}, this version reads format {FORMAT}")
+    return document
+
+
 def _parsed(value: Any) -> Any:
     if isinstance(value, list):
         return [_parsed(entry) for entry in value]
     if isinstance(value, dict):
-        if set(value) == {"float"}:
-            text = str(value["float"])
-            return float.fromhex(text) if "x" in text else float(text)
-        if set(value) == {"int"}:
-            return int(value["int"])
+        text = value.get("$float", value.get("$int"))
+        if len(value) == 1 and isinstance(text, str):
+            return int(text) if "$int" in value else float.fromhex(text) if "x" in text else float(text)
         return {key: _parsed(entry) for key, entry in value.items()}
     return value
 
@@ -222,6 +234,7 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
     specification = dict(document["specification"])
     if specification["weights"] is not None:
         specification["weights"] = tuple(specification["weights"])
+    specification["predictors"] = tuple(specification["predictors"])
     certificate = dict(document["certificate"])
     certificate["residual_columns"] = tuple(certificate["residual_columns"])
     return FitRecord(

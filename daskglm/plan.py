@@ -83,7 +83,7 @@ def _one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
 def refuse_unknown(options: Mapping[str, Any], known: list[str]) -> None:
     """A DesignError for an option that does not exist, with the name it has here."""
     for name in options:
-        if name in ELSEWHERE:
+        if name in ELSEWHERE and not {"level", "type"} & set(known):
             raise DesignError(f"there is no option {name!r}; here it is {ELSEWHERE[name]}")
         raise DesignError(f"there is no option {name!r}{closest(name, known)}; options: {', '.join(known)}")
 
@@ -120,6 +120,8 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")
     if given["separation"] != "limit":
         raise DesignError(f"separation={given['separation']!r} is not available in this version")
+    if given["where"] is not None and not isinstance(given["where"], str):
+        raise DesignError(f"where= is a filter written as text, such as 'x > 0', not {type(given['where']).__name__}")
     tol = 1e-12 if given["tol"] is None else given["tol"]
     if not (isinstance(tol, (int, float)) and tol > 0):
         raise DesignError(f"tol must be positive, not {tol!r}")

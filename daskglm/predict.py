@@ -15,7 +15,7 @@ from daskglm.cluster.sources import Source
 from daskglm.design import formula
 from daskglm.design.columns import Columns, Reading
 from daskglm.design.expressions import Expression
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
@@ -72,7 +72,10 @@ class Scorer:
         n = leaf.table.num_rows
         design = self.record.design
         unseen = self.record.specification.unseen
-        block = design.encode(columns, "baseline" if unseen == "missing" else unseen)
+        try:
+            block = design.encode(columns, "baseline" if unseen == "missing" else unseen)
+        except DataError as error:
+            raise DataError(f"{leaf.label}: {error}") from None
         values = self._terms(block, columns) if self.prediction.kind == "terms" else self._scores(block)
         if unseen == "missing":
             strange = design.unseen_rows(columns)
@@ -138,7 +141,7 @@ class Scorer:
         if self.prediction.kind == "link":
             return low, high
         with np.errstate(all="ignore"):
-            first, second = self.likelihood.mean_of(low), self.likelihood.mean_of(high)
+            first, second = self.likelihood.mean_range_of(low, high)
         return np.minimum(first, second), np.maximum(first, second)
 
     def _terms(self, block: Block, columns: Columns) -> dict[str, Vector]:
@@ -182,13 +185,16 @@ def scorer(
     for name in prediction.without:
         if name not in design.terms:
             raise DesignError(f"the model has no term {name!r}{closest(name, design.terms)}: {', '.join(design.terms)}")
-    right = "~" + specification.formula.split("~", 1)[1]
-    terms = formula.parse(right, specification.kinds, require_response=False)  # type: ignore[arg-type]
+    right = "~" + formula.right_side(specification.formula)
+    kinds: Any = {name: specification.kinds[name] for name in specification.predictors}
+    terms = formula.parse(right, kinds, require_response=False)
     found = sources.kinds(source)
     reading = _reading(terms, specification, offset, exposure, found)
     formula.require_columns(reading.columns, found, "the model")
     for name in reading.columns:
-        if specification.kinds.get(name, found[name]) != found[name]:
+        # a column without a single value has no type to speak of
+        nothing = str(source.types[name]) == "null"
+        if specification.kinds.get(name, found[name]) != found[name] and not nothing:
             raise DesignError(
                 f'the column "{name}" was {specification.kinds[name]} when the model was fitted and is {found[name]} now'
             )
@@ -196,6 +202,9 @@ def scorer(
 
 
 def _reading(terms: Any, specification: Any, offset: Any, exposure: Any, found: Mapping[str, Any]) -> Reading:
+    for name, value in (("offset", offset), ("exposure", exposure)):
+        if value is not None and not isinstance(value, (str, int, float)):
+            raise DesignError(f"{name}= takes a number, a column or an expression, not {type(value).__name__}")
     offsets: list[Expression] = []
     constant = 0.0
     if offset is None:
@@ -219,7 +228,7 @@ def _reading(terms: Any, specification: Any, offset: Any, exposure: Any, found: 
         from daskglm.design.expressions import parse
 
         offsets.append(parse(repr(constant)))
-    return Reading(terms.variables, (), (), "", False, None, "", None, None, tuple(offsets), given)
+    return Reading(terms.variables, (), (), "", False, None, "", None, None, tuple(offsets), given, scoring=True)
 
 
 def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:

@@ -21,7 +21,7 @@ Matrix = npt.NDArray[np.float64]
 class Specification:
     """The model as asked for, in names: enough to say it again.
 
-    kinds: how the formula saw each column it uses ("numeric" or "factor"); weights: (type, column) or None; exposure,
+    kinds: how the formula saw each column it uses ("numeric" or "factor"); predictors: columns of the right side; weights: (type, column) or None; exposure,
     offset, trials: expressions or None.
     """
 
@@ -39,6 +39,7 @@ class Specification:
     missing: str
     unseen: str
     where: str | None
+    predictors: tuple[str, ...] = ()
 
 
 @final

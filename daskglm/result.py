@@ -12,11 +12,19 @@ from daskglm.cluster.sources import open_source
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
+from daskglm.plan import refuse_unknown
 from daskglm.predict import Prediction, predict
 from daskglm.record import Certificate, FitRecord
 
 if TYPE_CHECKING:
     import pandas as pd
+
+
+# Words of the contract that a later version will speak.
+LATER = (
+    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot", "shape_params",
+    "shape_bse",
+)  # fmt: skip
 
 
 @final
@@ -53,7 +61,13 @@ class Fit:
         return self._series(distributions.p_value(self.record.statistics, self.tvalues.to_numpy()))
 
     def conf_int(
-        self, *, level: float = 0.95, method: str = "wald", dist: str | None = None, data: Any = None
+        self,
+        *,
+        level: float = 0.95,
+        method: str = "wald",
+        dist: str | None = None,
+        data: Any = None,
+        **options: Any,
     ) -> pd.DataFrame:
         """Wald intervals, params -+ q bse, with the quantile of the test's distribution unless `dist` names another.
 
@@ -61,6 +75,9 @@ class Fit:
         """
         import pandas as pd
 
+        if "alpha" in options:
+            raise DesignError("there is no option 'alpha'; here it is level= (0.95 for alpha=0.05)")
+        refuse_unknown(options, ["level", "method", "dist", "data"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
         if method != "wald":
@@ -99,17 +116,17 @@ class Fit:
     @property
     def llf(self) -> float:
         """Log-likelihood with every constant; NaN where there is none."""
-        return self.record.statistics.llf
+        return self._likelihood("llf")
 
     @property
     def aic(self) -> float:
         """-2 llf + 2 k, an estimated dispersion counted."""
-        return self.record.statistics.aic
+        return self._likelihood("aic")
 
     @property
     def bic(self) -> float:
         """-2 llf + log(nobs) k, an estimated dispersion counted."""
-        return self.record.statistics.bic
+        return self._likelihood("bic")
 
     @property
     def scale(self) -> float:
@@ -205,10 +222,11 @@ class Fit:
         type: str = "mean",
         se: bool = False,
         interval: str | None = None,
-        level: float = 0.95,
+        level: float | None = None,
         offset: Any = None,
         exposure: Any = None,
         without: Any = (),
+        **options: Any,
     ) -> Any:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
@@ -219,9 +237,16 @@ class Fit:
         """
         import pandas as pd
 
+        if "unseen" in options:
+            raise DesignError("unseen= is settled when the model is fitted: glm(..., unseen=)")
+        refuse_unknown(options, ["type", "se", "interval", "level", "offset", "exposure", "without"])
+        if level is not None and interval is None:
+            raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
-        wanted = Prediction(type, se, interval, level, dropped)  # type: ignore[arg-type]
+        wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
         index = data.index if isinstance(data, pd.DataFrame) else None
+        if isinstance(data, np.ndarray):
+            data = self._named(data)
         columns = predict(self.record, open_source(data), wanted, offset, exposure)
         frame = pd.DataFrame(columns, index=index)
         if type != "terms" and frame.shape[1] == 1:
@@ -250,9 +275,17 @@ class Fit:
         frame.insert(0, "relativity", self.params)
         return frame.apply(np.exp)
 
+    def _likelihood(self, name: str) -> float:
+        weights = self.record.specification.weights
+        if weights is not None and weights[0] == "probability":
+            raise DesignError(f"{name} does not exist with probability weights, for which there is no likelihood")
+        return float(getattr(self.record.statistics, name))
+
     def __getattr__(self, name: str) -> Any:
         if name.startswith("_"):
             raise AttributeError(name)
+        if name in LATER:
+            raise AttributeError(f"{name} is not available in this version")
         known = [attribute for attribute in dir(type(self)) if not attribute.startswith("_")]
         raise AttributeError(f"a Fit has no {name!r}{closest(name, known)}")
 
@@ -263,6 +296,16 @@ class Fit:
 
     def _repr_html_(self) -> str:
         return summary.as_html(self.record)
+
+    def _named(self, x: Any) -> dict[str, Any]:
+        """An array's columns under the names they had when the model was fitted to an array like it."""
+        names = [piece.numeric[0] for piece in self.record.design.dense if len(piece.numeric) == 1]
+        columns = x[:, None] if x.ndim == 1 else x
+        if self.record.design.factors or names != list(self.record.specification.predictors):
+            raise DesignError("this model was fitted with a formula: predict needs a table with its columns")
+        if columns.ndim != 2 or columns.shape[1] != len(names):
+            raise DesignError(f"the model needs {len(names)} columns, X has shape {x.shape}")
+        return dict(zip(names, columns.T, strict=True))
 
     def _series(self, values: Any) -> pd.Series:
         import pandas as pd

@@ -31,7 +31,9 @@ def fits() -> dict[str, dg.Fit]:
     ],
 )
 @pytest.mark.parametrize("family", ["poisson", "gaussian"])
-def test_wald(fits: dict[str, dg.Fit], family: str, hypothesis: object, matrix: list[list[float]], value: list[float]) -> None:
+def test_wald(
+    fits: dict[str, dg.Fit], family: str, hypothesis: object, matrix: list[list[float]], value: list[float]
+) -> None:
     fit = fits[family]
     left = np.array(matrix, float)
     difference = left @ fit.params.to_numpy() - np.array(value)
@@ -53,7 +55,12 @@ def test_a_single_coefficient_is_the_square_of_its_own_test(fits: dict[str, dg.F
 
 @pytest.mark.parametrize(
     ("hypothesis", "said"),
-    [("w = 0", "not a parameter"), ("x*z = 0", "not linear"), ("x = 0, 2*x = 0", "not independent"), ("x == ", "cannot read")],
+    [
+        ("w = 0", "not a parameter"),
+        ("x*z = 0", "not linear"),
+        ("x = 0, 2*x = 0", "not independent"),
+        ("x == ", "cannot read"),
+    ],
 )
 def test_refusals(fits: dict[str, dg.Fit], hypothesis: str, said: str) -> None:
     with pytest.raises(dg.errors.DesignError, match=said):

@@ -261,5 +261,4 @@ def test_data_that_do_not_fit_the_model_are_refused_by_column() -> None:
         fit.predict(data, exposure=0)
     with pytest.raises(DataError, match='"e" is 0'):
         fit.predict(data.assign(e=0.0))
-    with pytest.raises(DataError, match='"x" is inf'):
-        fit.predict(data.assign(x=np.inf))
+    assert fit.predict(data.assign(x=np.inf)).isna().all()

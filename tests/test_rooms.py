@@ -10,7 +10,20 @@ import pytest
 
 PACKAGE = Path(__file__).parent.parent / "daskglm"
 FRONTS = {"api", "estimators", "jobs", "cli", "examples", "progress", "families", "links", "__main__", "__init__"}
-BELOW_FIT = {"errors", "partitions", "model", "kernels", "design", "totals", "cluster", "solvers", "inference", "plan", "record", "version"}
+BELOW_FIT = {
+    "errors",
+    "partitions",
+    "model",
+    "kernels",
+    "design",
+    "totals",
+    "cluster",
+    "solvers",
+    "inference",
+    "plan",
+    "record",
+    "version",
+}
 ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),

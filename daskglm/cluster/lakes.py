@@ -81,12 +81,19 @@ class ParquetLake:
         workers = 4 if self.local else 16
         with ThreadPoolExecutor(workers) as pool:
             self.files: list[File] = list(pool.map(lambda path: self._plan(path, base), paths))
+        self.conflicts: dict[str, str] = {}
         self.types = self._types()
         self.ordered = frozenset(
             field.name
             for file in self.files[:1]
             for field in file.schema
             if pa.types.is_dictionary(field.type) and field.type.ordered
+        )
+        first = {field.name for field in self.files[0].schema if pa.types.is_dictionary(field.type)}
+        self.categories = frozenset(
+            name
+            for name in first
+            if all(name not in f.schema.names or pa.types.is_dictionary(f.schema.field(name).type) for f in self.files)
         )
         self.leaves: list[ParquetLeaf] = []
         self._lock = threading.Lock()
@@ -106,6 +113,9 @@ class ParquetLake:
 
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read: these columns, of rows that pass an Arrow expression; plan the leaves for it."""
+        for name in (*columns, *filter_columns):
+            if name in self.conflicts:
+                raise DataError(self.conflicts[name])
         self._columns, self._filter, self._filter_columns = tuple(columns), row_filter, tuple(filter_columns)
         self.leaves, self.pruned_rows = [], 0
         width = max(self.row_bytes({*columns, *filter_columns} & set(self.types)), 1)  # type: ignore[arg-type]
@@ -198,12 +208,19 @@ class ParquetLake:
 
     def _types(self) -> dict[str, pa.DataType]:
         types: dict[str, list[tuple[pa.DataType, str]]] = {}
-        schemas_seen: dict[int, pa.Schema] = {}
         for file in self.files:
+            names = file.schema.names
+            for name in {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ():
+                self.conflicts[name] = f'{file.path} has two columns named "{name}"'
             for field in file.schema:
                 types.setdefault(field.name, []).append((field.type, file.path))
-        del schemas_seen
-        result = {name: schemas.unified(kinds, name) for name, kinds in types.items() if not _nested(kinds[0][0])}
+        result = {}
+        for name, kinds in types.items():
+            try:
+                result[name] = schemas.unified(kinds, name)
+            except DataError as error:
+                # it matters only if the column is asked for
+                result[name], self.conflicts[name] = schemas.plain(kinds[0][0]), str(error)
         for name in dict.fromkeys(key for file in self.files for key in file.partition):
             values = [file.partition.get(name) for file in self.files]
             result[name] = _partition_type(values)
@@ -352,6 +369,11 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[str]:
     for info in infos:
         inside = info.path[len(prefix) :] if info.path.startswith(prefix) else info.path
         parts = inside.split("/")
+        if parts[0] == "metadata" and inside.endswith(".metadata.json"):
+            raise DesignError(
+                f"{folder} is an Iceberg table, whose folder also holds files that are no longer part of it: "
+                "pass the list of files of its current snapshot"
+            )
         if parts[0] == "_delta_log":
             raise DesignError(
                 f"{folder} is a Delta table, whose folder also holds files that are no longer part of it: "

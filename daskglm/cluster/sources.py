@@ -18,6 +18,7 @@ class Source(Protocol):
 
     types: dict[str, pa.DataType]
     ordered: frozenset[str]
+    categories: frozenset[str]
     leaves: list[Any]
     in_memory: bool
     local: bool
@@ -82,6 +83,6 @@ def _dataset(data: Any) -> Source:
 
 
 def kinds(source: Source) -> dict[str, Any]:
-    """How a formula sees each column: "numeric" or "factor"; columns of other types are left out."""
-    found = {name: schemas.kind_of(kind) for name, kind in source.types.items()}
-    return {name: kind for name, kind in found.items() if kind}
+    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use."""
+    found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
+    return {name: "factor" if name in source.categories else kind for name, kind in found.items()}

@@ -46,6 +46,7 @@ class TableSource:
         self.types: dict[str, pa.DataType] = {f.name: schemas.plain(f.type) for f in table.schema}
         flagged = {f.name for f in table.schema if pa.types.is_dictionary(f.type) and f.type.ordered}
         self.ordered = ordered | frozenset(flagged)
+        self.categories = frozenset(f.name for f in table.schema if pa.types.is_dictionary(f.type))
         self.leaves: list[RowLeaf] = []
         self._columns: tuple[str, ...] = ()
         self._filter: Any = None
@@ -98,6 +99,7 @@ class ArraySource(TableSource):
         self._n = n
         self.types = {name: pa.from_numpy_dtype(array.dtype) for name, array in self._arrays.items()}
         self.ordered = frozenset()
+        self.categories = frozenset()
         self.leaves = []
         self._columns = ()
         self._filter = None

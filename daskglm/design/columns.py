@@ -162,7 +162,9 @@ class Columns:
 class Reading:
     """What to read of a table, and how: the frozen recipe that turns any leaf into Columns.
 
-    response: one expression, or successes and failures; response_levels: whether it is text of two levels; counts:
+    response: one expression, or successes and failures; response_levels: whether it is text of two levels;
+    frequencies: whether weights count rows; scoring: whether
+    rows are scored, so that what cannot be computed is missing and no error; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
     products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
     used once and given up, as when they are read again in every pass: no moments, no copy.
@@ -180,6 +182,8 @@ class Reading:
     offsets: tuple[Expression, ...]
     exposure: Expression | float | None
     missing: Missing = "drop"
+    frequencies: bool = False
+    scoring: bool = False
     passing: bool = False
     counts: bool = False
 
@@ -232,6 +236,12 @@ class _Reader:
         self._compact(self._masks)
         weight = self._expression(reading.weight)
         trials = self._expression(reading.trials)
+        if trials is not None:
+            self._refuse(reading.trials, trials, trials < 0, "a number of trials cannot be negative")
+        if weight is not None:
+            self._refuse(reading.weight, weight, weight < 0, "a weight cannot be negative")
+            if reading.frequencies and weight.dtype.kind == "f":
+                self._refuse(reading.weight, weight, weight != np.floor(weight), "a frequency is a whole number")
         if len(reading.response) == 2:
             successes, failures = (np.asarray(self._expression(e), np.float64) for e in reading.response)
             self._refuse(reading.response[0], successes, successes < 0, "a count of successes cannot be negative")
@@ -248,7 +258,8 @@ class _Reader:
         offset = self._offset()
         importance = self._importance(weight)
         found = Columns(self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance)
-        found, missing_rows = self._without_nan(found, total - self.n)
+        missing_rows = total - self.n
+        found = self._finite(found)
         found, zero = self._without_zero_weight(found)
         self._check_support(found)
         moments = {} if reading.passing else {key: self._moments(found, key) for key in reading.products}
@@ -280,6 +291,27 @@ class _Reader:
             self._coded[name] = _coded(column)
             return
         self._numbers[name] = _numbers(column, self._masks.get(name))
+        self._missing_numbers(name)
+
+    def _missing_numbers(self, name: str) -> None:
+        """NaN in the data is a missing value, infinity an error; looked for only where a sum is not finite."""
+        column = self._numbers[name]
+        if column.dtype.kind != "f" or _all_finite(column):
+            return
+        if not self.reading.scoring:
+            self._refuse_infinite(name, column)
+        mask = ~np.isfinite(column)
+        if mask.any():
+            self._masks[name] = mask | self._masks[name] if name in self._masks else mask
+
+    def _refuse_infinite(self, name: str, column: Column) -> None:
+        infinite = np.isinf(column)
+        if infinite.any():
+            row = int(np.flatnonzero(infinite)[0])
+            raise DataError(
+                f'{self.leaf.label}: "{name}" is {float(column[row])} in {int(infinite.sum())} row(s), of which '
+                "nothing can be computed: leave such rows out with where=, or mend them"
+            )
 
     def _compact(self, masks: Mapping[str, Mask]) -> None:
         """Leave out, once and for all columns alike, every row that misses something."""
@@ -328,15 +360,27 @@ class _Reader:
         if len(expression.columns) == 1 and expression.columns[0] in self._coded:
             return self._coded[expression.columns[0]]
         values = self._expression(expression)
-        if expression.text in self._numbers and self._is_boolean(expression.text):
+        plain = expression.text in self._numbers
+        if self._is_truth(expression) if not plain else self._is_boolean(expression.text):
             values = values.astype(bool)
         levels, codes = np.unique(values, return_inverse=True)
-        return Coded(codes.astype(code_dtype(len(levels))), tuple(levels.tolist()))
+        labels = tuple(levels.tolist())
+        if plain:
+            labels = _dated(labels, self.table.column(expression.text).type)
+        return Coded(codes.astype(code_dtype(len(levels))), labels)
 
     def _is_boolean(self, name: str) -> bool:
         import pyarrow as pa
 
         return bool(pa.types.is_boolean(self.table.column(name).type))
+
+    def _is_truth(self, expression: Expression) -> bool:
+        """Whether an expression says yes or no rather than how much."""
+        empty = {
+            name: self._numbers[name][:0] if name in self._numbers else np.zeros(0, object)
+            for name in expression.columns
+        }
+        return expression.evaluate(empty).dtype == np.bool_
 
     def _response(self) -> Column | Coded | None:
         if not self.reading.response:
@@ -376,15 +420,17 @@ class _Reader:
 
     # -- checks ----------------------------------------------------------------------------------------------------
 
-    def _refuse(self, expression: Expression, values: Any, wrong: Mask, reason: str) -> None:
-        if wrong.any():
+    def _refuse(self, expression: Expression | None, values: Any, wrong: Mask, reason: str) -> None:
+        if expression is not None and wrong.any():
             value = values[np.flatnonzero(wrong)[0]]
             raise DataError(
                 f'{self.leaf.label}: "{expression.text}" is {value:.17g} in {int(wrong.sum())} row(s): {reason}'
             )
 
-    def _without_nan(self, found: Columns, already: int) -> tuple[Columns, int]:
-        """Drop rows in which a number is NaN, refuse infinite ones; looked for only where a column's sum is not finite."""
+    def _finite(self, found: Columns) -> Columns:
+        """Refuse what an expression makes of values that are there: the log of zero, the root of a negative number.
+        Rows that are only scored go without.
+        """
         reading = self.reading
         parts: list[tuple[str, Any]] = [
             *found.numeric.items(),
@@ -393,45 +439,25 @@ class _Reader:
             (reading.trials.text if reading.trials else "trials", found.trials),
             ("offset", found.offset),
         ]
-        masks: dict[str, Mask] = {}
+        undefined = np.zeros(found.n, bool)
         for name, column in parts:
-            if column is None or column.dtype.kind != "f" or not column.size:
+            if column is None or column.dtype.kind != "f" or name in self._numbers or _all_finite(column):
                 continue
-            with np.errstate(over="ignore", invalid="ignore"):
-                if np.isfinite(column.sum()):
-                    continue
-            infinite = np.isinf(column)
-            if infinite.any():
-                row = int(np.flatnonzero(infinite)[0])
+            undefined |= ~np.isfinite(column)
+            if not reading.scoring:
+                self._refuse_infinite(name, column)
                 raise DataError(
-                    f'{self.leaf.label}: "{name}" is {float(column[row])} in {int(infinite.sum())} row(s), of which '
-                    "nothing can be computed: leave such rows out with where=, or mend them"
+                    f'{self.leaf.label}: "{name}" is not a number in {int(undefined.sum())} row(s) whose values are all there: leave '
+                    "such rows out with where="
                 )
-            mask = np.isnan(column)
-            if mask.any():
-                masks[name] = mask
-        for name, column in (*found.factors.items(), (reading.response_name, found.y)):
-            if isinstance(column, Coded):
-                strange = np.array([level != level for level in column.levels], bool)
-                if strange.any() and strange[column.codes].any():
-                    masks[name] = strange[column.codes]
-        if not masks:
-            return found, already
-        before = found.n
-        self._compact(masks)
-        gone = np.logical_or.reduce(list(masks.values()))
-        found = found.take(np.flatnonzero(~gone))
-        return found, already + before - found.n
+        return found.take(np.flatnonzero(~undefined)) if undefined.any() else found
 
     def _without_zero_weight(self, found: Columns) -> tuple[Columns, int]:
         keep: Mask | None = None
-        for name, column in (("weights", found.weight), ("trials", found.trials)):
+        for column in (found.weight, found.trials):
             if column is None or not column.size:
                 continue
-            smallest = column.min()
-            if smallest < 0:
-                raise DataError(f"{self.leaf.label}: {name} are negative ({float(smallest):g}): they must not be")
-            if smallest == 0:
+            if column.min() == 0:
                 keep = (column != 0) if keep is None else keep & (column != 0)
         if keep is None:
             return found, 0
@@ -491,6 +517,27 @@ def product(numeric: Mapping[str, Column], names: tuple[str, ...]) -> Column:
     for name in names[1:]:
         column = np.asarray(column, np.float64) * numeric[name]
     return column
+
+
+def _dated(levels: tuple[Any, ...], kind: Any) -> tuple[Any, ...]:
+    """Days and seconds as the dates and times they are."""
+    import datetime
+
+    import pyarrow as pa
+
+    if pa.types.is_date(kind):
+        first = datetime.date(1970, 1, 1)
+        return tuple((first + datetime.timedelta(days=int(level))).isoformat() for level in levels)
+    if pa.types.is_timestamp(kind):
+        begin = datetime.datetime(1970, 1, 1)
+        return tuple((begin + datetime.timedelta(seconds=float(level))).isoformat(" ") for level in levels)
+    return levels
+
+
+def _all_finite(column: Column) -> bool:
+    """Whether a column holds no NaN and no infinity, at the price of a sum (which may overflow: then look)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(column.sum())) or bool(np.isfinite(column).all())
 
 
 def _bits(valid: Any) -> Mask:

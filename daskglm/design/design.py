@@ -82,6 +82,9 @@ class Design:
         moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
         y_levels = _success(profile, response)
         names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
+        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
+        if twice:
+            raise DesignError(f'two parameters would be called "{sorted(twice)[0]}": rename the column')
         return Design(
             terms.names, terms.intercept, pieces, levels, baselines, names, term_of, select, moments, y_levels,
             tuple(notes),
@@ -173,8 +176,8 @@ class Design:
             strange = [level for level, t, u in zip(coded.levels, table, used, strict=False) if t < 0 and u]
             if strange and unseen == "raise":
                 raise DataError(
-                    f"{name} has levels that the model has not seen: {', '.join(map(str, strange[:5]))}; "
-                    'unseen="baseline" scores them as the baseline, unseen="missing" gives NaN'
+                    f"{name} has levels that the model has not seen: {', '.join(map(str, strange[:5]))}; a model fitted "
+                    'with unseen="baseline" scores them as the baseline, with unseen="missing" as NaN'
                 )
             table[table < 0] = self.baselines[name]
         return table.astype(dtype)[coded.codes]

@@ -165,13 +165,15 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
                 raise DesignError(f"in {text!r}, the list after `in` holds literals only")
     elif isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
         each(node.left, *node.comparators)
-    elif isinstance(node, ast.Call) and not node.keywords:
+    elif isinstance(node, ast.Call):
         name = function_name(node.func)
         if name not in FUNCTIONS:
             raise DesignError(
-                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula; there are: "
+                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this version; there are: "
                 f"C, offset, {', '.join(FUNCTIONS)}"
             )
+        if node.keywords:
+            raise DesignError(f"{name}() in {text!r} takes no options by name")
         least, most = _ARGUMENTS.get(name or "", (1, 1))
         if not least <= len(node.args) <= most:
             raise DesignError(

@@ -114,7 +114,8 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
     parser = DefaultFormulaParser()
     try:
         _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)
-        context = {"__formulaic_variables_available__": list(kinds)} if "." in text else {}
+        usable = [name for name, kind in kinds.items() if kind in ("numeric", "factor")]
+        context = {"__formulaic_variables_available__": usable} if "." in text else {}
         structured = parser.get_terms(text, context=context) if context else parser.get_terms(text)
     except DesignError:
         raise
@@ -128,7 +129,10 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
     if isinstance(right, tuple):
         raise DesignError(f"the formula {text!r} has several parts (|), which a GLM does not")
     if len(left) > 1 or (left and len(left[0].factors) > 1):
-        raise DesignError(f"the left side of {text!r} must be one response; counts out of trials are cbind(a, b)")
+        raise DesignError(
+            f"the left side of {text!r} must be one response: for arithmetic write I(...), for counts out of trials "
+            "cbind(a, b)"
+        )
     response = None if not left else (left[0].factors[0].expr, left[0].factors[0].eval_method.value)
     terms = []
     for term in right:
@@ -156,13 +160,28 @@ def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: s
 
 
 def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str) -> None:
-    """A DesignError for the first name that is not a column, with the closest one there is."""
+    """A DesignError for the first name that is not a column, with the closest one there is, or that cannot be used."""
     for name in names:
         if name not in kinds:
             raise DesignError(
                 f'there is no column "{name}" (in {where}){closest(name, list(kinds))}; '
                 f"columns: {', '.join(itertools.islice(kinds, 30))}{', ...' if len(kinds) > 30 else ''}"
             )
+        if str(kinds[name]).startswith("unusable: "):
+            raise DesignError(f'the column "{name}" (in {where}) cannot be used here, it is {str(kinds[name])[10:]}')
+
+
+def right_side(text: str) -> str:
+    """What stands behind the ~ of a formula, wherever its response may have one in quotes."""
+    quote = ""
+    for position, character in enumerate(text):
+        if quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"`":
+            quote = character
+        elif character == "~":
+            return text[position + 1 :]
+    return text
 
 
 def _numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
@@ -181,6 +200,7 @@ def _compares_only(expression: Expression) -> bool:
 def numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
     """A numeric expression given outside the formula, as a column name or as text."""
     if text in kinds:
+        require_columns([text], kinds, text)
         if kinds[text] == "factor":
             raise DesignError(f'column "{text}" holds text, not numbers')
         return expressions.column(text)
@@ -258,6 +278,7 @@ def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
         raise DesignError(f'{text!r}: C takes a column and optionally Treatment("level")')
     name = inner[0].strip("`")
     if name in kinds:
+        require_columns([name], kinds, text)
         expression = expressions.column(name)
     else:
         expression = expressions.parse(inner[0])

@@ -64,7 +64,12 @@ def parse(hypothesis: Any, names: Sequence[str]) -> tuple[Matrix, Vector]:
     if isinstance(hypothesis, (list, tuple)) and hypothesis and all(isinstance(item, str) for item in hypothesis):
         rows = [_equation(item, names) for item in hypothesis]
         return np.array([row for row, _ in rows]), np.array([value for _, value in rows])
-    matrix = np.atleast_2d(np.asarray(hypothesis, np.float64))
+    try:
+        matrix = np.atleast_2d(np.asarray(hypothesis, np.float64))
+    except (TypeError, ValueError):
+        raise DesignError(
+            'a hypothesis is text such as "x = 0", a list of parameter names, or a matrix of numbers'
+        ) from None
     if matrix.ndim != 2 or matrix.shape[1] != len(names):
         raise DesignError(f"the hypothesis matrix must have {len(names)} columns, one per parameter")
     return matrix, np.zeros(matrix.shape[0])

@@ -108,6 +108,15 @@ class GLM:
             return False
         return not (high == 1.0 and not bool(rest.min() > 0.0))
 
+    def mean_range_of(self, low: Vector, high: Vector) -> tuple[Vector, Vector]:
+        """The means between two linear predictors, as far as the family and the link have any: under the square root
+        and the inverse of a positive mean, an interval for eta that begins below 0 begins at 0.
+        """
+        if self.link.restricts and self.family.mean_range[0] == 0.0:
+            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
+        least, most = self.family.mean_range
+        return np.clip(self.mean_of(low), least, most), np.clip(self.mean_of(high), least, most)
+
     def mean_of(self, eta: Vector) -> Vector:
         """mu = g^-1(eta)."""
         with np.errstate(all="ignore"):

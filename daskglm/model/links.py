@@ -229,7 +229,8 @@ class CLogLog:
         hazard = np.exp(eta)
         # h / (exp(h) - 1) tends to 1 where h underflows and to 0 where exp(h) overflows
         up = np.where(hazard > 0.0, hazard / np.expm1(hazard), 1.0)
-        log_mu = np.where(hazard > 0.0, np.log(-np.expm1(-hazard)), eta)
+        # mu is the hazard where that is small, and has no digits where it is subnormal
+        log_mu = np.where(hazard > 1e-20, np.log(-np.expm1(-hazard)), eta)
         return Rates(log_mu, -hazard, up, hazard, 1.0 - hazard)
 
     def valid(self, eta: Vector) -> Mask:

@@ -125,8 +125,11 @@ class _Loop:
         """One pass; a closing one takes the expected information and all statistics."""
         null = self.null.candidate(closing) if self.null is not None else None
         information: Information = "expected" if closing else self.information
-        point = self.objective.evaluate(coef, order, information, null, closing, closing and self.meat)
-        if self.null is not None and null is not None:
+        waiting = self.null is not None and self.null.waiting
+        point = self.objective.evaluate(coef, order, information, null, closing, closing and self.meat, waiting)
+        if self.null is not None and waiting:
+            self.null.start(point.sums)
+        elif self.null is not None and null is not None:
             self.null.learn(point.sums)
         return point
 

@@ -79,7 +79,7 @@ def _refined(
     for _ in range(RESIDUAL_PASSES):
         basis = _residual_basis(better, basis, found, columns)
         products = objective.residuals(coef, basis[:, columns], information)
-        left = np.diag(products.inner) / original[columns]
+        left = np.diag(products.inner) / np.maximum(original[columns], np.finfo(float).tiny)
         gone = aliased.copy()
         gone[columns[left < least]] = True
         better = _with_residuals(gram, columns, products.cross, products.inner)

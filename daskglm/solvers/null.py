@@ -53,14 +53,21 @@ class Null:
         else:
             self.settled = True
 
+    @property
+    def waiting(self) -> bool:
+        """Whether the mean of y is still to be learnt, in the next pass."""
+        return self.intercept and self.value is None
+
     def begin_again(self) -> None:
-        """Go on from here on other rows, with whose loss the last one is not to be compared."""
+        """Go on with other rows: from here where it iterates, from their own mean where it does not."""
         self.settled = not self.iterates
         self._loss, self._before = np.inf, None
+        if self.intercept and not self.iterates:
+            self.value = None
 
     def start(self, sums: Moments) -> None:
         """Begin at the mean of y."""
-        if self.intercept and self.value is None:
+        if self.waiting:
             self.value = self.at_mean(sums)
 
     def at_mean(self, sums: Moments) -> float:

@@ -71,10 +71,11 @@ class Objective:
         null: float | None = None,
         statistics: bool = False,
         meat: bool = False,
+        means: bool = False,
     ) -> Point:
         """Loss and derivatives at coef, in one pass."""
         counting = self.on_pass is not None and self.reference is None
-        request = Request(coef, order, information, null, statistics, meat, counting, fraction=self.fraction)
+        request = Request(coef, order, information, null, statistics, meat, counting, means, fraction=self.fraction)
         sums = self.sums(request)
         if counting and np.isfinite(sums.loss):
             self.reference = sums.reference

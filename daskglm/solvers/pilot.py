@@ -17,7 +17,7 @@ from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Held, descend
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
-from daskglm.totals.moments import Model, Request
+from daskglm.totals.moments import Model, Request, moments
 
 Vector = npt.NDArray[np.float64]
 
@@ -34,7 +34,6 @@ def first_guess(objective: Objective, null: Null) -> Vector:
     """
     request = Request(None, start=True, fraction=objective.fraction)
     sums = objective.sums(request)
-    null.start(objective.sums(Request(None, order=0, fraction=objective.fraction)))
     gram = objective.model.gram(sums.tables)
     assert gram is not None
     ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(gram))) if gram.size else 0.0)
@@ -42,7 +41,7 @@ def first_guess(objective: Objective, null: Null) -> Vector:
     guess = factor(gram).solve(objective.model.gradient(sums))
     if np.isfinite(objective.evaluate(guess, order=0).loss):
         return guess
-    center = null.at_mean(objective.sums(Request(None, order=0, fraction=objective.fraction)))
+    center = null.at_mean(objective.sums(Request(None, order=0, means=True, fraction=objective.fraction)))
     flat = np.zeros(objective.n_coefficients)
     if objective.intercept:
         flat[0] = center
@@ -84,7 +83,9 @@ def pilot(sample: Partitions[Any], model: Model, intercept: bool, null: Null, n:
         point, result = found
         coef = point.coef
         rows = point.sums.n
-    null.fit(sample, model)
+    if null.iterates:
+        null.start(sample.total(moments, model, Request(None, order=0, means=True)))
+        null.fit(sample, model)
     if coef is None or result is None or rows == 0:
         return None
     held = Held(result, n / rows) if rows >= 20 * coef.size else None

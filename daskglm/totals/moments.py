@@ -58,6 +58,7 @@ class Request:
     coef (p,) of the scaled columns, or None for the null model alone; order 0 loss, 1 gradient, 2 Gram; null: an
     intercept-only candidate to evaluate beside it; statistics: also FitStats; meat: also X' diag(s^2) X.
     reference: also the least loss there could be, each mean at its own response, from which deviance is counted;
+    means: also the sums of w and w y;
     start: linear predictors come from the response itself (family.start_mean), and the gradient is X'W z of the working
     response z, or of the constant `center` where one is given; fraction: only the leading part of each block.
     """
@@ -69,6 +70,7 @@ class Request:
     statistics: bool = False
     meat: bool = False
     reference: bool = False
+    means: bool = False
     start: bool = False
     center: float | None = None
     fraction: float = 1.0
@@ -108,7 +110,7 @@ class FitStats:
 class Moments:
     """One leaf's, or the data's, contribution at phi = 1.
 
-    n rows; weight sum w and weighted_y sum w y (of order 0); loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
+    n rows; weight sum w and weighted_y sum w y, where asked for; loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
     gradient and second derivative of the null candidate. raw_gradient (width,): X' w s of the raw columns where no Gram
     was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores.
     `Model.gradient` and `Model.gram` make of them what the solver sees.
@@ -191,7 +193,7 @@ class _Accumulation:
         y = block.y[start:stop].astype(np.float64, copy=False)
         weight = _floats(block.weight, start, stop)
         offset = _floats(block.offset, start, stop)
-        if self.request.order == 0:
+        if self.request.means:
             self.weight += float(stop - start if weight is None else weight.sum())
             self.weighted_y += float((y if weight is None else weight * y).sum())
         if self.request.null is not None:

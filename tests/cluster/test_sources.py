@@ -123,7 +123,16 @@ def test_a_dataset_of_parquet_files_is_read_as_a_lake_and_a_filtered_one_filtere
 
 def test_how_a_formula_sees_the_columns() -> None:
     source = sources.open_source(pa.table({"x": [1.0], "s": ["a"], "b": [True], "l": [[1]], "n": pa.nulls(1)}))
-    assert sources.kinds(source) == {"x": "numeric", "s": "factor", "b": "numeric", "n": "numeric"}
+    kinds = sources.kinds(source)
+    assert kinds.pop("l") == "unusable: list<item: int64>"
+    assert kinds == {"x": "numeric", "s": "factor", "b": "numeric", "n": "numeric"}
+
+
+def test_a_categorical_of_numbers_is_a_factor() -> None:
+    data = pd.DataFrame({"k": pd.Categorical([3, 1, 1, 3, 2, 2], [3, 1, 2]), "y": np.arange(6.0)})
+    fit = dg.glm("y ~ k", data)
+    assert list(fit.params.index) == ["Intercept", "k[T.1]", "k[T.2]"]
+    np.testing.assert_allclose(fit.params, [1.5, 0.0, 3.0], atol=ROUNDING)
 
 
 @pytest.mark.parametrize("data", [3, 2.5, None, object(), [], [1, 2], {1, 2}, np.zeros((3, 2))])

@@ -169,7 +169,9 @@ def test_a_constant_column_is_not_an_error() -> None:
     with pytest.warns(dg.errors.AliasWarning, match=r"one is not estimated: its column is 1 Intercept"):
         fit = dg.glm("y ~ x + one", data, family="poisson")
     assert fit.aliased == ("one",)
-    np.testing.assert_allclose(fit.params[["Intercept", "x"]], dg.glm("y ~ x", data, family="poisson").params, rtol=1e-10)
+    np.testing.assert_allclose(
+        fit.params[["Intercept", "x"]], dg.glm("y ~ x", data, family="poisson").params, rtol=1e-10
+    )
 
 
 def test_fewer_rows_than_columns_is_not_an_error() -> None:

@@ -75,7 +75,10 @@ def block(n: int = 11) -> Block:
     return Block(
         n=n,
         dense=(rng.normal(size=n), rng.integers(-9, 9, n).astype("i1")),
-        levels=(Levels(rng.integers(0, 3, n).astype("i1"), 3), Levels(rng.integers(0, 4, n).astype("i2"), 4, rng.random(n))),
+        levels=(
+            Levels(rng.integers(0, 3, n).astype("i1"), 3),
+            Levels(rng.integers(0, 4, n).astype("i2"), 4, rng.random(n)),
+        ),
         y=rng.random(n),
         weight=rng.random(n),
         offset=rng.random(n),

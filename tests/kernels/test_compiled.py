@@ -45,9 +45,7 @@ def test_one_signature_alone_is_compiled() -> None:
 
 
 @pytest.mark.parametrize("first", range(len(VARIABLES)))
-def test_the_first_variable_that_is_set_says_where(
-    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_first_variable_that_is_set_says_where(first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for name in VARIABLES[:first]:
         monkeypatch.delenv(name, raising=False)
     for name in VARIABLES[first:]:

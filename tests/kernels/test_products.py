@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import numpy as np
@@ -50,7 +51,7 @@ def products(block: Block, scaling: Scaling, takes: list[int] | None = None) -> 
     eta, gradient, gram = np.full(block.n, 0.5), np.zeros(block.width), Gram.zeros(pieces)
     cuts = [0, *(takes or []), block.n]
     coef = np.arange(1.0, block.width + 1)
-    for start, stop in zip(cuts, cuts[1:], strict=False):
+    for start, stop in itertools.pairwise(cuts):
         here = slice(start, stop)
         part = np.ascontiguousarray(eta[here])
         gather(pieces, workspace, coef, start, stop, part)

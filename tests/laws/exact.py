@@ -23,6 +23,7 @@ SQUARABLE = 1e150
 
 # Digits: exp(-800) is 10^-348, and 1 - mu must still be seen beside 1.
 DIGITS = 420
+LEAST = mpf(10) ** -390
 
 INVERSES: dict[str, Callable[[Any], Any]] = {
     "identity": lambda eta: eta,
@@ -82,7 +83,7 @@ EXTREME_MEANS: dict[str, tuple[float, ...]] = {
     "poisson": (1e-12, 1e9),
     "gamma": (1e-12, 1e9),
 }
-EXTREME_ETAS = (-700.0, -36.0, -20.0, -1e-3, 1e-3, 3.0, 20.0, 36.0, 700.0)
+EXTREME_ETAS = (-800.0, -700.0, -40.0, -36.0, -20.0, -1e-3, 1e-3, 3.0, 6.75, 20.0, 36.0, 40.0, 700.0, 800.0)
 
 PAIRS = [(family, link) for family in FAMILIES for link in FAMILIES[family]().links]
 
@@ -117,16 +118,18 @@ def moderate_etas(family: str, link: str) -> list[float]:
 
 
 def extreme_etas(family: str, link: str) -> list[float]:
-    """Linear predictors of means near the ends of their range, as long as mu and 1 - mu are ordinary float64."""
+    """Linear predictors of means near the ends of their range: of probabilities as far as DIGITS tell them from 0 and 1,
+    of other means as long as they and their variance are ordinary float64."""
     found = etas_of(family, link, EXTREME_MEANS[family])
     for eta in EXTREME_ETAS:
         if not possible(family, link, eta):
             continue
         mean = mean_of(link, eta)
-        sizes = [VARIANCES[family](mean)]
         if FAMILIES[family]().bounded:
-            sizes += [mean, 1 - mean]
-        if abs(mean) < SQUARABLE and all(TINY < size < 1 / TINY for size in sizes):
+            ordinary = min(mean, 1 - mean) > LEAST
+        else:
+            ordinary = abs(mean) < SQUARABLE and TINY < VARIANCES[family](mean) < 1 / TINY
+        if ordinary:
             found.append(eta)
     return found
 

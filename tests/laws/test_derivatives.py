@@ -105,8 +105,9 @@ def test_exact_derivatives(family: str, link: str, extreme: bool) -> None:
     etas = extreme_etas(family, link) if extreme else moderate_etas(family, link)
     assert etas
     for y in responses(family):
-        observed = glm.rows(np.full(len(etas), y), np.array(etas))
-        expected = glm.rows(np.full(len(etas), y), np.array(etas), 2, "expected")
+        with np.errstate(all="ignore"):
+            observed = glm.rows(np.full(len(etas), y), np.array(etas))
+            expected = glm.rows(np.full(len(etas), y), np.array(etas), 2, "expected")
         first = None
         for i, eta in enumerate(etas):
             exact = Exact(family, link, y, eta)

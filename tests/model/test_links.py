@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tests.laws.exact import DIGITS, EPS, INVERSES, TINY
 from mpmath import mp, mpf
 
 from daskglm.model.families import FAMILIES
 from daskglm.model.links import LINKS, Link
+from tests.laws.exact import DIGITS, EPS, INVERSES, LEAST, TINY, mean_of
 
 # A result exp(t) inherits the rounding of t, so that its relative error grows with |log result|; beyond that, a handful
 # of roundings.
@@ -129,6 +129,34 @@ def test_valid_is_where_the_link_leads_back(name: str) -> None:
     assert link.valid(eta).tolist() == truth
     assert link.restricts is not all(truth)
     assert not link.valid(np.array([np.nan, np.inf, -np.inf])).any()
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_rates_of_probabilities_wherever_they_can_be_told_from_0_and_1(name: str) -> None:
+    """log mu, log(1 - mu), mu'/mu, mu'/(1 - mu) and mu''/mu'."""
+    link = LINKS[name]()
+    seen = 0
+    for eta in (*GRID, 1.5, 3.0, 5.0, 6.75, 0.01, 0.99):
+        mean = mean_of(name, float(eta))
+        if mean is None or not min(mean, 1 - mean) > LEAST:
+            continue
+        seen += 1
+        slope, bend = mp.diff(INVERSES[name], mpf(eta)), mp.diff(INVERSES[name], mpf(eta), 2)
+        truth = {
+            "log_mu": mp.log(mean),
+            "log_rest": mp.log(1 - mean),
+            "up": slope / mean,
+            "down": slope / (1 - mean),
+            "bend": bend / slope,
+        }
+        with np.errstate(all="ignore"):
+            found = link.rates(np.array([eta]))
+        for part, exact in truth.items():
+            value = mpf(float(getattr(found, part)[0]))
+            # logs beside 0 and differences like (1 - mu) - mu count absolutely, ratios relatively
+            size = abs(exact) + (part in ("log_mu", "log_rest", "bend"))
+            assert abs(value - exact) <= ROUNDINGS * EPS * (1 + abs(mp.log(abs(slope)))) * size + TINY, (part, eta)
+    assert seen >= 4
 
 
 def test_names_are_their_keys() -> None:

@@ -29,7 +29,7 @@ def test_without_an_offset_it_is_the_link_of_the_mean(family: str, link: str, we
     null = Null(one.model.likelihood, True, False)
     assert null.settled
     assert null.candidate(False) is None
-    null.start(moments(one.block, one.model, Request(None, order=0)))
+    null.start(moments(one.block, one.model, Request(None, order=0, means=True)))
     truth = one.model.likelihood.link.link(mean(one))[0]
     assert null.candidate(False) is None
     assert null.candidate(True) == pytest.approx(truth, rel=LINKED, abs=LINKED)
@@ -45,7 +45,7 @@ def test_with_an_offset_the_score_vanishes(family: str, link: str, weight: str |
     glm = one.model.likelihood
     null = Null(glm, True, True)
     leaves = Leaves(one.block)
-    null.start(leaves.total(moments, one.model, Request(None, order=0)))
+    null.start(leaves.total(moments, one.model, Request(None, order=0, means=True)))
     null.fit(leaves, one.model)
     assert null.settled
 
@@ -77,7 +77,7 @@ def test_without_an_intercept_it_is_the_offset_alone(offset: bool) -> None:
     one = problem("poisson", "log", offset=offset)
     null = Null(one.model.likelihood, False, offset)
     leaves = Leaves(one.block)
-    null.start(leaves.total(moments, one.model, Request(None, order=0)))
+    null.start(leaves.total(moments, one.model, Request(None, order=0, means=True)))
     null.fit(leaves, one.model)
     assert null.value == 0.0
     assert null.candidate(True) == 0.0
@@ -89,7 +89,7 @@ def test_other_rows_are_a_new_beginning() -> None:
     one = problem("gamma", "log", offset=True)
     null = Null(one.model.likelihood, True, True)
     sample, whole = Leaves(one.block.rows(0, 60)), Leaves(one.block)
-    null.start(sample.total(moments, one.model, Request(None, order=0)))
+    null.start(sample.total(moments, one.model, Request(None, order=0, means=True)))
     null.fit(sample, one.model)
     before = null.value
     null.begin_again()
@@ -104,6 +104,6 @@ def test_other_rows_are_a_new_beginning() -> None:
 def test_no_rows_have_no_mean() -> None:
     one = problem("poisson", "log")
     null = Null(one.model.likelihood, True, False)
-    null.start(moments(one.block.rows(0, 0), one.model, Request(None, order=0)))
+    null.start(moments(one.block.rows(0, 0), one.model, Request(None, order=0, means=True)))
     assert null.value is not None
     assert np.isnan(null.value)

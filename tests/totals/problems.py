@@ -82,6 +82,8 @@ def problem(
         extras["trials"] = size.astype("i4")
         extras["weight"] = extras.get("weight", np.ones(n)) * size
     mu = model.likelihood.mean_of(x @ coef + extras.get("offset", 0.0))
-    distribution, multiple = DISTRIBUTIONS[family](mu, 0.3 if not FAMILIES[family]().dispersion_known else 1.0, size.astype(int))
+    distribution, multiple = DISTRIBUTIONS[family](
+        mu, 0.3 if not FAMILIES[family]().dispersion_known else 1.0, size.astype(int)
+    )
     y = distribution.rvs(random_state=rng) / multiple
     return Problem(replace(block, y=np.asarray(y, np.float64), **extras), model, coef, x)

@@ -47,7 +47,7 @@ def test_loss_gradient_and_gram(family: str, link: str, information: str, form: 
     x, w = one.x, one.weight
     full = moments(one.block, one.model, Request(one.coef, 2, information))  # type: ignore[arg-type]
     first = moments(one.block, one.model, Request(one.coef, 1))
-    zeroth = moments(one.block, one.model, Request(one.coef, 0))
+    zeroth = moments(one.block, one.model, Request(one.coef, 0, means=True))
     for sums in (full, first, zeroth):
         assert sums.n == one.block.n
         assert close(sums.loss, np.sum(w * terms.loss), np.sum(w * np.abs(terms.loss)))
@@ -115,6 +115,7 @@ def test_statistics(family: str, link: str, form: dict) -> None:
     assert found is not None
     assert found.n == block.n
     assert close(found.observations, copies.sum(), copies.sum())
+    assert close(found.weight, w.sum(), w.sum())
     discrete = one.model.likelihood.family.dispersion_known
     assert found.fractional == (int((~whole).sum()) if discrete else 0)
     center = null if block.offset is None else null + block.offset
@@ -157,7 +158,7 @@ def test_frequencies_stand_for_rows_written_out(family: str, link: str) -> None:
     assert short.statistics is not None
     assert long.statistics is not None
     assert close(short.loss, long.loss, abs(long.loss) + long.n)
-    for name in ("observations", "deviance", "saturated", "null_deviance", "fractional"):
+    for name in ("observations", "deviance", "saturated", "weight", "null_deviance", "fractional"):
         truth = getattr(long.statistics, name)
         assert close(getattr(short.statistics, name), truth, abs(truth) + long.n)
     for a, b in ((short.tables, long.tables), (short.meat, long.meat)):
@@ -200,9 +201,7 @@ def test_the_null_candidate_rides_along(family: str, link: str, offset: bool) ->
 
 @pytest.mark.parametrize("family, link", PAIRS)
 @pytest.mark.parametrize("center", [None, 0.4])
-def test_start_is_the_least_squares_problem_of_the_first_step(
-    family: str, link: str, center: float | None
-) -> None:
+def test_start_is_the_least_squares_problem_of_the_first_step(family: str, link: str, center: float | None) -> None:
     """W = 1 / (V g'^2), z = g(m) + (y - m) g' at a mean m near y, less the offset; rows where that is not finite
     count for nothing."""
     one = problem(family, link, weight="real", offset=True)
@@ -276,7 +275,7 @@ def test_leaves_add_to_the_whole(family: str, link: str) -> None:
     assert close(parts.null, whole.null, np.abs(whole.null).max())
     assert parts.statistics is not None
     assert whole.statistics is not None
-    for name in ("n", "observations", "deviance", "saturated", "fractional", "null_deviance"):
+    for name in ("n", "observations", "deviance", "saturated", "weight", "fractional", "null_deviance"):
         truth = getattr(whole.statistics, name)
         assert close(getattr(parts.statistics, name), truth, abs(truth) + whole.n)
     for a, b in ((parts.tables, whole.tables), (parts.meat, whole.meat)):
@@ -304,3 +303,13 @@ def test_narrow_responses_weights_and_offsets(dtype: str) -> None:
     assert found.loss == truth.loss
     assert np.array_equal(one.model.gradient(found), one.model.gradient(truth))
     assert found.statistics == truth.statistics
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_deviance_is_twice_the_loss_beyond_the_reference(family: str, link: str) -> None:
+    one = problem(family, link, weight="real", offset=True)
+    sums = moments(one.block, one.model, Request(one.coef, 1, reference=True))
+    y, mu = one.block.y, one.model.likelihood.mean_of(one.eta)
+    best, here = (density(one, y, mean, np.ones(y.size)) for mean in (y, mu))
+    scale = np.sum(one.weight * (np.abs(best) + np.abs(here))) + abs(sums.loss)
+    assert close(2 * (sums.loss - sums.reference), 2 * np.sum(one.weight * (best - here)), scale, DENSITIES)
