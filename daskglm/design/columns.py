@@ -20,6 +20,7 @@ Missing = Literal["drop", "raise"]
 
 # A sample takes runs of neighbouring rows, spread over the leaf: cheap to copy, and blind to no part of a sorted file.
 SAMPLE_RUN = 1024
+HUGE_PAGE = 2 << 20
 
 
 @final
@@ -87,8 +88,9 @@ class Columns:
             return self
         run = min(SAMPLE_RUN, max(1, int(self.n * fraction)))
         spacing = max(1, int(run / fraction))
-        keep = (np.arange(self.n) % spacing) < run if self.n else np.zeros(0, bool)
-        return self.take(np.flatnonzero(keep))
+        starts = np.arange(0, self.n, spacing)
+        index = (starts[:, None] + np.arange(run)).ravel()
+        return _in_one_slab(self.take(index[index < self.n]))
 
     def take(self, index: npt.NDArray[np.intp]) -> Columns:
         """The rows of an index."""
@@ -499,8 +501,11 @@ def _in_one_slab(found: Columns) -> Columns:
         if column is not None and not isinstance(column, Coded):
             parts[("", name)] = column
     padded = {key: -(-column.nbytes // 64) * 64 for key, column in parts.items()}
-    slab = np.empty(sum(padded.values()) + 64, np.uint8)
-    at = -slab.ctypes.data % 64
+    size = sum(padded.values())
+    # a huge page begins at a multiple of its size; what lies before the first one is never touched
+    boundary = HUGE_PAGE if size > 2 * HUGE_PAGE else 64
+    slab = np.empty(size + boundary, np.uint8)
+    at = -slab.ctypes.data % boundary
     placed: dict[tuple[str, str], Column] = {}
     for key, column in parts.items():
         place = slab[at : at + column.nbytes].view(column.dtype)
