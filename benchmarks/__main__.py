@@ -17,6 +17,7 @@ import click
 
 from benchmarks import lakes
 from benchmarks.evaluate import judged
+from benchmarks.limits import control_group, entered
 
 FOLDER = click.option(
     "--folder", type=click.Path(path_type=Path), default=Path(tempfile.gettempdir()) / "daskglm-benchmarks",
@@ -35,11 +36,13 @@ class Series:
     peak: list[float] = field(default_factory=list)
     results: list[dict[str, Any]] = field(default_factory=list)
 
-    def once(self, lake: Path, problem: str) -> None:
-        """One fresh process, timed from outside, its peak memory from the kernel."""
+    def once(self, lake: Path, problem: str, group: Path | None = None) -> None:
+        """One fresh process, timed from outside, its peak memory from the kernel; in a control group if one is given."""
         command = [sys.executable, "-W", "ignore", "-m", "benchmarks.workers", self.worker, str(lake), problem]
         began = time.perf_counter()
-        process = subprocess.Popen([*command, json.dumps(self.options)], stdout=subprocess.PIPE, text=True)
+        process = subprocess.Popen(
+            [*command, json.dumps(self.options)], stdout=subprocess.PIPE, text=True, preexec_fn=lambda: entered(group)
+        )
         assert process.stdout is not None
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
@@ -172,6 +175,34 @@ def scaling(rows: tuple[int, ...], repeat: int, folder: Path) -> None:
         per_row = statistics.median(result["warm_seconds"] for result in series.results) / n * 1e9
         first = first or per_row
         click.echo(f"{n:>12,} rows: {per_row:6.1f} ns per row, {per_row / first:.2f} of the first")
+
+
+@main.command()
+@click.option("--rows", default=50_000_000, help="Rows of the lake that does not fit.")
+@click.option("--fitting", default=10_000_000, help="Rows of the lake that does, for comparison.")
+@click.option("--gib", default=2.0, help="Memory of the control group, page cache included.")
+@FOLDER
+def memory(rows: int, fitting: int, gib: float, folder: Path) -> None:
+    """The Poisson fit in a control group with little memory, against one that fits, per row."""
+    small, large = lakes.claims(folder, fitting), lakes.claims(folder, rows)
+    inside = Series("in memory", "daskglm", {})
+    for _ in range(3):
+        inside.once(small, "poisson")
+    per_row = inside.median / fitting
+    with control_group(int(gib * 2**30)) as group:
+        if group is None:
+            raise click.ClickException("a control group cannot be made here: run as root where cgroups are mounted")
+        limited = Series("limited", "daskglm", {})
+        limited.once(large, "poisson", group)
+    result = limited.results[0]
+    click.echo(
+        f"{rows:,} rows in {gib:g} GiB: {limited.median:.1f} s, peak {limited.peak[0]:.2f} GB, {result['passes']} passes, "
+        f"{result['decodes']} decodes, converged {result['converged']}"
+    )
+    click.echo(
+        f"{fitting:,} rows in memory: {inside.median:.1f} s; per row, limited / in memory: "
+        f"{limited.median / rows / per_row:.2f}"
+    )
 
 
 @main.command()

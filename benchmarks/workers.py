@@ -39,6 +39,7 @@ def daskglm(lake: str, problem: str, options: dict[str, object]) -> dict[str, ob
         name: float(value) for name, value in zip(fit.record.names, fit.record.coefficients, strict=False)
     }
     result["passes"], result["converged"] = fit.n_passes, fit.converged
+    result["decodes"] = fit.record.decodes
     result["decrement"] = fit.certificate.decrement
     return result
 

@@ -151,8 +151,7 @@ class _Fitting:
 
     def _sampler(self, rows: LocalPartitions) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
-        quadratic = self.plan.family.name == "gaussian" and self.plan.link.name == "identity"
-        if quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
+        if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
             return None
         fraction = min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows)
         return lambda columns: columns.sample(fraction)
@@ -166,7 +165,7 @@ class _Fitting:
         self, objective: Objective, design: Design, null: Null, sample: LocalPartitions | None, n: int
     ) -> Optimum:
         plan, held = self.plan, None
-        quadratic = plan.family.name == "gaussian" and plan.link.name == "identity"
+        quadratic = objective.model.likelihood.quadratic
         start: npt.NDArray[np.float64] | None = None
         if plan.start is not None:
             start = _given_start(plan.start, design)
@@ -188,7 +187,7 @@ class _Fitting:
         stopping = Stopping(plan.tol, plan.max_iter, goal)
         return minimise(
             objective, start, stopping, null=null, dispersion_known=plan.family.dispersion_known, quadratic=quadratic,
-            meat=plan.meat, held=held,
+            meat=plan.meat, held=held, fallback=(lambda: first_guess(objective, null)) if sample is not None else None,
         )  # fmt: skip
 
     def _say(self, phase: str) -> None:
@@ -330,13 +329,13 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
     name = text[: len(text) - len(formula.right_side(text))].rstrip("~ ").strip()
     levels = False
     if len(response) == 1 and response[0].text in kinds and kinds[response[0].text] == "factor":
-        if plan.family.name != "binomial":
+        if not plan.family.bounded:
             raise DesignError(
                 f'the response "{name}" is text, which the {plan.family.name} family cannot be fitted to: '
                 "a two-level response is binomial"
             )
         levels = True
-    if len(response) == 2 and plan.family.name != "binomial":
+    if len(response) == 2 and not plan.family.bounded:
         raise DesignError(f"cbind(successes, failures) is for the binomial family, not for {plan.family.name}")
     trials, weight = None, None
     if plan.trials is not None:

@@ -97,7 +97,7 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     _one_of("solver", given["solver"], ("auto", "newton"))
     family, link = resolve(given["family"], given["link"])
     weights = _weights(given["weights"])
-    if (isinstance(weights, Trials) or given["trials"] is not None) and family.name != "binomial":
+    if (isinstance(weights, Trials) or given["trials"] is not None) and not family.bounded:
         raise DesignError(f"trials are for the binomial family, not for {family.name}")
     if isinstance(weights, Trials) and given["trials"] is not None:
         raise DesignError('trials= makes the response a count, weights=dg.Trials("n") a proportion: give one of them')
@@ -107,7 +107,7 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     if isinstance(dispersion, str):
         _one_of("dispersion", dispersion, ("pearson", "deviance", "ml"))
         if dispersion == "ml" and family.dispersion_known:
-            raise DesignError(f'dispersion="ml" is for gaussian and gamma; that of {family.name} is 1')
+            raise DesignError(f'dispersion="ml" estimates what is 1 by definition for the {family.name} family')
     elif dispersion is not None and not (isinstance(dispersion, (int, float)) and dispersion > 0):
         raise DesignError(f"dispersion must be a positive number or a rule, not {dispersion!r}")
     covariance = given["covariance"]

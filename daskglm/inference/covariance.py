@@ -7,7 +7,6 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.errors import DesignError
 from daskglm.model.families import Family
 from daskglm.solvers.driver import Optimum
 from daskglm.totals.moments import FitStats
@@ -34,27 +33,9 @@ def dispersion(
     if rule == "known":
         return 1.0, False
     if rule == "ml":
-        return ml_dispersion(family, stats), True
+        return family.ml_dispersion(stats.deviance / stats.observations), True
     amount = pearson if rule == "pearson" else stats.deviance
     return (amount / freedom if freedom > 0 else np.nan), True
-
-
-def ml_dispersion(family: Family, stats: FitStats) -> float:
-    """The maximum likelihood estimate of phi given the means: deviance / n for the gaussian; for the gamma the root of
-    2 (log k - digamma(k)) = deviance / n with k = 1 / phi (McCullagh and Nelder 1989, equation 8.1).
-    """
-    mean = stats.deviance / stats.observations
-    if family.name == "gaussian":
-        return mean
-    if family.name == "gamma":
-        from scipy.optimize import brentq
-        from scipy.special import digamma
-
-        if not mean > 0:
-            return 0.0
-        root = brentq(lambda u: 2.0 * (u - digamma(np.exp(u))) - mean, -40.0, 40.0, xtol=1e-14, rtol=1e-14)
-        return float(np.exp(-root))
-    raise DesignError(f'dispersion="ml" is for gaussian and gamma; that of {family.name} is 1')
 
 
 def covariance(

@@ -49,3 +49,7 @@ def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]
         return dispatcher  # type: ignore[no-any-return]
 
     return compile_now
+
+
+# A part of kernels: compiled into each of them, and never on its own, which spares every process its loading.
+part: Callable[[Callable[..., Any]], Callable[..., Any]] = numba.njit(nogil=True, error_model="numpy")

@@ -7,7 +7,7 @@ import numpy as np
 from daskglm.kernels.blocks import NUMERIC_KINDS, Column
 from daskglm.kernels.compiled import kernel
 from daskglm.kernels.lanes import fma, fold, load, zero
-from daskglm.kernels.products import _standardised
+from daskglm.kernels.products import standardised
 
 _TILE = 1024
 
@@ -22,7 +22,7 @@ def _sums(address, kind, n, shift, tile, out):  # type: ignore[no-untyped-def]
     for t in range(0, n, _TILE):
         m = min(_TILE, n - t)
         tile[m:_TILE] = 0.0
-        _standardised(address, kind, t, shift, 1.0, tile[:m])
+        standardised(address, kind, t, shift, 1.0, tile[:m])
         s1 = zero()
         s2 = zero()
         for i in range(0, _TILE, 8):

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from numba import carray
 
 from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Column, Scaling, Vector
-from daskglm.kernels.compiled import kernel
+from daskglm.kernels.compiled import kernel, part
 from daskglm.kernels.lanes import (
     LANES,
     add,
@@ -49,8 +49,8 @@ def tile_rows(n_dense: int, n_factors: int) -> int:
 # Loops index slices from zero: an index that might be negative costs a branch per element and the vector units.
 
 
-@kernel("void(int64, int64, int64, float64, float64, float64[::1])")
-def _standardised(address, kind, start, shift, scale, out):  # type: ignore[no-untyped-def]
+@part
+def standardised(address, kind, start, shift, scale, out):  # type: ignore[no-untyped-def]
     """out[i] = (column[start + i] - shift) * scale, whatever the column's width."""
     count = out.size
     if kind == 0:
@@ -79,7 +79,7 @@ def _standardised(address, kind, start, shift, scale, out):  # type: ignore[no-u
             out[i] = (np.float64(i8[i]) - shift) * scale
 
 
-@kernel("void(int64, int64, int64, int64, uint32[::1])")
+@part
 def _positions(address, kind, start, first, out):  # type: ignore[no-untyped-def]
     """out[i] = first + code of row start + i."""
     count = out.size
@@ -112,7 +112,7 @@ def _gather(dense, scaling, levels, level_scale, coef, start, stop, rows, tile, 
         for i in range(m):
             e[i] += coef[0]
         for j in range(d):
-            _standardised(dense[j, 0], dense[j, 1], t, scaling[j, 0], scaling[j, 1], x)
+            standardised(dense[j, 0], dense[j, 1], t, scaling[j, 0], scaling[j, 1], x)
             b = coef[1 + j]
             for i in range(m):
                 e[i] += x[i] * b
@@ -122,12 +122,12 @@ def _gather(dense, scaling, levels, level_scale, coef, start, stop, rows, tile, 
                 for i in range(m):
                     e[i] += coef[c[i]]
             else:
-                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
+                standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
                 for i in range(m):
                     e[i] += x[i] * coef[c[i]]
 
 
-@kernel("void(float64[::1], float64[::1], int64, int64, int64, float64[:,::1])")
+@part
 def _dense_products(z, wz, rows, count, columns, gram):  # type: ignore[no-untyped-def]
     """gram[a, b] += sum_i z[a, i] wz[b, i] for b >= a - 3: four by two dot products at a time, eight lanes each.
 
@@ -170,7 +170,7 @@ def _dense_products(z, wz, rows, count, columns, gram):  # type: ignore[no-untyp
             gram[a + 3, b + 1] += fold(s31)
 
 
-@kernel("void(float64[::1], uint32[::1], int64, int64, int64, int64, float64[::1])")
+@part
 def _cross(by_row, codes, n_factors, rows, count, stride, cross):  # type: ignore[no-untyped-def]
     """cross[level of row i in each factor, :] += by_row[i, :]; factors inside, so that equal levels do not queue up."""
     for i in range(count):
@@ -209,7 +209,7 @@ def _scatter(  # type: ignore[no-untyped-def]
         for j in range(1, d + 1):
             zj = z[j * rows : j * rows + m]
             wj = wz[j * rows : j * rows + m]
-            _standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], zj)
+            standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], zj)
             for i in range(m):
                 wj[i] = zj[i] * w[i]
         if whole > m:
@@ -246,7 +246,7 @@ def _scatter(  # type: ignore[no-untyped-def]
             if levels[k, 3] == 0:
                 z[k * rows : k * rows + m] = 1.0
             else:
-                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], z[k * rows : k * rows + m])
+                standardised(levels[k, 3], 0, t, 0.0, level_scale[k], z[k * rows : k * rows + m])
         for k in range(n_factors):
             ck = codes[k * rows : k * rows + m]
             vk = z[k * rows : k * rows + m]
@@ -285,7 +285,7 @@ def _scatter_gradient(dense, scaling, levels, level_scale, score, start, stop, r
         tile[rows + m : rows + whole] = 0.0
         for j in range(d + 1):
             if j > 0:
-                _standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], x)
+                standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], x)
             total = zero()
             for i in range(0, whole, 8):
                 total = fma(load(tile, i), load(tile, rows + i), total)
@@ -296,7 +296,7 @@ def _scatter_gradient(dense, scaling, levels, level_scale, score, start, stop, r
                 for i in range(m):
                     gradient[c[i]] += s[i]
             else:
-                _standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
+                standardised(levels[k, 3], 0, t, 0.0, level_scale[k], x)
                 for i in range(m):
                     gradient[c[i]] += s[i] * x[i]
 

@@ -54,6 +54,10 @@ class Family(Protocol):
         """Whether means are bounded above by 1, so that 1 - mu is needed to full precision."""
 
     @property
+    def constant_variance(self) -> bool:
+        """Whether V is 1 whatever the mean."""
+
+    @property
     def dispersion_known(self) -> bool:
         """Whether phi is 1 by definition."""
 
@@ -90,6 +94,9 @@ class Family(Protocol):
 
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         """sum saturated(phi) - sum saturated(1) over n rows; None where it needs the rows."""
+
+    def ml_dispersion(self, deviance: float) -> float:
+        """The maximum likelihood estimate of phi where the mean unit deviance is `deviance`; 1 where phi is known."""
 
     def log_base_measure(self, y: Vector) -> Vector:
         """log h(y)."""
@@ -139,6 +146,7 @@ class Gaussian:
     support: str = "any finite number"
     mean_range: tuple[float, float] = (-np.inf, np.inf)
     bounded: bool = False
+    constant_variance: bool = True
     dispersion_known: bool = False
     canonical_sign: float = 1.0
 
@@ -177,6 +185,9 @@ class Gaussian:
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return -0.5 * n * float(np.log(phi))
 
+    def ml_dispersion(self, deviance: float) -> float:
+        return deviance
+
     def log_base_measure(self, y: Vector) -> Vector:
         return -0.5 * (y * y + LOG_2PI)
 
@@ -204,6 +215,7 @@ class Binomial:
     support: str = "0 or 1, or a proportion between them"
     mean_range: tuple[float, float] = (0.0, 1.0)
     bounded: bool = True
+    constant_variance: bool = False
     dispersion_known: bool = True
     canonical_sign: float = 1.0
 
@@ -247,6 +259,9 @@ class Binomial:
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return 0.0
 
+    def ml_dispersion(self, deviance: float) -> float:
+        return 1.0
+
     def log_base_measure(self, y: Vector) -> Vector:
         return np.zeros_like(y)
 
@@ -274,6 +289,7 @@ class Poisson:
     support: str = "zero or positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
     bounded: bool = False
+    constant_variance: bool = False
     dispersion_known: bool = True
     canonical_sign: float = 1.0
 
@@ -322,6 +338,9 @@ class Poisson:
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return 0.0
 
+    def ml_dispersion(self, deviance: float) -> float:
+        return 1.0
+
     def log_base_measure(self, y: Vector) -> Vector:
         from scipy.special import gammaln
 
@@ -351,6 +370,7 @@ class Gamma:
     support: str = "positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
     bounded: bool = False
+    constant_variance: bool = False
     dispersion_known: bool = False
     canonical_sign: float = -1.0
 
@@ -400,6 +420,16 @@ class Gamma:
 
         shape = 1.0 / phi
         return n * float(shape * np.log(shape) - shape - gammaln(shape) + 1.0)
+
+    def ml_dispersion(self, deviance: float) -> float:
+        # with k = 1 / phi the root of 2 (log k - digamma(k)) = deviance (McCullagh and Nelder 1989, equation 8.1)
+        if not deviance > 0:
+            return 0.0
+        from scipy.optimize import brentq
+        from scipy.special import digamma
+
+        log_shape = brentq(lambda u: 2.0 * (u - digamma(np.exp(u))) - deviance, -40.0, 40.0, xtol=1e-14, rtol=1e-14)
+        return float(np.exp(-log_shape))
 
     def log_base_measure(self, y: Vector) -> Vector:
         return np.zeros_like(y)

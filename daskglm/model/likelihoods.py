@@ -57,6 +57,11 @@ class GLM:
         """Whether eta is the natural parameter (up to sign)."""
         return self.link.name == self.family.canonical_link
 
+    @property
+    def quadratic(self) -> bool:
+        """Whether the loss is a quadratic in the coefficients, so that one Newton step is exact."""
+        return self.canonical and self.family.constant_variance
+
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:
         """Terms of each row at eta, up to derivatives of that order. NaN and infinity come out as they are: callers
         compute under np.errstate(all="ignore") and look at the sum of the loss.

@@ -9,6 +9,7 @@ made the closing one, at which errors and statistics are reported.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -33,6 +34,10 @@ STUCK = 0.7
 # where the fit is perfect, that is rounding, too.
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
 MAX_HALVINGS = 40
+# Within this of the optimum the observed information is given another chance, that many times: where it is positive
+# definite its steps converge quadratically, those of the expected one only linearly.
+NEAR = 1.0
+MAX_REFUSALS = 3
 
 
 @final
@@ -118,6 +123,7 @@ class _Loop:
         self.rate = 0.0 if quadratic else np.inf
         self.decrements: list[float] = []
         self.held_decrement = np.inf
+        self.refusals = 0
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -152,14 +158,12 @@ class _Loop:
             self.aliased = found.aliased
             point = _without_aliased(point, found)
         usable = found.definite and bool(found.kept[~self.aliased].all())
-        if point.information == "observed" and not self._is_expected() and not usable:
+        if point.information == "observed" and not self.objective.model.likelihood.canonical and not usable:
             self.information = "expected"
+            self.refusals += 1
             point = self.evaluate(point.coef)
             found = curvature(self.objective, point, self.aliased)
         return point, found
-
-    def _is_expected(self) -> bool:
-        return self.objective.model.likelihood.canonical
 
     # -- the loop --------------------------------------------------------------------------------------------------
 
@@ -191,6 +195,8 @@ class _Loop:
                     f"{stopping.tol:.3g}): raise max_iter, or look for separated or badly scaled columns"
                 )
                 break
+            if decrement < NEAR and self.refusals < MAX_REFUSALS:
+                self.information = "observed"
             order, closing = self._plan(decrement, point)
             closing = closing or still
             trial, halvings = self._search(point, direction, decrement * phi, order, closing)
@@ -305,18 +311,21 @@ def minimise(
     quadratic: bool = False,
     meat: bool = False,
     held: Held | None = None,
+    fallback: Callable[[], Vector] | None = None,
 ) -> Optimum:
     """The optimum from a start at which every mean is possible.
 
     quadratic: the loss is a quadratic, one step is exact. held: a Gram that is good enough for the first step, whose
-    evaluation is then spared the Gram.
+    evaluation is then spared the Gram. fallback: another start, for when the first gives a mean that is not possible (a
+    sample does not hold every row).
     """
     loop = _Loop(objective, stopping, null, dispersion_known, quadratic, meat)
     point = loop.evaluate(start, order=1 if held is not None else 2)
-    if not np.isfinite(point.loss):
-        if held is None:
-            raise SolverError("the start gives means that the family does not allow: give start=")
+    if not np.isfinite(point.loss) and fallback is not None:
         held = None
+        point = loop.evaluate(fallback())
+    if not np.isfinite(point.loss):
+        raise SolverError("the start gives means that the family does not allow: give start=")
     return loop.run(point, held)
 
 

@@ -12,6 +12,7 @@ from daskglm.totals.moments import Model, Moments, Request, moments
 
 # A decrement this small no digit of the null deviance shows.
 TOLERANCE = 1e-12
+MAX_STEPS = 50
 
 
 @final
@@ -76,9 +77,9 @@ class Null:
             mean = np.array([sums.weighted_y / sums.weight if sums.weight else np.nan])
             return float(self.likelihood.link.link(mean)[0])
 
-    def fit(self, blocks: Partitions[Any], model: Model, most: int = 50) -> None:
-        """Newton steps of its own, each a pass over `blocks` that touches no column of X."""
-        for _ in range(most):
+    def fit(self, blocks: Partitions[Any], model: Model, fraction: float = 1.0) -> None:
+        """Newton steps of its own, each a pass over that part of `blocks` that touches no column of X."""
+        for _ in range(MAX_STEPS):
             if self.settled or self.value is None:
                 return
-            self.learn(blocks.total(moments, model, Request(None, null=self.value)))
+            self.learn(blocks.total(moments, model, Request(None, null=self.value, fraction=fraction)))

@@ -85,7 +85,8 @@ def pilot(sample: Partitions[Any], model: Model, intercept: bool, null: Null, n:
         rows = point.sums.n
     if null.iterates:
         null.start(sample.total(moments, model, Request(None, order=0, means=True)))
-        null.fit(sample, model)
+        # its steps on all rows finish what a part of the sample begins
+        null.fit(sample, model, STAGES[0][0])
     if coef is None or result is None or rows == 0:
         return None
     held = Held(result, n / rows) if rows >= 20 * coef.size else None
