@@ -15,7 +15,7 @@ from daskglm.cluster import sources
 from daskglm.cluster.local import LocalPartitions, open_partitions
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
-from daskglm.design.columns import Columns, Reading
+from daskglm.design.columns import Arena, Columns, Reading
 from daskglm.design.design import Design, products_of
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Terms
@@ -106,7 +106,7 @@ class _Fitting:
         rows = self._open()
         self._say("reading")
         columns, profile, sample = rows.kept_with_total(
-            self.reading.read, profile_of, self._sampler(rows), replace(self.reading, passing=True).read
+            self._reader(rows), profile_of, self._sampler(rows), replace(self.reading, passing=True).read
         )
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
@@ -149,12 +149,18 @@ class _Fitting:
             self.reporter.begin(rows)
         return rows
 
+    def _reader(self, rows: LocalPartitions) -> Callable[[Any], Columns]:
+        """How a leaf is read: into room of our own where it will stay."""
+        arena = Arena() if rows.keep == "memory" else None
+        return lambda leaf: self.reading.read(leaf, arena)
+
     def _sampler(self, rows: LocalPartitions) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
         if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
             return None
         fraction = min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows)
-        return lambda columns: columns.sample(fraction)
+        arena = Arena()
+        return lambda columns: columns.sample(fraction, arena)
 
     def _has_offset(self) -> bool:
         return bool(self.reading.offsets) or self.reading.exposure is not None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
@@ -21,6 +22,7 @@ Missing = Literal["drop", "raise"]
 # A sample takes runs of neighbouring rows, spread over the leaf: cheap to copy, and blind to no part of a sorted file.
 SAMPLE_RUN = 1024
 HUGE_PAGE = 2 << 20
+ARENA_BYTES = 64 << 20
 
 
 @final
@@ -61,6 +63,29 @@ class Ledger:
         )
 
 
+class Arena:
+    """Room for the numbers of many leaves in few large allocations.
+
+    Touching memory for the first time is a good part of reading it in: the system hands it out and clears it page by page.
+    Allocations of this size come in huge pages, of which there are few. What is handed out lives as long as the last
+    array in the same allocation.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._free = np.empty(0, np.uint8)
+
+    def take(self, size: int) -> npt.NDArray[np.uint8]:
+        """So many bytes, beginning on a cache line."""
+        size = -(-size // 64) * 64
+        with self._lock:
+            if self._free.size < size:
+                block = np.empty(max(ARENA_BYTES, size) + HUGE_PAGE, np.uint8)
+                self._free = block[-block.ctypes.data % HUGE_PAGE :]
+            place, self._free = self._free[:size], self._free[size:]
+        return place
+
+
 @final
 @dataclass(frozen=True)
 class Columns:
@@ -82,7 +107,7 @@ class Columns:
     kept: npt.NDArray[np.intp] | None = None
     importance: Column | None = None
 
-    def sample(self, fraction: float) -> Columns:
+    def sample(self, fraction: float, arena: Arena | None = None) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""
         if fraction >= 1.0:
             return self
@@ -90,7 +115,7 @@ class Columns:
         spacing = max(1, int(run / fraction))
         starts = np.arange(0, self.n, spacing)
         index = (starts[:, None] + np.arange(run)).ravel()
-        return _in_one_slab(self.take(index[index < self.n]))
+        return _copied(self.take(index[index < self.n]), arena or Arena())
 
     def take(self, index: npt.NDArray[np.intp]) -> Columns:
         """The rows of an index."""
@@ -169,7 +194,7 @@ class Reading:
     rows are scored, so that what cannot be computed is missing and no error; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
     products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
-    used once and given up, as when they are read again in every pass: no moments, no copy.
+    used once and given up, as when they are read again in every pass: no moments.
     """
 
     variables: tuple[Variable, ...]
@@ -210,17 +235,18 @@ class Reading:
         extra = [self.weight, self.trials, self.exposure]
         return given + [e for e in extra if isinstance(e, Expression)]
 
-    def read(self, leaf: Any) -> Columns:
-        """The Columns of one leaf: an object with `table` (pyarrow), `label`, `rows` before any filter,
+    def read(self, leaf: Any, arena: Arena | None = None) -> Columns:
+        """The Columns of one leaf, copied into an arena if there is one. A leaf is an object with `table` (pyarrow), `label`, `rows` before any filter,
         and `resident`, whether the table stays in memory anyway."""
-        return _Reader(self, leaf).columns()
+        return _Reader(self, leaf, arena).columns()
 
 
 class _Reader:
     """One leaf on its way from Arrow to NumPy: `keep` is the index of rows still in, None for all."""
 
-    def __init__(self, reading: Reading, leaf: Any) -> None:
+    def __init__(self, reading: Reading, leaf: Any, arena: Arena | None) -> None:
         self.reading = reading
+        self.arena = arena
         self.leaf = leaf
         self.table = leaf.table
         self.n: int = leaf.table.num_rows
@@ -269,8 +295,8 @@ class _Reader:
             read=self.leaf.rows, filtered=self.leaf.rows - total, missing_rows=missing_rows, zero_weight=zero,
             used=found.n, missing=self.missing,
         )  # fmt: skip
-        if not self.leaf.resident and not reading.passing:
-            found = _in_one_slab(found)
+        if not self.leaf.resident and self.arena is not None:
+            found = _copied(found, self.arena)
         return replace(found, moments=moments, ledger=ledger)
 
     # -- from Arrow ------------------------------------------------------------------------------------------------
@@ -488,12 +514,9 @@ class _Reader:
         return mean, squares
 
 
-def _in_one_slab(found: Columns) -> Columns:
-    """The numbers copied into one allocation of the leaf's size.
-
-    Arrow's allocator keeps about as much again as what is held in many small buffers of it, while a single large one
-    gets huge pages, which are touched for the first time at a fraction of the price; Arrow's own memory, free again,
-    serves the next leaf.
+def _copied(found: Columns, arena: Arena) -> Columns:
+    """The numbers in an arena: Arrow's many small buffers, of which its allocator keeps about as much again, are free to
+    serve the next leaf.
     """
     parts = {("numeric", name): column for name, column in found.numeric.items()}
     for name in ("y", "weight", "trials", "offset"):
@@ -501,11 +524,7 @@ def _in_one_slab(found: Columns) -> Columns:
         if column is not None and not isinstance(column, Coded):
             parts[("", name)] = column
     padded = {key: -(-column.nbytes // 64) * 64 for key, column in parts.items()}
-    size = sum(padded.values())
-    # a huge page begins at a multiple of its size; what lies before the first one is never touched
-    boundary = HUGE_PAGE if size > 2 * HUGE_PAGE else 64
-    slab = np.empty(size + boundary, np.uint8)
-    at = -slab.ctypes.data % boundary
+    slab, at = arena.take(sum(padded.values())), 0
     placed: dict[tuple[str, str], Column] = {}
     for key, column in parts.items():
         place = slab[at : at + column.nbytes].view(column.dtype)
