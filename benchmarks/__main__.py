@@ -123,7 +123,7 @@ def versus(lake: Path, problem: str, repeat: int, peers: bool) -> None:
         tolerance, _ = loosest(lake, problem, goal)
         series += [Series("glum", "glum", {}), Series(f"glum, gradient_tol {tolerance:g}", "glum", {"tol": tolerance})]
     alternate(series, lake, problem, repeat)
-    warm = Series("daskglm", "daskglm", {"turns": 4})
+    warm = Series("daskglm", "daskglm", {"turns": 6})
     warm.once(lake, problem)
     series[0].results[0]["warm_seconds"] = warm.results[0]["warm_seconds"]
     table(series, lake, problem, bare_scan(lake, problem))

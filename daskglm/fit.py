@@ -15,11 +15,12 @@ from daskglm.cluster import sources
 from daskglm.cluster.local import LocalPartitions, open_partitions
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
-from daskglm.design.columns import Arena, Columns, Reading
+from daskglm.design.columns import Arena, Columns
 from daskglm.design.design import Design, products_of
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Terms
 from daskglm.design.profile import profile_of
+from daskglm.design.reading import Reading
 from daskglm.errors import AliasWarning, ConvergenceWarning, DataError, DesignError, SeparationWarning
 from daskglm.inference import covariance as inference
 from daskglm.kernels.cholesky import combination

@@ -13,8 +13,9 @@ from daskglm.cluster import sources
 from daskglm.cluster.local import open_partitions
 from daskglm.cluster.sources import Source
 from daskglm.design import formula
-from daskglm.design.columns import Columns, Reading
+from daskglm.design.columns import Columns
 from daskglm.design.expressions import Expression
+from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.kernels import reference

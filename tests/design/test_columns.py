@@ -17,8 +17,9 @@ import pytest
 import daskglm as dg
 from daskglm.cluster.lakes import LeafTable
 from daskglm.design import expressions
-from daskglm.design.columns import Coded, Columns, Ledger, Reading
+from daskglm.design.columns import Coded, Columns, Ledger
 from daskglm.design.formula import Variable, parse
+from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError
 
 

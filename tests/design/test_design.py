@@ -16,10 +16,11 @@ from hypothesis import strategies as st
 import daskglm as dg
 from daskglm.cluster import tables
 from daskglm.cluster.tables import TableSource, from_pandas
-from daskglm.design.columns import Columns, Reading
+from daskglm.design.columns import Columns
 from daskglm.design.design import Design, products_of
 from daskglm.design.formula import parse
 from daskglm.design.profile import profile_of
+from daskglm.design.reading import Reading
 from daskglm.errors import DataError
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block, Scaling

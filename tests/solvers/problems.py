@@ -44,10 +44,10 @@ class Leaves:
         return tree_sum(function(item, *args) for item in self.items)
 
     def kept_with_total(self, function: Callable[[Any], Any], record: Callable[[Any], Any]) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a solver only sums")
 
     def consumed(self, function: Callable[[Any], Any]) -> Any:
-        raise NotImplementedError
+        raise AssertionError("a solver only sums")
 
     def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         return (function(item, *args) for item in self.items)

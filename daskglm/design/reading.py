@@ -1,0 +1,432 @@
+"""One leaf's table to the variables of a model: evaluated, checked, rows with missing values compacted away and counted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Literal, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.design.columns import Arena, Coded, Columns, Ledger, copied, product
+from daskglm.design.expressions import Expression
+from daskglm.design.formula import Variable
+from daskglm.errors import DataError
+from daskglm.kernels.blocks import Column, as_column, code_dtype
+from daskglm.kernels.moments import column_moments
+
+Mask = npt.NDArray[np.bool_]
+Missing = Literal["drop", "raise"]
+
+
+@final
+@dataclass(frozen=True)
+class Reading:
+    """What to read of a table, and how: the frozen recipe that turns any leaf into Columns.
+
+    response: one expression, or successes and failures; response_levels: whether it is text of two levels;
+    frequencies: whether weights count rows; scoring: whether
+    rows are scored, so that what cannot be computed is missing and no error; counts:
+    whether it counts successes out of `trials`, of which it is otherwise the proportion.
+    products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
+    used once and given up, as when they are read again in every pass: no moments.
+    """
+
+    variables: tuple[Variable, ...]
+    products: tuple[tuple[str, ...], ...]
+    response: tuple[Expression, ...]
+    response_name: str
+    response_levels: bool
+    support: Any
+    support_text: str
+    weight: Expression | None
+    trials: Expression | None
+    offsets: tuple[Expression, ...]
+    exposure: Expression | float | None
+    missing: Missing = "drop"
+    frequencies: bool = False
+    scoring: bool = False
+    passing: bool = False
+    counts: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of the table's columns that are needed, and no others."""
+        found: dict[str, None] = {}
+        for expression in self._expressions():
+            found.update(dict.fromkeys(expression.columns))
+        return tuple(found)
+
+    @property
+    def factor_columns(self) -> tuple[str, ...]:
+        """Columns read as levels and nowhere as numbers."""
+        plain = {
+            v.expression.columns[0] for v in self.variables if v.kind == "factor" and len(v.expression.columns) == 1
+        }
+        return tuple(sorted(plain))
+
+    def _expressions(self) -> list[Expression]:
+        given = [v.expression for v in self.variables] + list(self.response) + list(self.offsets)
+        extra = [self.weight, self.trials, self.exposure]
+        return given + [e for e in extra if isinstance(e, Expression)]
+
+    def read(self, leaf: Any, arena: Arena | None = None) -> Columns:
+        """The Columns of one leaf, copied into an arena if there is one. A leaf is an object with `table` (pyarrow), `label`, `rows` before any filter,
+        and `resident`, whether the table stays in memory anyway."""
+        return _Reader(self, leaf, arena).columns()
+
+
+class _Reader:
+    """One leaf on its way from Arrow to NumPy: `keep` is the index of rows still in, None for all."""
+
+    def __init__(self, reading: Reading, leaf: Any, arena: Arena | None) -> None:
+        self.reading = reading
+        self.arena = arena
+        self.leaf = leaf
+        self.table = leaf.table
+        self.n: int = leaf.table.num_rows
+        self.missing: dict[str, int] = {}
+        self.keep: npt.NDArray[np.intp] | None = None
+        self._numbers: dict[str, Column] = {}
+        self._coded: dict[str, Coded] = {}
+        self._masks: dict[str, Mask] = {}
+
+    def columns(self) -> Columns:
+        reading = self.reading
+        total = self.n
+        for name in reading.columns:
+            self._load(name)
+        self._compact(self._masks)
+        weight = self._expression(reading.weight)
+        trials = self._expression(reading.trials)
+        if trials is not None:
+            self._refuse(reading.trials, trials, trials < 0, "a number of trials cannot be negative")
+        if weight is not None:
+            self._refuse(reading.weight, weight, weight < 0, "a weight cannot be negative")
+            if reading.frequencies and weight.dtype.kind == "f":
+                self._refuse(reading.weight, weight, weight != np.floor(weight), "a frequency is a whole number")
+        if len(reading.response) == 2:
+            successes, failures = (np.asarray(self._expression(e), np.float64) for e in reading.response)
+            self._refuse(reading.response[0], successes, successes < 0, "a count of successes cannot be negative")
+            self._refuse(reading.response[1], failures, failures < 0, "a count of failures cannot be negative")
+            trials = successes + failures
+            with np.errstate(invalid="ignore", divide="ignore"):
+                y: Any = np.where(trials > 0, successes / trials, 0.0)
+        else:
+            y = self._response()
+            if reading.counts:
+                y = self._proportion(y, trials)
+        numeric = {v.name: self._variable(v) for v in reading.variables if v.kind == "numeric"}
+        factors = {v.name: self._levels(v) for v in reading.variables if v.kind == "factor"}
+        offset = self._offset()
+        importance = self._importance(weight)
+        found = Columns(self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance)
+        missing_rows = total - self.n
+        found = self._finite(found)
+        found, zero = self._without_zero_weight(found)
+        self._check_support(found)
+        moments = {} if reading.passing else {key: self._moments(found, key) for key in reading.products}
+        ledger = Ledger(
+            read=self.leaf.rows, filtered=self.leaf.rows - total, missing_rows=missing_rows, zero_weight=zero,
+            used=found.n, missing=self.missing,
+        )  # fmt: skip
+        if not self.leaf.resident and self.arena is not None:
+            found = copied(found, self.arena)
+        return replace(found, moments=moments, ledger=ledger)
+
+    # -- from Arrow ------------------------------------------------------------------------------------------------
+
+    def _load(self, name: str) -> None:
+        """One column to numbers or codes; where it is missing goes to a mask."""
+        import pyarrow as pa
+
+        column = self.table.column(name)
+        if pa.types.is_null(column.type):
+            self._masks[name] = np.ones(self.n, bool)
+            self._numbers[name] = np.zeros(self.n)
+            return
+        if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+            # a null that hides among the levels
+            column = column.cast(column.type.value_type)
+        if column.null_count:
+            self._masks[name] = ~_bits(column.is_valid())
+        if pa.types.is_dictionary(column.type) or _is_text(column.type):
+            self._coded[name] = _coded(column)
+            return
+        self._numbers[name] = _numbers(column, self._masks.get(name))
+        self._missing_numbers(name)
+
+    def _missing_numbers(self, name: str) -> None:
+        """NaN in the data is a missing value, infinity an error; looked for only where a sum is not finite."""
+        column = self._numbers[name]
+        if column.dtype.kind != "f" or _all_finite(column):
+            return
+        if not self.reading.scoring:
+            self._refuse_infinite(name, column)
+        mask = ~np.isfinite(column)
+        if mask.any():
+            self._masks[name] = mask | self._masks[name] if name in self._masks else mask
+
+    def _refuse_infinite(self, name: str, column: Column) -> None:
+        infinite = np.isinf(column)
+        if infinite.any():
+            row = int(np.flatnonzero(infinite)[0])
+            raise DataError(
+                f'{self.leaf.label}: "{name}" is {float(column[row])} in {int(infinite.sum())} row(s), of which '
+                "nothing can be computed: leave such rows out with where=, or mend them"
+            )
+
+    def _compact(self, masks: Mapping[str, Mask]) -> None:
+        """Leave out, once and for all columns alike, every row that misses something."""
+        if not masks:
+            return
+        for name, mask in masks.items():
+            self.missing[name] = self.missing.get(name, 0) + int(mask.sum())
+        gone = np.logical_or.reduce(list(masks.values()))
+        if self.reading.missing == "raise":
+            name = next(name for name, mask in masks.items() if mask.any())
+            row = int(np.flatnonzero(masks[name])[0])
+            raise DataError(
+                f'{self.leaf.label}: "{name}" is missing in row {row} ({self.missing[name]} in this part), and '
+                'missing="raise" was asked for; missing="drop" leaves such rows out and counts them'
+            )
+        index = np.flatnonzero(~gone)
+        self.keep = index if self.keep is None else self.keep[index]
+        self._numbers = {name: column[index] for name, column in self._numbers.items()}
+        self._coded = {name: Coded(c.codes[index], c.levels) for name, c in self._coded.items()}
+        self.n = len(index)
+
+    # -- expressions -----------------------------------------------------------------------------------------------
+
+    def _expression(self, expression: Expression | None) -> Any:
+        if expression is None:
+            return None
+        if len(expression.columns) == 1 and expression.text == expression.columns[0]:
+            column = self._numbers.get(expression.columns[0])
+            if column is not None:
+                return column
+        values: dict[str, Any] = {}
+        for name in expression.columns:
+            coded = self._coded.get(name)
+            values[name] = self._numbers[name] if coded is None else np.asarray(coded.levels, object)[coded.codes]
+        result = expression.evaluate(values)
+        if result.ndim == 0:
+            result = np.full(self.n, result)
+        return result.astype(np.int8) if result.dtype == np.bool_ else np.ascontiguousarray(result, np.float64)
+
+    def _variable(self, variable: Variable) -> Column:
+        column: Column = self._expression(variable.expression)
+        return _narrowest(column)
+
+    def _levels(self, variable: Variable) -> Coded:
+        expression = variable.expression
+        if len(expression.columns) == 1 and expression.columns[0] in self._coded:
+            return self._coded[expression.columns[0]]
+        values = self._expression(expression)
+        plain = expression.text in self._numbers
+        if self._is_truth(expression) if not plain else self._is_boolean(expression.text):
+            values = values.astype(bool)
+        levels, codes = np.unique(values, return_inverse=True)
+        labels = tuple(levels.tolist())
+        if plain:
+            labels = _dated(labels, self.table.column(expression.text).type)
+        return Coded(codes.astype(code_dtype(len(levels))), labels)
+
+    def _is_boolean(self, name: str) -> bool:
+        import pyarrow as pa
+
+        return bool(pa.types.is_boolean(self.table.column(name).type))
+
+    def _is_truth(self, expression: Expression) -> bool:
+        """Whether an expression says yes or no rather than how much."""
+        empty = {
+            name: self._numbers[name][:0] if name in self._numbers else np.zeros(0, object)
+            for name in expression.columns
+        }
+        return expression.evaluate(empty).dtype == np.bool_
+
+    def _response(self) -> Column | Coded | None:
+        if not self.reading.response:
+            return None
+        expression = self.reading.response[0]
+        if self.reading.response_levels:
+            return self._coded.get(expression.columns[0]) or Coded(np.zeros(self.n, np.int8), ())
+        return _narrowest(self._expression(expression))
+
+    def _proportion(self, count: Any, trials: Any) -> Any:
+        """A count of successes out of its trials as the proportion it is."""
+        successes, out_of = np.asarray(count, np.float64), np.asarray(trials, np.float64)
+        wrong = (successes > out_of) | (successes < 0)
+        self._refuse(self.reading.response[0], successes, wrong, "a count of successes lies between 0 and its trials")
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return np.where(out_of > 0, successes / out_of, np.where(np.isnan(out_of), np.nan, 0.0))
+
+    def _importance(self, weight: Column | None) -> Column | None:
+        if not any(variable.largest for variable in self.reading.variables):
+            return None
+        exposure = self.reading.exposure
+        return self._expression(exposure) if weight is None and isinstance(exposure, Expression) else weight
+
+    def _offset(self) -> Column | None:
+        reading = self.reading
+        parts = [np.asarray(self._expression(e), np.float64) for e in reading.offsets]
+        if isinstance(reading.exposure, Expression):
+            exposure = np.asarray(self._expression(reading.exposure), np.float64)
+            self._refuse(reading.exposure, exposure, exposure <= 0, "an exposure must be positive, its log is added")
+            with np.errstate(invalid="ignore", divide="ignore"):
+                parts.append(np.log(exposure))
+        elif reading.exposure is not None and reading.exposure != 1.0:
+            parts.append(np.full(self.n, np.log(reading.exposure)))
+        if not parts:
+            return None
+        return np.ascontiguousarray(sum(parts[1:], parts[0]))
+
+    # -- checks ----------------------------------------------------------------------------------------------------
+
+    def _refuse(self, expression: Expression | None, values: Any, wrong: Mask, reason: str) -> None:
+        if expression is not None and wrong.any():
+            value = values[np.flatnonzero(wrong)[0]]
+            raise DataError(
+                f'{self.leaf.label}: "{expression.text}" is {value:.17g} in {int(wrong.sum())} row(s): {reason}'
+            )
+
+    def _finite(self, found: Columns) -> Columns:
+        """Refuse what an expression makes of values that are there: the log of zero, the root of a negative number.
+        Rows that are only scored go without.
+        """
+        reading = self.reading
+        parts: list[tuple[str, Any]] = [
+            *found.numeric.items(),
+            (reading.response_name, None if isinstance(found.y, Coded) else found.y),
+            (reading.weight.text if reading.weight else "weights", found.weight),
+            (reading.trials.text if reading.trials else "trials", found.trials),
+            ("offset", found.offset),
+        ]
+        undefined = np.zeros(found.n, bool)
+        for name, column in parts:
+            if column is None or column.dtype.kind != "f" or name in self._numbers or _all_finite(column):
+                continue
+            undefined |= ~np.isfinite(column)
+            if not reading.scoring:
+                self._refuse_infinite(name, column)
+                raise DataError(
+                    f'{self.leaf.label}: "{name}" is not a number in {int(undefined.sum())} row(s) whose values are all there: leave '
+                    "such rows out with where="
+                )
+        return found.take(np.flatnonzero(~undefined)) if undefined.any() else found
+
+    def _without_zero_weight(self, found: Columns) -> tuple[Columns, int]:
+        keep: Mask | None = None
+        for column in (found.weight, found.trials):
+            if column is None or not column.size:
+                continue
+            if column.min() == 0:
+                keep = (column != 0) if keep is None else keep & (column != 0)
+        if keep is None:
+            return found, 0
+        index = np.flatnonzero(keep)
+        return found.take(index), found.n - len(index)
+
+    def _check_support(self, found: Columns) -> None:
+        if found.y is None or isinstance(found.y, Coded) or self.reading.support is None or not found.n:
+            return
+        y = np.asarray(found.y, np.float64)
+        wrong = ~self.reading.support(y)
+        if wrong.any():
+            row = int(np.flatnonzero(wrong)[0])
+            raise DataError(
+                f'{self.leaf.label}: the response "{self.reading.response_name}" is {y[row]:g} in '
+                f"{int(wrong.sum())} row(s), but must be {self.reading.support_text}"
+            )
+
+    def _moments(self, found: Columns, key: tuple[str, ...]) -> tuple[float, float]:
+        column = product(found.numeric, key)
+        mean, squares = column_moments(column)
+        if found.n and not (np.isfinite(mean) and np.isfinite(squares)):
+            raise DataError(
+                f'{self.leaf.label}: "{":".join(key)}" is so large that its square is not a number: rescale it'
+            )
+        return mean, squares
+
+
+def _dated(levels: tuple[Any, ...], kind: Any) -> tuple[Any, ...]:
+    """Days and seconds as the dates and times they are."""
+    import datetime
+
+    import pyarrow as pa
+
+    if pa.types.is_date(kind):
+        first = datetime.date(1970, 1, 1)
+        return tuple((first + datetime.timedelta(days=int(level))).isoformat() for level in levels)
+    if pa.types.is_timestamp(kind):
+        begin = datetime.datetime(1970, 1, 1)
+        return tuple((begin + datetime.timedelta(seconds=float(level))).isoformat(" ") for level in levels)
+    return levels
+
+
+def _all_finite(column: Column) -> bool:
+    """Whether a column holds no NaN and no infinity, at the price of a sum (which may overflow: then look)."""
+    with np.errstate(over="ignore", invalid="ignore"):
+        return bool(np.isfinite(column.sum())) or bool(np.isfinite(column).all())
+
+
+def _bits(valid: Any) -> Mask:
+    return np.asarray(valid.to_numpy(), bool)
+
+
+def _is_text(kind: Any) -> bool:
+    import pyarrow as pa
+
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+        or pa.types.is_binary(kind) or pa.types.is_large_binary(kind)
+    )  # fmt: skip
+
+
+def _coded(column: Any) -> Coded:
+    """Dictionary codes as they are in the file, in the narrowest integers; Arrow's own are given up."""
+    import pyarrow as pa
+
+    if not pa.types.is_dictionary(column.type):
+        column = column.dictionary_encode()
+    if column.num_chunks != 1:
+        column = column.unify_dictionaries().combine_chunks() if column.num_chunks else column.combine_chunks()
+    array = column if not isinstance(column, pa.ChunkedArray) else column.chunk(0)
+    indices = array.indices
+    codes = np.asarray((indices.fill_null(0) if indices.null_count else indices).to_numpy(zero_copy_only=False))
+    levels = tuple(value.decode() if isinstance(value, bytes) else value for value in array.dictionary.to_pylist())
+    return Coded(codes.astype(code_dtype(max(len(levels), 1))), levels)
+
+
+def _numbers(column: Any, missing: Mask | None) -> Column:
+    """Numbers as they lie in Arrow's buffer where that is possible; dates in days, times in seconds, decimals rounded."""
+    import pyarrow as pa
+
+    kind = column.type
+    if pa.types.is_decimal(kind) or pa.types.is_float16(kind):
+        column = column.cast(pa.float64())
+    elif pa.types.is_date(kind):
+        column = column.cast(pa.date32()).cast(pa.int32())
+    elif pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind):
+        per_second = {"s": 1.0, "ms": 1e3, "us": 1e6, "ns": 1e9}[kind.unit]
+        wide = column.cast(pa.int32()).cast(pa.int64()) if pa.types.is_time32(kind) else column.cast(pa.int64())
+        column = pa.chunked_array([np.asarray(wide.fill_null(0).to_numpy()) / per_second])
+    if missing is not None and column.null_count:
+        column = column.fill_null(False if pa.types.is_boolean(column.type) else 0)
+    if column.num_chunks == 1:
+        array = column.chunk(0).to_numpy(zero_copy_only=False)
+    else:
+        array = column.to_numpy()
+    return as_column(array)
+
+
+def _narrowest(column: Column) -> Column:
+    """Whole numbers in as few bytes as they need: what is kept is read again in every pass."""
+    if column.dtype.kind != "i" or column.dtype.itemsize == 1 or not column.size:
+        return column
+    low, high = int(column.min()), int(column.max())
+    for name in ("i1", "i2", "i4"):
+        if np.iinfo(name).min <= low and high <= np.iinfo(name).max:
+            return column.astype(name)
+    return column
