@@ -14,7 +14,7 @@ import numpy as np
 
 LEVELS = (5, 12, 50, 300)
 FLOATS = 10
-CHUNK = 16_384
+CHUNK = 8_192
 PARTS = 8
 
 
