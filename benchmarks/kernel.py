@@ -14,7 +14,6 @@ import numpy as np
 
 LEVELS = (5, 12, 50, 300)
 FLOATS = 10
-CHUNK = 8_192
 PARTS = 8
 
 
@@ -41,6 +40,7 @@ def ours(rows: int, repeat: int) -> dict[int, float]:
     """Seconds by number of threads."""
     from daskglm.kernels.blocks import Block, Levels, Scaling, code_dtype
     from daskglm.kernels.products import Gram, Pieces, Workspace, gather
+    from daskglm.totals.moments import CHUNK_ROWS
 
     x, codes = _data(rows)
     bounds = np.linspace(0, rows, PARTS + 1).astype(int)
@@ -59,8 +59,8 @@ def ours(rows: int, repeat: int) -> dict[int, float]:
         first, block = part
         pieces = Pieces.of(block, Scaling.none(FLOATS, len(LEVELS)))
         workspace, gram, coef = Workspace(pieces), Gram.zeros(pieces), np.full(block.width, 0.01)
-        for start in range(0, block.n, CHUNK):
-            stop = min(start + CHUNK, block.n)
+        for start in range(0, block.n, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, block.n)
             gather(pieces, workspace, coef, start, stop, np.zeros(stop - start))
             rows_here = slice(first + start, first + stop)
             gram.take(pieces, workspace, weight[rows_here], score[rows_here], start, stop)
