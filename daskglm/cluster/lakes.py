@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import pyarrow as pa
@@ -68,6 +68,100 @@ class ParquetLeaf:
     file: int
     row_groups: tuple[int, ...]
     rows: int
+
+
+@final
+@dataclass(frozen=True)
+class LakeReader:
+    """How leaves are decoded, apart from the lake: all that a process elsewhere needs to read them.
+
+    files: those that the leaves lie in, by their number; types: of the columns read.
+    """
+
+    filesystem: fs.FileSystem
+    files: Mapping[int, File]
+    types: Mapping[str, pa.DataType]
+    columns: tuple[str, ...]
+    filter: Any
+    filter_columns: tuple[str, ...]
+
+    @property
+    def local(self) -> bool:
+        """Whether the files lie on a disk, so that reading ahead is the operating system's business."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
+
+    def part(self, leaves: Sequence[ParquetLeaf]) -> LakeReader:
+        """The reader of a few leaves, with their files alone."""
+        files = {leaf.file: self.files[leaf.file] for leaf in leaves}
+        if self.local:
+            # another process stands in another folder
+            files = {number: replace(file, path=os.path.abspath(file.path)) for number, file in files.items()}
+        return replace(self, files=files)
+
+    def load(self, leaf: ParquetLeaf) -> LeafTable:
+        """Decode one leaf. DataError names a corrupt file; ChangedInputError one that is not as it was planned."""
+        file = self.files[leaf.file]
+        label = f"{file.path} (row group {leaf.row_groups[0]})" if len(file.path) else "the file"
+        self._check_unchanged(file)
+        stored = [c for c in (*self.columns, *self.filter_columns) if c not in file.partition]
+        schema = file.schema
+        for name in stored:
+            if name not in schema.names:
+                raise DataError(f'{file.path} has no column "{name}", which other files of the lake have')
+        texts = [n for n in stored if pa.types.is_string(self.types[n]) and not _nested(schema.field(n).type)]
+        try:
+            with self.filesystem.open_input_file(file.path) as handle:
+                self._check_footer(file, handle)
+                reader = pq.ParquetFile(
+                    handle, metadata=file.metadata, read_dictionary=texts, pre_buffer=not self.local,
+                    page_checksum_verification=True,
+                )  # fmt: skip
+                table = reader.read_row_groups(
+                    list(leaf.row_groups), columns=list(dict.fromkeys(stored)), use_threads=False
+                )
+        except (ChangedInputError, DataError):
+            raise
+        except FileNotFoundError:
+            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now") from None
+        except (pa.ArrowException, OSError) as error:
+            raise DataError(f"{label} cannot be decoded, the file is corrupt: {_one_line(error)}") from None
+        self._check_unchanged(file)
+        return LeafTable(self._finished(table, file, label), label, leaf.rows)
+
+    def announce(self, leaf: ParquetLeaf) -> None:
+        """Tell the operating system which part of a local file will be read next."""
+        if not self.local:
+            return
+        file = self.files[leaf.file]
+        groups = [file.metadata.row_group(index) for index in leaf.row_groups]
+        start = min(_group_start(group) for group in groups)
+        with contextlib.suppress(OSError), open(file.path, "rb", buffering=0) as handle:
+            read_ahead(handle.fileno(), start, sum(group.total_byte_size for group in groups))
+
+    def _finished(self, table: pa.Table, file: File, label: str) -> pa.Table:
+        wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
+        columns = []
+        for name in wanted:
+            if name in file.partition:
+                columns.append(_repeated(file.partition[name], self.types[name], table.num_rows))
+            else:
+                columns.append(schemas.cast(table.column(name), self.types[name], label, name))
+        # a table without columns would forget how many rows it has
+        result = pa.table(dict(zip(wanted, columns, strict=True))) if wanted else table
+        if self.filter is not None:
+            result = schemas.filtered(result, self.filter, label)
+        return result.select(list(self.columns)) if self.columns else result
+
+    def _check_unchanged(self, file: File) -> None:
+        info = self.filesystem.get_file_info(file.path)
+        if info.type == fs.FileType.NotFound:
+            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now")
+        if info.size != file.size or (info.mtime_ns or 0) != file.modified:
+            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
+
+    def _check_footer(self, file: File, handle: Any) -> None:
+        if _footer_digest(handle, file.size, file.metadata.serialized_size) != file.digest:
+            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
 
 
 class ParquetLake:
@@ -134,59 +228,17 @@ class ParquetLake:
             if rows:
                 self.leaves.append(ParquetLeaf(index, tuple(run), rows))
 
+    @property
+    def reader(self) -> LakeReader:
+        """How the leaves of the present selection are decoded."""
+        used = (*self._columns, *self._filter_columns)
+        types = {name: self.types[name] for name in used}
+        files = dict(enumerate(self.files))
+        return LakeReader(self.filesystem, files, types, self._columns, self._filter, self._filter_columns)
+
     def load(self, leaf: ParquetLeaf) -> LeafTable:
-        """Decode one leaf. DataError names a corrupt file; ChangedInputError one that is not as it was planned."""
-        file = self.files[leaf.file]
-        label = f"{file.path} (row group {leaf.row_groups[0]})" if len(file.path) else "the file"
-        self._check_unchanged(file)
-        stored = [c for c in (*self._columns, *self._filter_columns) if c not in file.partition]
-        schema = file.schema
-        for name in stored:
-            if name not in schema.names:
-                raise DataError(f'{file.path} has no column "{name}", which other files of the lake have')
-        texts = [n for n in stored if pa.types.is_string(self.types[n]) and not _nested(schema.field(n).type)]
-        try:
-            with self.filesystem.open_input_file(file.path) as handle:
-                self._check_footer(file, handle)
-                reader = pq.ParquetFile(
-                    handle, metadata=file.metadata, read_dictionary=texts, pre_buffer=not self.local,
-                    page_checksum_verification=True,
-                )  # fmt: skip
-                table = reader.read_row_groups(
-                    list(leaf.row_groups), columns=list(dict.fromkeys(stored)), use_threads=False
-                )
-        except (ChangedInputError, DataError):
-            raise
-        except FileNotFoundError:
-            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now") from None
-        except (pa.ArrowException, OSError) as error:
-            raise DataError(f"{label} cannot be decoded, the file is corrupt: {_one_line(error)}") from None
-        self._check_unchanged(file)
-        return LeafTable(self._finished(table, file, label), label, leaf.rows)
-
-    def announce(self, leaf: ParquetLeaf) -> None:
-        """Tell the operating system which part of a local file will be read next."""
-        if not self.local:
-            return
-        file = self.files[leaf.file]
-        groups = [file.metadata.row_group(index) for index in leaf.row_groups]
-        start = min(_group_start(group) for group in groups)
-        with contextlib.suppress(OSError), open(file.path, "rb", buffering=0) as handle:
-            read_ahead(handle.fileno(), start, sum(group.total_byte_size for group in groups))
-
-    def _finished(self, table: pa.Table, file: File, label: str) -> pa.Table:
-        wanted = list(dict.fromkeys((*self._columns, *self._filter_columns)))
-        columns = []
-        for name in wanted:
-            if name in file.partition:
-                columns.append(_repeated(file.partition[name], self.types[name], table.num_rows))
-            else:
-                columns.append(schemas.cast(table.column(name), self.types[name], label, name))
-        # a table without columns would forget how many rows it has
-        result = pa.table(dict(zip(wanted, columns, strict=True))) if wanted else table
-        if self._filter is not None:
-            result = schemas.filtered(result, self._filter, label)
-        return result.select(list(self._columns)) if self._columns else result
+        """Decode one leaf."""
+        return self.reader.load(leaf)
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -245,19 +297,6 @@ class ParquetLake:
             return [group.id for group in fragment.subset(self._filter, schema=schema).row_groups]
         except pa.ArrowException:
             return groups
-
-    # -- fingerprints ----------------------------------------------------------------------------------------------
-
-    def _check_unchanged(self, file: File) -> None:
-        info = self.filesystem.get_file_info(file.path)
-        if info.type == fs.FileType.NotFound:
-            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now")
-        if info.size != file.size or (info.mtime_ns or 0) != file.modified:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
-
-    def _check_footer(self, file: File, handle: Any) -> None:
-        if _footer_digest(handle, file.size, file.metadata.serialized_size) != file.digest:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
 
 
 def read_ahead(descriptor: int, start: int, length: int) -> None:

@@ -13,6 +13,19 @@ from daskglm.cluster.lakes import LeafTable, open_lake
 from daskglm.errors import DesignError
 
 
+class Reader(Protocol):
+    """What decodes leaves, here or in another process."""
+
+    def part(self, leaves: Sequence[Any]) -> Reader:
+        """A reader of these leaves alone, fit to travel."""
+
+    def announce(self, leaf: Any) -> None:
+        """The leaf will be loaded soon."""
+
+    def load(self, leaf: Any) -> LeafTable:
+        """Decode one leaf."""
+
+
 class Source(Protocol):
     """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load."""
 
@@ -34,11 +47,9 @@ class Source(Protocol):
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read."""
 
-    def announce(self, leaf: Any) -> None:
-        """The leaf will be loaded soon."""
-
-    def load(self, leaf: Any) -> LeafTable:
-        """Decode one leaf."""
+    @property
+    def reader(self) -> Reader:
+        """How the leaves of the present selection are decoded."""
 
 
 def open_source(data: Any) -> Source:

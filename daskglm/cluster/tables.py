@@ -30,6 +30,43 @@ class RowLeaf:
         return self.stop - self.start
 
 
+@final
+@dataclass(frozen=True)
+class Ready:
+    """Leaves that are decoded already, on their way to another process."""
+
+    tables: Mapping[RowLeaf, LeafTable]
+
+    def part(self, leaves: Sequence[RowLeaf]) -> Ready:
+        """Some of them."""
+        return Ready({leaf: self.tables[leaf] for leaf in leaves})
+
+    def announce(self, leaf: RowLeaf) -> None:
+        """Nothing to prepare."""
+
+    def load(self, leaf: RowLeaf) -> LeafTable:
+        """As it is."""
+        return self.tables[leaf]
+
+    def __reduce__(self) -> Any:
+        # a slice of a table carries the whole table when it is pickled; a stream carries the rows
+        parts = {leaf: (_stream(t.table), t.label, t.rows) for leaf, t in self.tables.items()}
+        return _arrived, (parts,)
+
+
+def _stream(table: pa.Table) -> pa.Buffer:
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, table.schema) as writer:
+        writer.write_table(table)
+    return sink.getvalue()
+
+
+def _arrived(parts: Mapping[RowLeaf, Any]) -> Ready:
+    """What `Ready.__reduce__` sent."""
+    read = {leaf: pa.ipc.open_stream(stream).read_all() for leaf, (stream, _, _) in parts.items()}
+    return Ready({leaf: LeafTable(read[leaf], label, rows) for leaf, (_, label, rows) in parts.items()})
+
+
 class TableSource:
     """An Arrow table, cut into leaves of a fixed number of rows."""
 
@@ -67,6 +104,15 @@ class TableSource:
         # an empty table is one leaf without rows, so that it is reported as such
         starts = range(0, max(self._table.num_rows, 1), LEAF_ROWS)
         self.leaves = [RowLeaf(start, min(start + LEAF_ROWS, self._table.num_rows)) for start in starts]
+
+    @property
+    def reader(self) -> TableSource:
+        """Itself: the rows are here."""
+        return self
+
+    def part(self, leaves: Sequence[RowLeaf]) -> Ready:
+        """A few leaves, decoded."""
+        return Ready({leaf: self.load(leaf) for leaf in leaves})
 
     def announce(self, leaf: RowLeaf) -> None:
         """Nothing to prepare."""
