@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
 from daskglm.errors import DesignError
-from daskglm.fit import Engine, run
+from daskglm.fit import run
 from daskglm.model.weights import Frequency, Probability, Trials, Variance
 from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
 from daskglm.progress import reporter

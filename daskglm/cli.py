@@ -145,7 +145,8 @@ def fit(
     **flags: Any,
 ) -> int:
     """Fit FORMULA to DATA: a Parquet file, folder, glob pattern, URL, or several. Or fit JOB.toml."""
-    from daskglm.fit import Engine, run
+    from daskglm.cluster.engine import Engine
+    from daskglm.fit import run
     from daskglm.jobs import byte_count, options_of, read_job
     from daskglm.plan import make_plan
     from daskglm.progress import reporter

@@ -5,14 +5,14 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
 
 from daskglm.cluster import sources
-from daskglm.cluster.local import LocalPartitions, open_partitions
+from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
@@ -26,6 +26,7 @@ from daskglm.inference import covariance as inference
 from daskglm.kernels.cholesky import combination
 from daskglm.model.likelihoods import GLM
 from daskglm.model.weights import Frequency, Probability, Trials
+from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
 from daskglm.solvers.driver import Optimum, Stopping, minimise
@@ -50,7 +51,7 @@ SAMPLE_ROWS = 1_000_000
 class Reporter(Protocol):
     """Who is told how a fit goes on."""
 
-    def begin(self, partitions: LocalPartitions) -> None:
+    def begin(self, partitions: Partitions[Any]) -> None:
         """The work is known."""
 
     def phase(self, name: str) -> None:
@@ -64,13 +65,33 @@ class Reporter(Protocol):
 
 
 @final
-@dataclass(frozen=True)
-class Engine:
-    """Where the work is done: threads and memory of the embedded engine, and how its work is grouped."""
+class ReadLeaf:
+    """A leaf's table to its Columns; `roomy`: into an arena of this process, for columns that will stay."""
 
-    threads: int | None = None
-    memory_limit: int | None = None
-    leaves_per_task: int | None = None
+    def __init__(self, reading: Reading, roomy: bool) -> None:
+        self.reading, self.roomy = reading, roomy
+        self._arena = Arena() if roomy else None
+
+    def __call__(self, leaf: Any) -> Columns:
+        return self.reading.read(leaf, self._arena)
+
+    def __reduce__(self) -> Any:
+        return ReadLeaf, (self.reading, self.roomy)
+
+
+@final
+class SampleLeaf:
+    """The pilot's rows of a leaf's Columns, a function of the data alone."""
+
+    def __init__(self, fraction: float) -> None:
+        self.fraction = fraction
+        self._arena = Arena()
+
+    def __call__(self, columns: Columns) -> Columns:
+        return columns.sample(self.fraction, self._arena)
+
+    def __reduce__(self) -> Any:
+        return SampleLeaf, (self.fraction,)
 
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
@@ -94,7 +115,7 @@ class _Fitting:
         self.kinds = sources.kinds(source)
         self.terms = _parse(plan, self.kinds)
         self.reading = _reading(plan, self.terms, self.kinds)
-        self.opened: list[LocalPartitions] = []
+        self.opened: list[Partitions[Any]] = []
 
     def close(self) -> None:
         """Give up whatever is kept."""
@@ -107,7 +128,10 @@ class _Fitting:
         rows = self._open()
         self._say("reading")
         columns, profile, sample = rows.kept_with_total(
-            self._reader(rows), profile_of, self._sampler(rows), replace(self.reading, passing=True).read
+            ReadLeaf(self.reading, rows.keep == "memory"),
+            profile_of,
+            self._sampler(rows),
+            replace(self.reading, passing=True).read,
         )
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
@@ -130,7 +154,7 @@ class _Fitting:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _open(self) -> LocalPartitions:
+    def _open(self) -> Partitions[Any]:
         plan, reading = self.plan, self.reading
         condition: Any = None
         used: tuple[str, ...] = ()
@@ -141,27 +165,17 @@ class _Fitting:
         self.source.select(reading.columns, condition, used)
         if not self.source.leaves:
             raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
-        rows = open_partitions(
-            self.source, reading.columns, plan.keep, self.engine.threads, self.engine.memory_limit,
-            self.engine.leaves_per_task,
-        )  # fmt: skip
+        rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
         self.opened.append(rows)
         if self.reporter is not None:
             self.reporter.begin(rows)
         return rows
 
-    def _reader(self, rows: LocalPartitions) -> Callable[[Any], Columns]:
-        """How a leaf is read: into room of our own where it will stay."""
-        arena = Arena() if rows.keep == "memory" else None
-        return lambda leaf: self.reading.read(leaf, arena)
-
-    def _sampler(self, rows: LocalPartitions) -> Callable[[Columns], Columns] | None:
+    def _sampler(self, rows: Partitions[Any]) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
         if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
             return None
-        fraction = min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows)
-        arena = Arena()
-        return lambda columns: columns.sample(fraction, arena)
+        return SampleLeaf(min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows))
 
     def _has_offset(self) -> bool:
         return bool(self.reading.offsets) or self.reading.exposure is not None
@@ -169,7 +183,7 @@ class _Fitting:
     # -- optimum ---------------------------------------------------------------------------------------------------
 
     def _optimise(
-        self, objective: Objective, design: Design, null: Null, sample: LocalPartitions | None, n: int
+        self, objective: Objective, design: Design, null: Null, sample: Partitions[Any] | None, n: int
     ) -> Optimum:
         plan, held = self.plan, None
         quadratic = objective.model.likelihood.quadratic
@@ -198,6 +212,8 @@ class _Fitting:
         )  # fmt: skip
 
     def _say(self, phase: str) -> None:
+        if self.opened:
+            self.opened[0].enter(phase)
         if self.reporter is not None:
             self.reporter.phase(phase)
 
@@ -210,7 +226,7 @@ class _Fitting:
         null: Null,
         optimum: Optimum,
         ledger: Any,
-        rows: LocalPartitions,
+        rows: Partitions[Any],
     ) -> FitRecord:
         plan, family = self.plan, self.plan.family
         stats = optimum.point.sums.statistics

@@ -38,7 +38,7 @@ class Counter:
         self.leaves = leaves
         self.loads = 0
         self.passes = 0
-        self.on_leaf: Callable[[int], None] | None = None
+        self.on_leaf: Callable[[int, int], None] | None = None
 
     def count(self, loads: int = 1) -> None:
         """Leaves were decoded."""

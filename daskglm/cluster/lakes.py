@@ -41,6 +41,11 @@ class LeafTable:
     rows: int
     resident: bool = False
 
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(self.table.nbytes)
+
 
 @final
 @dataclass(frozen=True)
@@ -195,6 +200,11 @@ class ParquetLake:
         self._filter: Any = None
         self._filter_columns: tuple[str, ...] = ()
         self.pruned_rows = 0
+
+    @property
+    def witness(self) -> str | None:
+        """The first file of a lake on disk."""
+        return os.path.abspath(self.files[0].path) if self.local else None
 
     @property
     def n_rows(self) -> int:

@@ -38,6 +38,10 @@ class Source(Protocol):
     pruned_rows: int
 
     @property
+    def witness(self) -> str | None:
+        """A file that every process that reads this source must see; None where there is none to look for."""
+
+    @property
     def n_rows(self) -> int:
         """Rows of all leaves."""
 

@@ -73,6 +73,7 @@ class TableSource:
     in_memory = True
     local = True
     pruned_rows = 0
+    witness = None
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
         names = table.column_names
