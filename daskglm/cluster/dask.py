@@ -146,20 +146,6 @@ class Cluster:
             futures: list[Future[Any]] = self.client.map(task, *iterables, key=keys, pure=False)
         return futures
 
-    def place(self, name: str, task: Callable[..., Any], rows: Sequence[tuple[Any, ...]]) -> list[Future[Any]]:
-        """One task per row of arguments, spread over the workers by their threads; another worker may take it."""
-        self._serial += 1
-        self.tasks += len(rows)
-        seats = [address for address, threads in self.watch.threads().items() for _ in range(threads)]
-        futures = []
-        with lost(self.client), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
-            for number, arguments in enumerate(rows):
-                seat = (
-                    {"workers": [seats[number * len(seats) // len(rows)]], "allow_other_workers": True} if seats else {}
-                )
-                futures.append(self.client.submit(task, *arguments, key=self.key(name, number), pure=False, **seat))
-        return futures
-
     def call(self, *parts: Any) -> Any:
         """Functions and arguments, ready to be sent with every task of a pass."""
         call = worker.Call(*parts)
@@ -178,7 +164,8 @@ class Cluster:
             while left:
                 with contextlib.suppress(TimeoutError):
                     wait(list(left), timeout=LOOK_SECONDS)
-                done = {future for future in left if future.status != "pending"}
+                # what died with its worker is "lost" until it has been computed again
+                done = {future for future in left if future.status not in ("pending", "lost")}
                 for future in done:
                     if future.status != "finished":
                         self._failed(future)
@@ -215,10 +202,10 @@ class Cluster:
 
 
 class DistributedPartitions:
-    """Shelves of leaves on a cluster."""
+    """Shelves of leaves on a cluster: futures, or recipes of shelves that nothing has been read of."""
 
     def __init__(
-        self, cluster: Cluster, shelves: Sequence[Future[Any]], rows: Sequence[tuple[int, int]], height: int, keep: Keep
+        self, cluster: Cluster, shelves: Sequence[Any], rows: Sequence[tuple[int, int]], height: int, keep: Keep
     ) -> None:
         self._cluster = cluster
         self._shelves = list(shelves)
@@ -296,7 +283,7 @@ class DistributedPartitions:
         if self.keep == "disk":
             cluster.uses_disk()
         call = cluster.call(function, record, aside, again, self.keep, cluster.fit)
-        filled = cluster.place("read", worker.fill, [(shelf, call) for shelf in self._shelves])
+        filled = cluster.map("read", worker.fill, self._shelves, [call] * len(self._shelves))
         answers = cluster.fetch(cluster.map("profile", worker.record_of, filled), self._rows)
         beside = None
         if aside is not None:
@@ -310,10 +297,7 @@ class DistributedPartitions:
         size = 1 << self.regroup
         groups = [self._shelves[at : at + size] for at in range(0, len(self._shelves), size)]
         rows = [_both(self._rows[at : at + size]) for at in range(0, len(self._rows), size)]
-        if size > 1:
-            futures = cluster.place("encode", worker.convert, [(group, call) for group in groups])
-        else:
-            futures = cluster.map("encode", worker.convert, groups, [call] * len(groups))
+        futures = cluster.map("encode", worker.convert, groups, [call] * len(groups))
         cluster.finish(futures)
         result = DistributedPartitions(cluster, futures, rows, self._height + self.regroup, self.keep)
         result.n_leaves = self.n_leaves
@@ -332,12 +316,13 @@ class DistributedPartitions:
 
     def release(self) -> None:
         """Give up every key and every file."""
-        for future in self._shelves:
-            future.release()
+        for shelf in self._shelves:
+            if isinstance(shelf, Future):
+                shelf.release()
         self._shelves = []
         self._cluster.close()
 
-    def _with(self, shelves: Sequence[Future[Any]], keep: Keep | None = None) -> DistributedPartitions:
+    def _with(self, shelves: Sequence[Any], keep: Keep | None = None) -> DistributedPartitions:
         result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep or self.keep)
         result.n_leaves, result.regroup = self.n_leaves, self.regroup
         return result
@@ -390,8 +375,9 @@ def open_partitions(
         result.regroup = height
     else:
         runs = [leaves[at : at + size] for at in range(0, len(leaves), size)]
-        laid = [(source.reader.part(run), run, at * size) for at, run in enumerate(runs)]
-        shelves = cluster.place("lay-out", worker.lay_out, laid)
+        # a task that reads carries what it reads, so that whichever worker is free takes the next one. Tying tasks to
+        # workers, however loosely, leaves them without one when that worker dies (distributed 2026.8)
+        shelves = [worker.Call(source.reader.part(run), run, at * size) for at, run in enumerate(runs)]
         result = DistributedPartitions(
             cluster, shelves, [(sum(leaf.rows for leaf in run), len(run)) for run in runs], height, mode
         )

@@ -231,8 +231,14 @@ def lay_out_part(part: Any, call: Call, start: int) -> Shelf:
     return Shelf((Kept(table, table.rows),), start)
 
 
-def fill(shelf: Shelf, call: Call) -> Shelf:
+def opened(shelf: Shelf | Call) -> Shelf:
+    """A shelf, or the recipe of one: a reader, its leaves and the number of the first."""
+    return shelf if isinstance(shelf, Shelf) else lay_out(*shelf.open())
+
+
+def fill(given: Shelf | Call, call: Call) -> Shelf:
     """Turn every leaf into function(leaf), keep that as asked, sum its record, and set something of it apart."""
+    shelf = opened(given)
     function, record, aside, again, keep, fit = call.open()
     tree: TreeSum[Any] = TreeSum()
     cells: list[Any] = []
@@ -267,8 +273,9 @@ def aside_of(shelf: Shelf) -> Shelf:
     return Shelf(shelf.aside, shelf.start)
 
 
-def convert(shelves: Sequence[Shelf], call: Call) -> Shelf:
+def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
     """Neighbouring shelves as one, of function(item): now for what is in memory, when asked for what is not."""
+    shelves = [opened(shelf) for shelf in given]
     (function,) = call.open()
     counter = Counter()
     cells: list[Any] = []
@@ -281,8 +288,9 @@ def convert(shelves: Sequence[Shelf], call: Call) -> Shelf:
     return Shelf(tuple(cells), shelves[0].start, loads=counter.loads)
 
 
-def subtree(shelf: Shelf, call: Call) -> Answer:
+def subtree(given: Shelf | Call, call: Call) -> Answer:
     """The fixed-order sum of function(item, *arguments) over a shelf."""
+    shelf = opened(given)
     function, arguments = call.open()
     tree: TreeSum[Any] = TreeSum()
     counter = Counter()
@@ -301,8 +309,9 @@ def combine(answers: Sequence[Answer], height: int) -> Answer:
     return _answer(tree.result(), sum(answer.loads for answer in answers))
 
 
-def each(shelf: Shelf, call: Call) -> Answer:
+def each(given: Shelf | Call, call: Call) -> Answer:
     """function(item, *arguments) of every leaf of a shelf, in order."""
+    shelf = opened(given)
     function, arguments = call.open()
     counter = Counter()
     with _one_blas_thread():
