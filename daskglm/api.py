@@ -45,6 +45,7 @@ def glm(
     keep: str = "auto",
     checkpoint: Any = None,
     progress: bool | None = None,
+    client: Any = None,
     **options: Any,
 ) -> Fit:
     """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
@@ -63,6 +64,8 @@ def glm(
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients. max_iter: steps.
     start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread".
     progress: a bar on standard error; None shows one in a terminal.
+    checkpoint: a folder for the state after each pass; the same call resumes from it, and removes it when done.
+    client: a `distributed.Client`; None: the active one if there is one, and threads in this process if not.
 
     Raises DesignError (the request), DataError (the data), SolverError (no optimum); warns of aliased columns, of
     coefficients without a finite estimate and of missing convergence.
@@ -74,7 +77,7 @@ def glm(
         "max_iter": max_iter, "start": start, "keep": keep, "checkpoint": checkpoint,
     }  # fmt: skip
     if options:
-        refuse_unknown(options, [*DEFAULTS, "X", "y", "progress"])
+        refuse_unknown(options, [*DEFAULTS, "X", "y", "progress", "client"])
     if progress not in (True, False, None):
         raise DesignError(f"progress must be True, False or None, not {progress!r}")
     if X is not None or y is not None:
@@ -87,7 +90,7 @@ def glm(
         make_plan(formula, given)
         source = open_source(data)
     plan = make_plan(formula, given)
-    return Fit(run(plan, source, Engine(), reporter(progress)))
+    return Fit(run(plan, source, Engine(client=client), reporter(progress)))
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.sources import Source
@@ -102,7 +103,10 @@ def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = 
     with threadpool_limits(1, user_api="blas"):
         fitting = _Fitting(plan, source, engine, reporter)
         try:
-            return fitting.run()
+            record = fitting.run()
+            if fitting.log is not None:
+                fitting.log.remove()
+            return record
         finally:
             fitting.close()
 
@@ -116,6 +120,7 @@ class _Fitting:
         self.terms = _parse(plan, self.kinds)
         self.reading = _reading(plan, self.terms, self.kinds)
         self.opened: list[Partitions[Any]] = []
+        self.log: Log | None = None
 
     def close(self) -> None:
         """Give up whatever is kept."""
@@ -166,10 +171,24 @@ class _Fitting:
         if not self.source.leaves:
             raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
         rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
+        if plan.checkpoint is not None:
+            self.log = self._log()
+            rows = Recorded(rows, self.log)
         self.opened.append(rows)
         if self.reporter is not None:
             self.reporter.begin(rows)
         return rows
+
+    def _log(self) -> Log:
+        """Totals of the same model and data that an interrupted fit has written down."""
+        assert self.plan.checkpoint is not None
+        data = self.source.fingerprint
+        if data is None:
+            raise DesignError(
+                "checkpoint= is for files, which can be known again: rows in memory are gone with the process"
+            )
+        plan = replace(self.plan, keep="auto", checkpoint=None)
+        return Log(self.plan.checkpoint, digest(plan), data)
 
     def _sampler(self, rows: Partitions[Any]) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""

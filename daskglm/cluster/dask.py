@@ -61,11 +61,17 @@ class Cluster:
         self._serial = 0
         self._on_disk = False
 
+    @contextlib.contextmanager
+    def guest(self) -> Iterator[None]:
+        """Speak to the cluster: this client is the current one for as long, and a lost connection is one sentence."""
+        with lost(self.client), self.client.as_current():
+            yield
+
     # -- preflight -------------------------------------------------------------------------------------------------
 
     def inspect(self, path: str | None = None) -> list[preflight.Worker]:
         """Workers with their facts, compared with one another, the scheduler and this process."""
-        with lost(self.client):
+        with self.guest():
             described = self.watch.workers_soon()
             scheduler = self._ask_scheduler()
             found = self._ask(list(described), path)
@@ -122,14 +128,14 @@ class Cluster:
         preflight.check_versions(self.own, found)
         preflight.check_features(self.own, found)
 
-    def greet(self, out: Any = None) -> None:
+    def greet(self) -> None:
         """Say once per client where the dashboard is."""
         if self.client in _greeted:
             return
         _greeted.add(self.client)
         link = self.client.dashboard_link
         if link:
-            print(f"daskglm: dashboard {link}", file=out or sys.stderr)
+            print(f"daskglm: dashboard {link}", file=sys.stderr)
 
     # -- tasks -----------------------------------------------------------------------------------------------------
 
@@ -142,7 +148,7 @@ class Cluster:
         self._serial += 1
         keys = [self.key(name, number) for number in range(len(iterables[0]))]
         self.tasks += len(keys)
-        with lost(self.client), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
+        with self.guest(), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
             futures: list[Future[Any]] = self.client.map(task, *iterables, key=keys, pure=False)
         return futures
 
@@ -153,11 +159,12 @@ class Cluster:
             return call
         self._serial += 1
         self.tasks += 1
-        return self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)
+        with self.guest():
+            return self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)
 
     def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
-        with lost(self.client):
+        with self.guest():
             left = set(futures)
             sizes = dict(zip(futures, rows, strict=False))
             self.watch.begin()
@@ -181,7 +188,7 @@ class Cluster:
     def fetch(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> list[worker.Answer]:
         """The answers, in order; their size is counted."""
         self.finish(futures, rows)
-        with lost(self.client):
+        with self.guest():
             answers: list[worker.Answer] = self.client.gather(list(futures))
         for answer in answers:
             self.seen(answer)
@@ -356,6 +363,7 @@ def open_partitions(
     cluster = Cluster(client)
     collection = hasattr(source, "chunks")
     path = None if collection else source.witness
+    cluster.greet()
     workers = cluster.inspect(path)
     slots = sum(found.threads for found in workers)
     needed = source.n_rows * source.row_bytes(columns)

@@ -207,6 +207,15 @@ class ParquetLake:
         return os.path.abspath(self.files[0].path) if self.local else None
 
     @property
+    def fingerprint(self) -> str:
+        """Of the files: names, sizes, times and footers."""
+        state = hashlib.sha256()
+        for file in self.files:
+            path = os.path.abspath(file.path) if self.local else file.path
+            state.update(repr((path, file.size, file.modified, file.digest)).encode())
+        return state.hexdigest()
+
+    @property
     def n_rows(self) -> int:
         """Rows of all leaves, from footers."""
         return sum(leaf.rows for leaf in self.leaves)

@@ -42,6 +42,10 @@ class Source(Protocol):
         """A file that every process that reads this source must see; None where there is none to look for."""
 
     @property
+    def fingerprint(self) -> str | None:
+        """The same for the same rows, in any process; None where that cannot be known."""
+
+    @property
     def n_rows(self) -> int:
         """Rows of all leaves."""
 

@@ -74,6 +74,7 @@ class TableSource:
     local = True
     pruned_rows = 0
     witness = None
+    fingerprint = None
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
         names = table.column_names
