@@ -33,13 +33,15 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @dataclass(frozen=True)
 class LeafTable:
     """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
-    the table lies in the user's memory anyway, so that its buffers may be held on to.
+    the table lies in the user's memory anyway, so that its buffers may be held on to. matrix: a scipy CSR matrix or array
+    whose rows are those of the table, which may have no columns.
     """
 
     table: pa.Table
     label: str
     rows: int
     resident: bool = False
+    matrix: Any = None
 
 
 @final
@@ -74,6 +76,7 @@ class ParquetLake:
     """Files of one shape, read by column and by row group."""
 
     in_memory = False
+    matrix_names: tuple[str, ...] = ()
 
     def __init__(self, paths: Sequence[str], filesystem: fs.FileSystem, base: str | None) -> None:
         self.filesystem = filesystem

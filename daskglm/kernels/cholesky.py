@@ -8,6 +8,7 @@ is the one that is estimated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -51,7 +52,11 @@ class Factor:
         return result
 
     def inverse(self) -> Matrix:
-        """G^-1 (p, p), symmetric, with zeros for columns set aside."""
+        """G^-1 (p, p), symmetric, with zeros for columns set aside; computed once, not to be written to."""
+        return self._inverse
+
+    @cached_property
+    def _inverse(self) -> Matrix:
         from scipy.linalg import solve_triangular
 
         p = self.kept.size
@@ -59,14 +64,15 @@ class Factor:
         if self.rank:
             root = solve_triangular(self.lower, np.eye(self.rank), lower=True, check_finite=False)
             result[np.ix_(self.kept, self.kept)] = root.T @ root
+        result.flags.writeable = False
         return result
 
 
 def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None) -> Factor:
     """Factor a symmetric Gram (p, p) in its own order; columns of `exclude` (p,) are set aside unseen."""
-    p = gram.shape[0]
     diagonal = np.diag(gram).copy()
-    candidates = np.ones(p, bool) if exclude is None else ~exclude
+    # a column of zeros has nothing to go through one by one for
+    candidates = (diagonal != 0.0) if exclude is None else ~exclude & (diagonal != 0.0)
     if np.all(diagonal[candidates] > 0) and np.all(np.isfinite(diagonal)):
         found = _all_kept(gram, diagonal, candidates)
         if found is not None:
@@ -78,8 +84,9 @@ def _all_kept(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_])
     """The ordinary factor, where no pivot is in doubt."""
     index = np.flatnonzero(candidates)
     scale = 1.0 / np.sqrt(diagonal[index])
+    inner = gram if candidates.all() else gram[np.ix_(index, index)]
     try:
-        lower = np.linalg.cholesky(gram[np.ix_(index, index)] * scale[:, None] * scale)
+        lower = np.linalg.cholesky(inner * scale[:, None] * scale)
     except np.linalg.LinAlgError:
         return None
     left = np.diag(lower) ** 2
