@@ -38,6 +38,8 @@ from daskglm.totals.moments import Model, Request
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
+# With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
+ROWS_PER_COLUMN = 20
 SMALL_DATA_GOAL = 1e-20
 # Part of the null deviance that is left by rounding alone.
 PERFECT = 1e-24
@@ -181,8 +183,10 @@ class _Fitting:
         if plan.start is not None:
             start = _given_start(plan.start, design)
         elif sample is not None:
-            self._say("pilot")
-            beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
+            beginning = None
+            if SAMPLE_FRACTION * n >= ROWS_PER_COLUMN * len(design.names):
+                self._say("pilot")
+                beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
             sample.release()
             if beginning is not None:
                 start, held = beginning.coef, beginning.held

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -104,6 +105,19 @@ def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -
     return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept)
 
 
+# A sum of columns in quotes, as arrays are written: the grammar's sums of sums take quadratic time, seconds for some
+# thousand columns, and a column called 1 is the intercept to it.
+_QUOTED_SUM = re.compile(r"\s*([^\W\d]\w*)?\s*~\s*(`[^`]+`(?:\s*\+\s*`[^`]+`)*)\s*")
+
+
+def _quoted_sum(text: str) -> tuple[tuple[str, str] | None, list[list[tuple[str, str]]]] | None:
+    found = _QUOTED_SUM.fullmatch(text)
+    if found is None:
+        return None
+    names = dict.fromkeys(found.group(2).split("`")[1::2])
+    return (found.group(1), "lookup") if found.group(1) else None, [[], *([(name, "lookup")] for name in names)]
+
+
 def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | None, list[list[tuple[str, str]]]]:
     """The response's (expression, how to read it) and each term's; numbers as factors are the intercept."""
     from formulaic.errors import FormulaicError
@@ -113,6 +127,9 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
         raise DesignError(f"a formula is text such as 'y ~ x', not {type(text).__name__}")
     if not text.strip():
         raise DesignError("the formula is empty: write, for example, y ~ x")
+    quoted = _quoted_sum(text)
+    if quoted is not None:
+        return quoted
     parser = DefaultFormulaParser()
     try:
         _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)

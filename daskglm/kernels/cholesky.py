@@ -23,6 +23,21 @@ ALIASED = 1e-11
 DOUBTFUL = 1e-7
 
 
+# Squares that a transposition reads by rows and writes by columns while both stay in the cache.
+_SQUARE = 128
+
+
+def mirror(table: Matrix) -> None:
+    """Write the upper triangle of a square table over the lower one, in place."""
+    p = table.shape[0]
+    for a in range(0, p, _SQUARE):
+        inner = table[a : a + _SQUARE, a : a + _SQUARE]
+        upper = np.triu(inner)
+        inner[:] = upper + np.triu(upper, 1).T
+        for b in range(a + _SQUARE, p, _SQUARE):
+            table[b : b + _SQUARE, a : a + _SQUARE] = table[a : a + _SQUARE, b : b + _SQUARE].T
+
+
 @final
 @dataclass(frozen=True)
 class Factor:
@@ -57,13 +72,15 @@ class Factor:
 
     @cached_property
     def _inverse(self) -> Matrix:
-        from scipy.linalg import solve_triangular
+        from scipy.linalg.lapack import dpotri
 
         p = self.kept.size
         result = np.zeros((p, p))
         if self.rank:
-            root = solve_triangular(self.lower, np.eye(self.rank), lower=True, check_finite=False)
-            result[np.ix_(self.kept, self.kept)] = root.T @ root
+            # the lower triangle in Fortran's order is the upper one in C's
+            inner = dpotri(self.lower, lower=1)[0].T
+            mirror(inner)
+            result[np.ix_(self.kept, self.kept)] = inner
         result.flags.writeable = False
         return result
 

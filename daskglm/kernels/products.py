@@ -18,6 +18,7 @@ from numba import carray
 
 from daskglm.kernels import sparse as sparse_products
 from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Column, Scaling, Vector
+from daskglm.kernels.cholesky import mirror
 from daskglm.kernels.compiled import kernel, part
 from daskglm.kernels.lanes import (
     LANES,
@@ -531,27 +532,10 @@ class Gram:
             result[: d + 1, end:] = self.sparse.cross[:, : d + 1].T
             result[end:, : d + 1] = self.sparse.cross[:, : d + 1]
             # [levels | S]'W S, upper triangle, stands at the very place
-            products = self.sparse.products
-            rows = np.repeat(np.arange(products.shape[0]), np.diff(products.indptr))
-            result[d + 1 + rows, end + products.indices] = products.data
+            sparse_products.write(self.sparse.products, result[d + 1 :, end:])
             result[end:, d + 1 : end] = result[d + 1 : end, end:].T
             mirror(result[end:, end:])
         return result
-
-
-# Squares that a transposition reads by rows and writes by columns while both stay in the cache.
-_SQUARE = 128
-
-
-def mirror(table: npt.NDArray[np.float64]) -> None:
-    """Write the upper triangle of a square table over the lower one, in place."""
-    p = table.shape[0]
-    for a in range(0, p, _SQUARE):
-        inner = table[a : a + _SQUARE, a : a + _SQUARE]
-        upper = np.triu(inner)
-        inner[:] = upper + np.triu(upper, 1).T
-        for b in range(a + _SQUARE, p, _SQUARE):
-            table[b : b + _SQUARE, a : a + _SQUARE] = table[a : a + _SQUARE, b : b + _SQUARE].T
 
 
 @final

@@ -199,9 +199,24 @@ def products(sparse: Sparse, scale: Vector, levels: tuple[Levels, ...], level_sc
     starts, columns, sums = _products(
         places_of(left), places_of(right), weight, n, left.n_columns, count, len(levels), height
     )
+    if sums.size <= np.iinfo(np.int32).max:
+        # scipy keeps both kinds of index in the wider of the two
+        starts = starts.astype(np.int32)
     result = csr_array((sums, columns, starts), shape=(left.n_columns, count), copy=False)
     result.has_canonical_format = True
     return result
+
+
+def write(products: Any, table: Matrix) -> None:
+    """The entries of a CSR array into a table of its shape, in which the others are zero."""
+    width = table.shape[1]
+    for first in range(0, table.shape[0], PANEL_ROWS):
+        rows = products.indptr[first : first + PANEL_ROWS + 1]
+        entries = slice(int(rows[0]), int(rows[-1]))
+        panel = np.zeros((rows.size - 1, width))
+        at = np.repeat(np.arange(rows.size - 1) * width, np.diff(rows)) + products.indices[entries]
+        panel.reshape(-1)[at] = products.data[entries]
+        table[first : first + PANEL_ROWS] = panel
 
 
 def _beside(levels: tuple[Levels, ...], level_scale: Vector, sparse: Sparse) -> Sparse:
