@@ -121,10 +121,14 @@ def as_csr(x: Any) -> Any:
 
 
 def csr_rows(matrix: Any, start: int, stop: int) -> Any:
-    """The rows start .. stop - 1 of a CSR matrix, whose entries are views."""
+    """The rows start .. stop - 1 of a CSR matrix in canonical form, whose entries are views."""
     first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
-    parts = (matrix.data[first:last], matrix.indices[first:last], matrix.indptr[start : stop + 1] - first)
-    return type(matrix)(parts, shape=(stop - start, matrix.shape[1]), copy=False)
+    # the constructor would copy what is a small part of something larger
+    result = type(matrix)((stop - start, matrix.shape[1]), dtype=matrix.dtype)
+    result.data, result.indices = matrix.data[first:last], matrix.indices[first:last]
+    result.indptr = matrix.indptr[start : stop + 1] - matrix.indptr[start]
+    result.has_canonical_format = True
+    return result
 
 
 def chunk_leaf(x: Any, others: Mapping[str, Any], names: Sequence[str], label: str) -> LeafTable:
