@@ -224,6 +224,7 @@ def test_more_columns_than_rows() -> None:
     found, said = aliasing(X=x, y=y)
     assert len(said) == 21
     assert said[-1] == "21 more columns are not estimated: see aliased"
+    assert str(found.summary()).count("Not estimated: ") == 21
     assert found.record.statistics.rank == 20
     assert found.aliased == tuple(f"x{j}" for j in range(19, 60))
     np.testing.assert_allclose(found.predict(x), y, rtol=1e-8, atol=1e-8)
