@@ -52,7 +52,7 @@ def glm(
 
     formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region".
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
-        with the Arrow stream interface. Or arrays: X (n, p) and y (n,), with an intercept added.
+        with the Arrow stream interface. Or arrays: X (n, p), NumPy or scipy.sparse, and y (n,), with an intercept added.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
@@ -95,19 +95,21 @@ def glm(
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
     """X, y and other arrays as a table, and the formula that takes all of X with an intercept."""
-    from daskglm.cluster.tables import from_arrays
+    from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
 
     if x is None or y is None:
         raise DesignError("X= and y= go together")
     names = [str(name) for name in x.columns] if hasattr(x, "columns") else None
     for value, label in ((x, "X"), (y, "y")):
-        if type(value).__module__.split(".")[0] in ("dask", "scipy"):
+        if type(value).__module__.split(".")[0] == "dask" or (label == "y" and is_sparse(value)):
             raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
-    matrix = np.asarray(x)
+    matrix = x if is_sparse(x) else np.asarray(x)
     if matrix.dtype == object:
         raise DesignError("X must be numbers: for text columns write a formula")
+    if matrix.dtype.kind not in "biuf" and is_sparse(x):
+        raise DesignError(f"X must be real numbers, not {matrix.dtype}")
     if matrix.ndim == 1:
-        matrix = matrix[:, None]
+        matrix = matrix.reshape(-1, 1)
     if matrix.ndim != 2:
         raise DesignError(f"X must have two dimensions, not {matrix.ndim}")
     response = np.asarray(y)
@@ -130,7 +132,8 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         changed["weights"] = kind("weights")
     source, columns = from_arrays(matrix, extra, names)
     make_plan("y ~ 1", changed)
-    right = " + ".join(f"`{name}`" for name in columns) or "1"
+    # a term for each of so many columns would say no more than the matrix itself
+    right = (MATRIX if is_sparse(matrix) and columns else " + ".join(f"`{name}`" for name in columns)) or "1"
     return f"y ~ {right}", source, changed
 
 

@@ -19,11 +19,13 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+from scipy.sparse import csr_array
 
 from daskglm.design.columns import Ledger
 from daskglm.design.profile import Profile
 from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
+from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
@@ -33,7 +35,8 @@ from daskglm.version import __version__
 FORMAT = 1
 # Records that totals are made of: what a file may ask for, and no other class.
 RECORDS: Mapping[str, Any] = {
-    kind.__name__: kind for kind in (Profile, Ledger, Moments, FitStats, Gram, Layout, ResidualProducts, Number)
+    kind.__name__: kind
+    for kind in (Profile, Ledger, Moments, FitStats, Gram, Layout, SparseTables, ResidualProducts, Number)
 }
 
 
@@ -45,6 +48,9 @@ def to_plain(value: Any, arrays: list[Any]) -> Any:
     if isinstance(value, np.ndarray):
         arrays.append(value)
         return {"array": len(arrays) - 1}
+    if isinstance(value, csr_array):
+        arrays += [value.data, value.indices, value.indptr]
+        return {"csr": [len(arrays) - 3, *value.shape]}
     if is_dataclass(value) and not isinstance(value, type):
         name = type(value).__name__
         if RECORDS.get(name) is not type(value):
@@ -72,6 +78,9 @@ def from_plain(document: Any, arrays: Sequence[Any]) -> Any:
     ((kind, content), *rest) = document.items()
     if kind == "array":
         return arrays[content]
+    if kind == "csr":
+        at, rows, columns = content
+        return csr_array(tuple(arrays[at : at + 3]), shape=(rows, columns))
     if kind == "record":
         inner = dict(rest)["fields"]
         return RECORDS[content](**{name: from_plain(entry, arrays) for name, entry in inner.items()})
@@ -98,6 +107,9 @@ def _feed(state: Any, value: Any) -> None:
     if isinstance(value, np.ndarray):
         state.update(f"{value.dtype.str}{value.shape}".encode())
         state.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, csr_array):
+        for part in (value.data, value.indices, value.indptr):
+            _feed(state, part)
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             _feed(state, getattr(value, field.name))

@@ -33,18 +33,22 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @dataclass(frozen=True)
 class LeafTable:
     """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
-    the table lies in the user's memory anyway, so that its buffers may be held on to.
+    the table lies in the user's memory anyway, so that its buffers may be held on to. matrix: a scipy CSR matrix or array
+    whose rows are those of the table, which may have no columns.
     """
 
     table: pa.Table
     label: str
     rows: int
     resident: bool = False
+    matrix: Any = None
 
     @property
     def nbytes(self) -> int:
         """Bytes held."""
-        return int(self.table.nbytes)
+        matrix = self.matrix
+        beside = 0 if matrix is None else matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+        return int(self.table.nbytes + beside)
 
 
 @final
@@ -173,6 +177,7 @@ class ParquetLake:
     """Files of one shape, read by column and by row group."""
 
     in_memory = False
+    matrix_names: tuple[str, ...] = ()
 
     def __init__(self, paths: Sequence[str], filesystem: fs.FileSystem, base: str | None) -> None:
         self.filesystem = filesystem

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable, open_lake
+from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
 
 
@@ -27,7 +28,10 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load."""
+    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load.
+
+    matrix_names: names of the columns of the sparse matrix that each leaf carries beside its table, where it does.
+    """
 
     types: dict[str, pa.DataType]
     ordered: frozenset[str]
@@ -36,6 +40,7 @@ class Source(Protocol):
     in_memory: bool
     local: bool
     pruned_rows: int
+    matrix_names: tuple[str, ...]
 
     @property
     def witness(self) -> str | None:
@@ -102,6 +107,7 @@ def _dataset(data: Any) -> Source:
 
 
 def kinds(source: Source) -> dict[str, Any]:
-    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use."""
+    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use; and the "matrix"."""
     found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
-    return {name: "factor" if name in source.categories else kind for name, kind in found.items()}
+    matrix = {MATRIX: "matrix"} if source.matrix_names else {}
+    return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix

@@ -16,9 +16,9 @@ import pytest
 import daskglm as dg
 from daskglm import fit as fitting
 from daskglm.cluster import lakes, machine
+from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import open_source
 from daskglm.errors import AliasWarning
-from daskglm.cluster.engine import Engine
 from daskglm.fit import run
 from daskglm.plan import make_plan
 
