@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -17,6 +16,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
 from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError
 from daskglm.partitions import TreeSum
 
@@ -179,39 +179,6 @@ def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
         return None
 
 
-# -- one BLAS thread ---------------------------------------------------------------------------------------------------
-
-
-class _OneBlasThread:
-    """Limits BLAS to one thread from the first task to the last that run together, and restores it: the limit belongs to
-    the whole process, so that tasks that each set and reset it would race.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limits: Any = None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        from threadpoolctl import threadpool_limits
-
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._limits = threadpool_limits(1, user_api="blas")
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._limits.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
-
-
 def _answer(record: Any, loads: int) -> Answer:
     return Answer(record, loads, get_worker().address, preflight.identity())
 
@@ -244,7 +211,7 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
     cells: list[Any] = []
     beside: list[Any] = []
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             item = function(cell.get(counter))
@@ -279,7 +246,7 @@ def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
     (function,) = call.open()
     counter = Counter()
     cells: list[Any] = []
-    with _one_blas_thread():
+    with one_blas_thread():
         for cell in (cell for shelf in shelves for cell in shelf.cells):
             if isinstance(cell, Kept):
                 cells.append(Kept(function(cell.item), cell.rows))
@@ -294,7 +261,7 @@ def subtree(given: Shelf | Call, call: Call) -> Answer:
     function, arguments = call.open()
     tree: TreeSum[Any] = TreeSum()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             tree.push(function(cell.get(counter), *arguments))
@@ -314,7 +281,7 @@ def each(given: Shelf | Call, call: Call) -> Answer:
     shelf = opened(given)
     function, arguments = call.open()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
     return _answer(results, counter.loads)
 
