@@ -134,7 +134,7 @@ class Filed:
     """
 
     fit: str
-    number: int
+    name: str
     stored: Stored | None
     origin: Applied
     rows: int
@@ -142,7 +142,7 @@ class Filed:
     def _here(self) -> Stored | None:
         if self.stored is None:
             return None
-        path = os.path.join(_folder(self.fit), f"{self.number}.block")
+        path = os.path.join(_folder(self.fit), f"{self.name}.block")
         with contextlib.suppress(OSError):
             if os.path.getsize(path) == self.stored.size:
                 return replace(self.stored, path=path)
@@ -154,7 +154,7 @@ class Filed:
         if here is not None:
             return here.get(counter)
         item = self.origin.get(counter)
-        file(item, self.fit, self.number, self.rows)
+        file(item, self.fit, self.name, self.rows)
         return item
 
     def announce(self) -> None:
@@ -166,7 +166,12 @@ class Filed:
             self.origin.announce()
 
 
-def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
+def filed(item: Any, fit: str, name: str, origin: Applied) -> Filed:
+    """An item written to this worker's disk."""
+    return Filed(fit, name, file(item, fit, name, origin.rows), origin, origin.rows)
+
+
+def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
     """Write an item to this worker's disk; None where there is no room, and it will be rebuilt when needed."""
     folder = _folder(fit)
     try:
@@ -174,7 +179,7 @@ def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
         os.utime(folder)
         if shutil.disk_usage(folder).free < SPARE_DISK + item.nbytes:
             return None
-        return store(item, os.path.join(folder, f"{number}.block"), rows)
+        return store(item, os.path.join(folder, f"{name}.block"), rows)
     except OSError:
         return None
 
@@ -216,15 +221,17 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
             _announce_next(shelf, number)
             item = function(cell.get(counter))
             tree.push(record(item))
+            origin = Applied(cell, again or function, cell.rows)
             if aside is not None:
-                beside.append(Kept(aside(item), cell.rows))
+                part = aside(item)
+                if keep == "disk":
+                    beside.append(filed(part, fit, f"{number}-aside", Applied(origin, aside, cell.rows)))
+                else:
+                    beside.append(Kept(part, cell.rows))
             if keep == "memory":
                 cells.append(Kept(item, cell.rows))
-                continue
-            origin = Applied(cell, again or function, cell.rows)
-            if keep == "disk":
-                stored = file(item, fit, number, cell.rows)
-                cells.append(Filed(fit, number, stored, origin, cell.rows))
+            elif keep == "disk":
+                cells.append(filed(item, fit, str(number), origin))
             else:
                 cells.append(origin)
     return Shelf(tuple(cells), shelf.start, tree.result(), tuple(beside), counter.loads)
