@@ -38,7 +38,13 @@ def need_root() -> None:
         pytest.skip(f"this machine gives no name spaces: {probe.stderr.strip()}")
 
 
-def need_commands(**packages: str) -> None:
+def need_processor() -> None:
+    flags = re.search(r"^flags\s*:(.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    if not flags or not {"avx2", "fma"} <= set(flags.group(1).split()):
+        pytest.skip("deploy/cpu.env is for x86-64 processors with AVX2 and FMA")
+
+
+def need_commands(packages: Mapping[str, str]) -> None:
     """Install Debian's packages for the commands that are missing; skip where that is not possible."""
     missing = {package for command, package in packages.items() if not _which(command)}
     if not missing:
@@ -53,7 +59,7 @@ def need_commands(**packages: str) -> None:
 
 
 def _which(command: str) -> str | None:
-    return shutil.which(command.replace("_", "-"), path=f"{os.environ.get('PATH', '')}:{PATH}")
+    return shutil.which(command, path=f"{os.environ.get('PATH', '')}:{PATH}")
 
 
 @contextmanager
@@ -186,6 +192,8 @@ def hosts(folder: Path, **addresses: str) -> Iterator[dict[str, Host]]:
             switch.run("ip", "link", "set", port, "master", "bridge", "up")
             host.run("ip", "address", "add", names[name], "dev", "eth0")
             host.run("ip", "link", "set", "eth0", "up")
+            # as on any host, there is a way to the world; here it leads nowhere
+            host.run("ip", "route", "add", "default", "dev", "eth0")
             host.own("/etc")
             host.write("/etc/hosts", f"127.0.0.1 localhost\n{known}")
         yield made

@@ -24,6 +24,7 @@ from tests.deploy.machine import (
     children,
     hosts,
     need_commands,
+    need_processor,
     need_root,
     numbers,
     open_folder,
@@ -155,7 +156,8 @@ def install(host: Host, folder: Path, block: str) -> None:
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[Cluster]:
     need_root()
-    need_commands(ip="iproute2", openssl="openssl", setpriv="util-linux", useradd="passwd")
+    need_processor()
+    need_commands({"ip": "iproute2", "openssl": "openssl", "setpriv": "util-linux", "useradd": "passwd"})
     with open_folder() as folder:
         authority, _, settings, _ = blocks(DEPLOY / "hosts" / "README.md")
         shutil.copytree(DEPLOY, folder / "deploy")
@@ -193,7 +195,7 @@ def wait_for_workers(cluster: Cluster, count: int) -> None:
 
 def test_the_units_are_good(cluster: Cluster) -> None:
     """systemd's own reading of both units, where every file they name is there."""
-    need_commands(systemd_analyze="systemd")
+    need_commands({"systemd-analyze": "systemd"})
     for unit in ("daskglm-scheduler", "daskglm-worker"):
         verified = cluster.hosts["worker-1"].run("systemd-analyze", "verify", f"/etc/systemd/system/{unit}.service")
         assert not verified.stderr, verified.stderr
