@@ -172,6 +172,18 @@ def children(pid: int) -> list[int]:
     return [int(word) for task in tasks for word in task.read_text().split()]
 
 
+def descendants(pid: int) -> list[int]:
+    """A process's children and theirs, parents first."""
+    return [found for child in children(pid) for found in (child, *descendants(child))]
+
+
+def many(lake: Path, copies: Path, number: int = 20) -> Path:
+    """A lake of many copies of another, in no more room."""
+    for copy in range(number):
+        shutil.copytree(lake, copies / f"copy={copy}", copy_function=os.link)
+    return copies
+
+
 @contextmanager
 def hosts(folder: Path, **addresses: str) -> Iterator[dict[str, Host]]:
     """Hosts by their names, with cables from each to a switch; each knows all others by name."""

@@ -21,8 +21,9 @@ from tests.deploy.machine import (
     LATE,
     Host,
     blocks,
-    children,
+    descendants,
     hosts,
+    many,
     need_commands,
     need_processor,
     need_root,
@@ -81,6 +82,7 @@ class Service:
     unit: Unit
     process: subprocess.Popen[bytes] = field(init=False)
     statuses: list[int] = field(default_factory=list)
+    ended: int = 0
 
     def __post_init__(self) -> None:
         user = self.unit.one("User")
@@ -134,10 +136,14 @@ class Cluster:
             .stdout
         )
 
-    def fit(self, *options: str, out: Path | None = None, seconds: float = 120) -> subprocess.CompletedProcess[str]:
-        command = [DASKGLM, "fit", LATE, str(self.lake), "--family", "binomial", "--json", *options]
-        if out:
-            command += ["--out", str(out)]
+    def command(self, *options: str, lake: Path | None = None, out: Path | None = None) -> list[str]:
+        saved = ["--out", str(out)] if out else []
+        return [DASKGLM, "fit", LATE, str(lake or self.lake), "--family", "binomial", "--json", *saved, *options]
+
+    def fit(
+        self, *options: str, lake: Path | None = None, out: Path | None = None, seconds: float = 120
+    ) -> subprocess.CompletedProcess[str]:
+        command = self.command(*options, lake=lake, out=out)
         return self.hosts["client"].run(*command, environment=pins(), seconds=seconds, check=False)
 
 
@@ -322,18 +328,25 @@ def test_a_strange_worker_is_refused(cluster: Cluster, strangers: str, kind: str
     assert len(json.loads(cluster.python(INSIDE, SCHEDULER))["addresses"]) == 2
 
 
+def kill(cluster: Cluster, service: Service) -> None:
+    """As a host that goes dark: the process and all that it started."""
+    for each in (cluster.scheduler, *cluster.workers):
+        each.ended = len(each.statuses)
+    for pid in reversed(descendants(service.process.pid)):
+        os.kill(pid, signal.SIGKILL)
+
+
+def supervised(cluster: Cluster, services: list[Service]) -> bool:
+    """Whether each of these has ended since the last kill, and run again as its unit says."""
+    for service in (cluster.scheduler, *cluster.workers):
+        service.supervise()
+    return all(len(service.statuses) > service.ended for service in services)
+
+
 def test_workers_come_back_to_a_new_scheduler(cluster: Cluster) -> None:
     """A worker without its scheduler ends with status 0, which Restart=on-failure would take for the end of the work."""
-    for pid in children(cluster.scheduler.process.pid):
-        os.kill(pid, signal.SIGKILL)
-    services = (cluster.scheduler, *cluster.workers)
-
-    def supervised() -> bool:
-        for service in services:
-            service.supervise()
-        return all(service.statuses for service in services)
-
-    until(supervised, 90, "the scheduler and both workers have ended once")
+    kill(cluster, cluster.scheduler)
+    until(lambda: supervised(cluster, [cluster.scheduler, *cluster.workers]), 90, "all three have ended once")
     assert cluster.scheduler.statuses[0] != 0
     assert [worker.statuses[0] for worker in cluster.workers] == [0, 0]
     wait_for_workers(cluster, 2)
@@ -369,3 +382,51 @@ def test_the_command_says_in_a_sentence_that_it_is_refused(cluster: Cluster, str
     (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     assert "scheduler:8786" in line
+
+
+@pytest.fixture(scope="module")
+def long_fit(cluster: Cluster) -> tuple[Path, dict[str, dict[str, str]]]:
+    """(a lake of many copies of the flights, whose passes take long enough for accidents, its fit without any)."""
+    lake = many(cluster.lake, cluster.folder / "many-flights")
+    model = cluster.folder / "quiet"
+    assert cluster.fit(lake=lake, out=model).returncode == 0
+    return lake, numbers(model)
+
+
+def started(cluster: Cluster, lake: Path, name: str) -> subprocess.Popen[bytes]:
+    """A fit on the cluster that has finished a pass and not its work; its output is in NAME.log."""
+    checkpoint, model = cluster.folder / f"{name}.checkpoint", cluster.folder / name
+    command = cluster.command("--scheduler", SCHEDULER, *MINE, "--checkpoint", str(checkpoint), lake=lake, out=model)
+    process = cluster.hosts["client"].start(*command, environment=pins(), log=f"{name}.log")
+    until(lambda: checkpoint.exists() or process.poll() is not None, 120, "a first pass")
+    assert process.poll() is None, cluster.hosts["client"].log(f"{name}.log")
+    return process
+
+
+def test_a_fit_that_loses_its_scheduler_ends_with_5_and_resumes(
+    cluster: Cluster, long_fit: tuple[Path, dict[str, dict[str, str]]]
+) -> None:
+    lake, quiet = long_fit
+    process = started(cluster, lake, "interrupted")
+    kill(cluster, cluster.scheduler)
+    assert process.wait(60) == 5
+    said = cluster.hosts["client"].log("interrupted.log")
+    assert said.splitlines()[-1].startswith("error: ")
+    assert "Traceback" not in said
+    until(lambda: supervised(cluster, [cluster.scheduler, *cluster.workers]), 90, "the cluster is back")
+    wait_for_workers(cluster, 2)
+    checkpoint, model = cluster.folder / "interrupted.checkpoint", cluster.folder / "interrupted"
+    done = cluster.fit("--scheduler", SCHEDULER, *MINE, "--checkpoint", str(checkpoint), lake=lake, out=model)
+    assert done.returncode == 0, done.stderr
+    assert numbers(model) == quiet
+
+
+def test_a_fit_that_loses_a_worker_goes_on(cluster: Cluster, long_fit: tuple[Path, dict[str, dict[str, str]]]) -> None:
+    """The worker, its nanny and all: what it held is read again by the other."""
+    lake, quiet = long_fit
+    process = started(cluster, lake, "unlucky")
+    kill(cluster, cluster.workers[0])
+    assert process.wait(120) == 0, cluster.hosts["client"].log("unlucky.log")
+    assert numbers(cluster.folder / "unlucky") == quiet
+    until(lambda: supervised(cluster, cluster.workers[:1]), 60, "the worker is back")
+    wait_for_workers(cluster, 2)

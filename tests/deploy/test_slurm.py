@@ -19,6 +19,7 @@ from tests.deploy.machine import (
     PATH,
     Host,
     hosts,
+    many,
     need_commands,
     need_processor,
     need_root,
@@ -52,7 +53,6 @@ JobRequeue=1
 NodeName=node-[1-2] CPUs=1 RealMemory=4000 State=UNKNOWN
 PartitionName=all Nodes=ALL Default=YES MaxTime=INFINITE State=UP
 """
-COPIES = 20
 # The smallest allocation of the test in place of that in the script
 SIZE = ("--ntasks=2", "--cpus-per-task=1", "--mem-per-cpu=2000M")
 
@@ -165,9 +165,7 @@ def test_a_wrong_request_is_2_through_sbatch(slurm: Slurm) -> None:
 @pytest.fixture(scope="module")
 def long_fit(slurm: Slurm) -> tuple[Path, dict[str, dict[str, str]]]:
     """(a lake of many copies of the flights, whose passes take long enough to be killed in, its uninterrupted fit)."""
-    lake = slurm.folder / "many-flights"
-    for copy in range(COPIES):
-        shutil.copytree(slurm.lake, lake / f"copy={copy}", copy_function=os.link)
+    lake = many(slurm.lake, slurm.folder / "many-flights")
     model = slurm.write("quiet", lake=lake)
     assert slurm.submit("quiet.toml", wait=True)[1] == 0
     return lake, numbers(model)
