@@ -226,6 +226,11 @@ def parse_environment(text: str) -> dict[str, str]:
     return found
 
 
+def passes_kept(checkpoint: Path) -> int:
+    """How many totals of a fit are written down so far, the first of which only says what the rows are."""
+    return len(list(checkpoint.glob("total-*.npz")))
+
+
 def numbers(model: Path) -> dict[str, dict[str, str]]:
     """Every coefficient and standard error of a saved model, as hexadecimal: the same to the bit or not."""
     fit = daskglm.load(model)

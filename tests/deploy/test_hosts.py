@@ -30,6 +30,7 @@ from tests.deploy.machine import (
     numbers,
     open_folder,
     parse_environment,
+    passes_kept,
     until,
 )
 
@@ -398,7 +399,7 @@ def started(cluster: Cluster, lake: Path, name: str) -> subprocess.Popen[bytes]:
     checkpoint, model = cluster.folder / f"{name}.checkpoint", cluster.folder / name
     command = cluster.command("--scheduler", SCHEDULER, *MINE, "--checkpoint", str(checkpoint), lake=lake, out=model)
     process = cluster.hosts["client"].start(*command, environment=pins(), log=f"{name}.log")
-    until(lambda: checkpoint.exists() or process.poll() is not None, 120, "a first pass")
+    until(lambda: passes_kept(checkpoint) > 1 or process.poll() is not None, 120, "a first pass")
     assert process.poll() is None, cluster.hosts["client"].log(f"{name}.log")
     return process
 

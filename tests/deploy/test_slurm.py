@@ -26,6 +26,7 @@ from tests.deploy.machine import (
     numbers,
     open_folder,
     parse_environment,
+    passes_kept,
     until,
 )
 
@@ -176,7 +177,7 @@ def stopped_after_a_pass(slurm: Slurm, name: str) -> str:
     number, code = slurm.submit(f"{name}.toml", wait=False)
     assert code == 0
     checkpoint = slurm.folder / f"{name}.checkpoint"
-    until(checkpoint.exists, 120, "a first pass")
+    until(lambda: passes_kept(checkpoint) > 1, 120, "a first pass")
     slurm.nodes["node-1"].run("pkill", "-STOP", "-f", "daskglm fit")
     assert not (slurm.folder / f"{name}-model").exists(), "the fit was over before it could be killed"
     return number
