@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from daskglm import persist, summary
-from daskglm.cluster.sources import open_source
+from daskglm.cluster.sources import Source, open_source
+from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
@@ -232,7 +233,8 @@ class Fit:
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
         delta method for the mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
-        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate). without: terms left out.
+        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate), and beside an array or a sparse
+        matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
         """
         import pandas as pd
@@ -245,9 +247,14 @@ class Fit:
         dropped = (without,) if isinstance(without, str) else tuple(without)
         wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
         index = data.index if isinstance(data, pd.DataFrame) else None
-        if isinstance(data, np.ndarray):
-            data = self._named(data)
-        columns = predict(self.record, open_source(data), wanted, offset, exposure)
+        if isinstance(data, np.ndarray) or is_sparse(data):
+            others = {"offset": offset, "exposure": exposure}
+            arrays = {name: np.asarray(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
+            source = self._arrays(data, arrays)
+            offset, exposure = (name if name in arrays else value for name, value in others.items())
+        else:
+            source = open_source(data)
+        columns = predict(self.record, source, wanted, offset, exposure)
         frame = pd.DataFrame(columns, index=index)
         if type != "terms" and frame.shape[1] == 1:
             return frame[type]
@@ -297,8 +304,25 @@ class Fit:
     def _repr_html_(self) -> str:
         return summary.as_html(self.record)
 
+    def _arrays(self, x: Any, others: dict[str, Any]) -> Source:
+        """An array's columns under the names they had when the model was fitted to an array like it, and arrays beside."""
+        for name, array in others.items():
+            if array.shape != (x.shape[0],):
+                raise DesignError(f"{name}= has shape {array.shape}, X has {x.shape[0]} rows")
+        matrix = self.record.design.matrix
+        if matrix is not None:
+            from scipy.sparse import csr_array
+
+            rows = x if is_sparse(x) else csr_array(x)
+            if rows.ndim != 2 or rows.shape[1] != len(matrix.columns):
+                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has shape {x.shape}")
+            return from_arrays(rows, others, matrix.columns)[0]
+        if is_sparse(x):
+            raise DesignError("this model was not fitted to a sparse X: pass X.toarray(), or a table with its columns")
+        return open_source({**self._named(x), **others})
+
     def _named(self, x: Any) -> dict[str, Any]:
-        """An array's columns under the names they had when the model was fitted to an array like it."""
+        """The columns of an array by name."""
         names = [piece.numeric[0] for piece in self.record.design.dense if len(piece.numeric) == 1]
         columns = x[:, None] if x.ndim == 1 else x
         if self.record.design.factors or names != list(self.record.specification.predictors):

@@ -13,7 +13,7 @@ import re
 import threading
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import pyarrow as pa
@@ -33,13 +33,22 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @dataclass(frozen=True)
 class LeafTable:
     """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
-    the table lies in the user's memory anyway, so that its buffers may be held on to.
+    the table lies in the user's memory anyway, so that its buffers may be held on to. matrix: a scipy CSR matrix or array
+    whose rows are those of the table, which may have no columns.
     """
 
     table: pa.Table
     label: str
     rows: int
     resident: bool = False
+    matrix: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        matrix = self.matrix
+        beside = 0 if matrix is None else matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+        return int(self.table.nbytes + beside)
 
 
 @final
@@ -70,76 +79,40 @@ class ParquetLeaf:
     rows: int
 
 
-class ParquetLake:
-    """Files of one shape, read by column and by row group."""
+@final
+@dataclass(frozen=True)
+class LakeReader:
+    """How leaves are decoded, apart from the lake: all that a process elsewhere needs to read them.
 
-    in_memory = False
+    files: those that the leaves lie in, by their number; types: of the columns read.
+    """
 
-    def __init__(self, paths: Sequence[str], filesystem: fs.FileSystem, base: str | None) -> None:
-        self.filesystem = filesystem
-        self.local = isinstance(filesystem, (fs.LocalFileSystem,))
-        workers = 4 if self.local else 16
-        with ThreadPoolExecutor(workers) as pool:
-            self.files: list[File] = list(pool.map(lambda path: self._plan(path, base), paths))
-        self.conflicts: dict[str, str] = {}
-        self.types = self._types()
-        self.ordered = frozenset(
-            field.name
-            for file in self.files[:1]
-            for field in file.schema
-            if pa.types.is_dictionary(field.type) and field.type.ordered
-        )
-        first = {field.name for field in self.files[0].schema if pa.types.is_dictionary(field.type)}
-        self.categories = frozenset(
-            name
-            for name in first
-            if all(name not in f.schema.names or pa.types.is_dictionary(f.schema.field(name).type) for f in self.files)
-        )
-        self.leaves: list[ParquetLeaf] = []
-        self._lock = threading.Lock()
-        self._columns: tuple[str, ...] = ()
-        self._filter: Any = None
-        self._filter_columns: tuple[str, ...] = ()
-        self.pruned_rows = 0
+    filesystem: fs.FileSystem
+    files: Mapping[int, File]
+    types: Mapping[str, pa.DataType]
+    columns: tuple[str, ...]
+    filter: Any
+    filter_columns: tuple[str, ...]
 
     @property
-    def n_rows(self) -> int:
-        """Rows of all leaves, from footers."""
-        return sum(leaf.rows for leaf in self.leaves)
+    def local(self) -> bool:
+        """Whether the files lie on a disk, so that reading ahead is the operating system's business."""
+        return isinstance(self.filesystem, fs.LocalFileSystem)
 
-    def row_bytes(self, columns: Sequence[str]) -> int:
-        """About what a row takes once decoded."""
-        return sum(schemas.kept_bytes(self.types[name]) for name in columns)
-
-    def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
-        """Settle what is read: these columns, of rows that pass an Arrow expression; plan the leaves for it."""
-        for name in (*columns, *filter_columns):
-            if name in self.conflicts:
-                raise DataError(self.conflicts[name])
-        self._columns, self._filter, self._filter_columns = tuple(columns), row_filter, tuple(filter_columns)
-        self.leaves, self.pruned_rows = [], 0
-        width = max(self.row_bytes({*columns, *filter_columns} & set(self.types)), 1)  # type: ignore[arg-type]
-        for index, file in enumerate(self.files):
-            groups = self._surviving(file)
-            self.pruned_rows += file.metadata.num_rows - sum(file.metadata.row_group(g).num_rows for g in groups)
-            run: list[int] = []
-            rows = 0
-            for group in groups:
-                n = file.metadata.row_group(group).num_rows
-                if run and (rows + n) * width > LEAF_BYTES:
-                    self.leaves.append(ParquetLeaf(index, tuple(run), rows))
-                    run, rows = [], 0
-                run.append(group)
-                rows += n
-            if rows:
-                self.leaves.append(ParquetLeaf(index, tuple(run), rows))
+    def part(self, leaves: Sequence[ParquetLeaf]) -> LakeReader:
+        """The reader of a few leaves, with their files alone."""
+        files = {leaf.file: self.files[leaf.file] for leaf in leaves}
+        if self.local:
+            # another process stands in another folder
+            files = {number: replace(file, path=os.path.abspath(file.path)) for number, file in files.items()}
+        return replace(self, files=files)
 
     def load(self, leaf: ParquetLeaf) -> LeafTable:
         """Decode one leaf. DataError names a corrupt file; ChangedInputError one that is not as it was planned."""
         file = self.files[leaf.file]
         label = f"{file.path} (row group {leaf.row_groups[0]})" if len(file.path) else "the file"
         self._check_unchanged(file)
-        stored = [c for c in (*self._columns, *self._filter_columns) if c not in file.partition]
+        stored = [c for c in (*self.columns, *self.filter_columns) if c not in file.partition]
         schema = file.schema
         for name in stored:
             if name not in schema.names:
@@ -175,7 +148,7 @@ class ParquetLake:
             read_ahead(handle.fileno(), start, sum(group.total_byte_size for group in groups))
 
     def _finished(self, table: pa.Table, file: File, label: str) -> pa.Table:
-        wanted = list(dict.fromkeys((*self._columns, *self._filter_columns)))
+        wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
         columns = []
         for name in wanted:
             if name in file.partition:
@@ -184,9 +157,112 @@ class ParquetLake:
                 columns.append(schemas.cast(table.column(name), self.types[name], label, name))
         # a table without columns would forget how many rows it has
         result = pa.table(dict(zip(wanted, columns, strict=True))) if wanted else table
-        if self._filter is not None:
-            result = schemas.filtered(result, self._filter, label)
-        return result.select(list(self._columns)) if self._columns else result
+        if self.filter is not None:
+            result = schemas.filtered(result, self.filter, label)
+        return result.select(list(self.columns)) if self.columns else result
+
+    def _check_unchanged(self, file: File) -> None:
+        info = self.filesystem.get_file_info(file.path)
+        if info.type == fs.FileType.NotFound:
+            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now")
+        if info.size != file.size or (info.mtime_ns or 0) != file.modified:
+            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
+
+    def _check_footer(self, file: File, handle: Any) -> None:
+        if _footer_digest(handle, file.size, file.metadata.serialized_size) != file.digest:
+            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
+
+
+class ParquetLake:
+    """Files of one shape, read by column and by row group."""
+
+    in_memory = False
+    matrix_names: tuple[str, ...] = ()
+
+    def __init__(self, paths: Sequence[str], filesystem: fs.FileSystem, base: str | None) -> None:
+        self.filesystem = filesystem
+        self.local = isinstance(filesystem, (fs.LocalFileSystem,))
+        workers = 4 if self.local else 16
+        with ThreadPoolExecutor(workers) as pool:
+            self.files: list[File] = list(pool.map(lambda path: self._plan(path, base), paths))
+        self.conflicts: dict[str, str] = {}
+        self.types = self._types()
+        self.ordered = frozenset(
+            field.name
+            for file in self.files[:1]
+            for field in file.schema
+            if pa.types.is_dictionary(field.type) and field.type.ordered
+        )
+        first = {field.name for field in self.files[0].schema if pa.types.is_dictionary(field.type)}
+        self.categories = frozenset(
+            name
+            for name in first
+            if all(name not in f.schema.names or pa.types.is_dictionary(f.schema.field(name).type) for f in self.files)
+        )
+        self.leaves: list[ParquetLeaf] = []
+        self._lock = threading.Lock()
+        self._columns: tuple[str, ...] = ()
+        self._filter: Any = None
+        self._filter_columns: tuple[str, ...] = ()
+        self.pruned_rows = 0
+
+    @property
+    def witness(self) -> str | None:
+        """The first file of a lake on disk."""
+        return os.path.abspath(self.files[0].path) if self.local else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files: names, sizes, times and footers."""
+        state = hashlib.sha256()
+        for file in self.files:
+            path = os.path.abspath(file.path) if self.local else file.path
+            state.update(repr((path, file.size, file.modified, file.digest)).encode())
+        return state.hexdigest()
+
+    @property
+    def n_rows(self) -> int:
+        """Rows of all leaves, from footers."""
+        return sum(leaf.rows for leaf in self.leaves)
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """About what a row takes once decoded."""
+        return sum(schemas.kept_bytes(self.types[name]) for name in columns)
+
+    def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
+        """Settle what is read: these columns, of rows that pass an Arrow expression; plan the leaves for it."""
+        for name in (*columns, *filter_columns):
+            if name in self.conflicts:
+                raise DataError(self.conflicts[name])
+        self._columns, self._filter, self._filter_columns = tuple(columns), row_filter, tuple(filter_columns)
+        self.leaves, self.pruned_rows = [], 0
+        width = max(self.row_bytes({*columns, *filter_columns} & set(self.types)), 1)  # type: ignore[arg-type]
+        for index, file in enumerate(self.files):
+            groups = self._surviving(file)
+            self.pruned_rows += file.metadata.num_rows - sum(file.metadata.row_group(g).num_rows for g in groups)
+            run: list[int] = []
+            rows = 0
+            for group in groups:
+                n = file.metadata.row_group(group).num_rows
+                if run and (rows + n) * width > LEAF_BYTES:
+                    self.leaves.append(ParquetLeaf(index, tuple(run), rows))
+                    run, rows = [], 0
+                run.append(group)
+                rows += n
+            if rows:
+                self.leaves.append(ParquetLeaf(index, tuple(run), rows))
+
+    @property
+    def reader(self) -> LakeReader:
+        """How the leaves of the present selection are decoded."""
+        used = (*self._columns, *self._filter_columns)
+        types = {name: self.types[name] for name in used}
+        files = dict(enumerate(self.files))
+        return LakeReader(self.filesystem, files, types, self._columns, self._filter, self._filter_columns)
+
+    def load(self, leaf: ParquetLeaf) -> LeafTable:
+        """Decode one leaf."""
+        return self.reader.load(leaf)
 
     # -- planning --------------------------------------------------------------------------------------------------
 
@@ -245,19 +321,6 @@ class ParquetLake:
             return [group.id for group in fragment.subset(self._filter, schema=schema).row_groups]
         except pa.ArrowException:
             return groups
-
-    # -- fingerprints ----------------------------------------------------------------------------------------------
-
-    def _check_unchanged(self, file: File) -> None:
-        info = self.filesystem.get_file_info(file.path)
-        if info.type == fs.FileType.NotFound:
-            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now")
-        if info.size != file.size or (info.mtime_ns or 0) != file.modified:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
-
-    def _check_footer(self, file: File, handle: Any) -> None:
-        if _footer_digest(handle, file.size, file.metadata.serialized_size) != file.digest:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
 
 
 def read_ahead(descriptor: int, start: int, length: int) -> None:

@@ -2,175 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
-import threading
-import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
-from typing import Any, Literal, Protocol, final
-
-import numpy as np
+from typing import Any, Literal
 
 from daskglm.cluster import machine
-from daskglm.cluster.lakes import read_ahead
+from daskglm.cluster.cells import Applied, Counter, Kept, Spill, cells_of
 from daskglm.cluster.sources import Source
 from daskglm.errors import DesignError
 from daskglm.partitions import Record, TreeSum
 
 Keep = Literal["memory", "disk", "reread"]
 
-
-class Packable(Protocol):
-    """An item that can lie on disk: a small plain header, and arrays."""
-
-    def pack(self) -> tuple[Any, list[Any]]:
-        """The header and the arrays."""
-
-
-class Cell(Protocol):
-    """Where one leaf's item is, and how to get it."""
-
-    rows: int
-
-    def get(self) -> Any:
-        """The item."""
-
-
-@final
-@dataclass
-class Kept:
-    """In memory."""
-
-    item: Any
-    rows: int
-
-    def get(self) -> Any:
-        return self.item
-
-    def announce(self) -> None:
-        """Nothing to prepare."""
-
-
-@final
-@dataclass
-class Loaded:
-    """Decoded from the source whenever it is asked for."""
-
-    source: Source
-    leaf: Any
-    rows: int
-    counter: Counter
-
-    def get(self) -> Any:
-        self.counter.count(self.rows)
-        return self.source.load(self.leaf)
-
-    def announce(self) -> None:
-        """It will be asked for soon."""
-        self.source.announce(self.leaf)
-
-
-@final
-@dataclass
-class Applied:
-    """A function of another cell, computed whenever it is asked for."""
-
-    cell: Any
-    function: Callable[[Any], Any]
-    rows: int
-
-    def get(self) -> Any:
-        return self.function(self.cell.get())
-
-    def announce(self) -> None:
-        """It will be asked for soon."""
-        self.cell.announce()
-
-
-@final
-@dataclass
-class Stored:
-    """In a file of its own, read back with plain reads: a memory map would count as this process's memory."""
-
-    path: str
-    kind: Any
-    header: Any
-    layout: list[tuple[str, tuple[int, ...], int]]
-    rows: int
-
-    def announce(self) -> None:
-        """It will be asked for soon: let the disk begin."""
-        with open(self.path, "rb", buffering=0) as handle:
-            read_ahead(handle.fileno(), 0, sum(size for _, _, size in self.layout))
-
-    def get(self) -> Any:
-        arrays = []
-        with open(self.path, "rb", buffering=0) as handle:
-            for dtype, shape, _ in self.layout:
-                array = np.empty(shape, dtype)
-                view = array.data.cast("B") if array.size else memoryview(b"")
-                done = 0
-                while done < len(view):
-                    got = handle.readinto(view[done:])
-                    if not got:
-                        raise DesignError(f"{self.path} was cut short: is the disk full, or was it cleaned?")
-                    done += got
-                arrays.append(array)
-        return self.kind.unpack(self.header, arrays)
-
-
-class Counter:
-    """Counts leaf decodes, so that passes over the source can be told from passes over what is kept."""
-
-    def __init__(self, leaves: int) -> None:
-        self._lock = threading.Lock()
-        self.leaves = leaves
-        self.loads = 0
-        self.passes = 0
-        self.on_leaf: Callable[[int], None] | None = None
-
-    def count(self, rows: int) -> None:
-        """One leaf was decoded."""
-        with self._lock:
-            self.loads += 1
-
-
-class Spill:
-    """A folder for stored cells, gone with the partitions that use it."""
-
-    def __init__(self, needed: int) -> None:
-        parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
-        if machine.on_memory(parent):
-            raise DesignError(
-                f'keep="disk" would write to {parent}, which is memory itself: set DASKGLM_SPILL_DIR to a real disk'
-            )
-        free = shutil.disk_usage(parent).free
-        if free < needed * 1.1:
-            raise DesignError(
-                f'keep="disk" needs about {needed / 1e9:.1f} GB in {parent}, where {free / 1e9:.1f} GB are free: '
-                'set DASKGLM_SPILL_DIR, or use keep="reread"'
-            )
-        self.folder = tempfile.mkdtemp(prefix="daskglm-", dir=parent)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, True)
-
-    def store(self, item: Any, index: int, rows: int) -> Stored:
-        """Write one item."""
-        header, arrays = item.pack()
-        path = os.path.join(self.folder, f"{index}.block")
-        layout = []
-        with open(path, "wb") as handle:
-            for array in arrays:
-                array = np.ascontiguousarray(array)
-                array.tofile(handle)
-                layout.append((array.dtype.str, array.shape, array.nbytes))
-        return Stored(path, type(item), header, layout, rows)
-
-    def close(self) -> None:
-        """Remove the folder."""
-        self._finalizer()
+# What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
+HELD_RECORDS = 5
 
 
 class LocalPartitions:
@@ -184,7 +29,9 @@ class LocalPartitions:
         keep: Keep,
         spill: Spill | None = None,
         leaves_per_task: int | None = None,
+        memory_limit: int | None = None,
     ) -> None:
+        self.memory_limit = memory_limit
         self._cells = list(cells)
         self._counter = counter
         self.threads = threads
@@ -210,11 +57,23 @@ class LocalPartitions:
     @property
     def decodes(self) -> int:
         """Times every leaf was decoded, rounded up."""
-        return -(-self._counter.loads // max(self._counter.leaves, 1))
+        return self._counter.decodes
 
-    def observe(self, on_leaf: Callable[[int], None] | None) -> None:
-        """Call on_leaf(rows) after each leaf of any later total."""
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Call on_leaf(rows, leaves) after each leaf of any later total."""
         self._counter.on_leaf = on_leaf
+
+    def enter(self, phase: str) -> None:
+        """What follows has a name; here nobody is told."""
+
+    def expect(self, record: int) -> None:
+        """Later totals have records of about so many bytes: DesignError where they cannot fit."""
+        needed, limit = record * HELD_RECORDS * self.threads, self.memory_limit or machine.memory_limit()
+        if needed > limit:
+            raise DesignError(
+                f"one Gram takes {record / 1e9:.2g} GB, and {self.threads} thread(s) hold {HELD_RECORDS} each: "
+                f"{needed / 1e9:.2g} GB, more than the {limit / 1e9:.2g} GB there are. Use fewer threads, or fewer columns"
+            )
 
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
@@ -228,7 +87,7 @@ class LocalPartitions:
                 following = at + 1 if at + 1 < start + size else start + size * self.threads
                 if following < len(self._cells):
                     self._cells[following].announce()
-                tree.push(function(cell.get(), *args))
+                tree.push(function(cell.get(self._counter), *args))
                 self._seen(cell.rows)
             return tree.result()
 
@@ -252,7 +111,7 @@ class LocalPartitions:
 
         def visit(index: int) -> tuple[Any, Any, Any]:
             cell = self._cells[index]
-            item = function(cell.get())
+            item = function(cell.get(self._counter))
             summary = record(item)
             extra = None if aside is None else Kept(aside(item), cell.rows)
             self._seen(cell.rows)
@@ -281,7 +140,7 @@ class LocalPartitions:
         def visit(index: int) -> Any:
             cell = self._cells[index]
             self._cells[index] = None  # the last reference to the old item
-            return Kept(function(cell.get()), cell.rows)
+            return Kept(function(cell.get(self._counter)), cell.rows)
 
         return self._with(list(self._each(visit, range(len(self._cells)))))
 
@@ -289,7 +148,7 @@ class LocalPartitions:
         """function(item, *args) of every leaf, in order; only a few results are held at a time."""
 
         def visit(index: int) -> Any:
-            return function(self._cells[index].get(), *args)
+            return function(self._cells[index].get(self._counter), *args)
 
         yield from self._each(visit, range(len(self._cells)))
 
@@ -302,11 +161,13 @@ class LocalPartitions:
     def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
         # what is held in memory beside the rest has no part in its folder, and does not take it away with itself
         spill = self._spill if keep is None else None
-        return LocalPartitions(cells, self._counter, self.threads, keep or self.keep, spill, self.leaves_per_task)
+        return LocalPartitions(
+            cells, self._counter, self.threads, keep or self.keep, spill, self.leaves_per_task, self.memory_limit
+        )
 
     def _seen(self, rows: int) -> None:
         if self._counter.on_leaf is not None:
-            self._counter.on_leaf(rows)
+            self._counter.on_leaf(rows, 1)
 
     def _each(self, function: Callable[[int], Any], items: Sequence[int]) -> Iterator[Any]:
         """function of each item, in order, by this engine's threads; a window keeps results from piling up."""
@@ -365,5 +226,7 @@ def open_partitions(
         raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
     spill = Spill(source.n_rows * source.row_bytes(columns)) if mode == "disk" else None
     counter = Counter(len(source.leaves))
-    cells = [Loaded(source, leaf, leaf.rows, counter) for leaf in source.leaves]
-    return LocalPartitions(cells, counter, threads or machine.processors(), mode, spill, leaves_per_task)
+    return LocalPartitions(
+        cells_of(source.reader, source.leaves), counter, threads or machine.processors(), mode, spill, leaves_per_task,
+        memory,
+    )  # fmt: skip

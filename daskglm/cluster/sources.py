@@ -10,11 +10,28 @@ import pyarrow as pa
 
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable, open_lake
+from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
 
 
+class Reader(Protocol):
+    """What decodes leaves, here or in another process."""
+
+    def part(self, leaves: Sequence[Any]) -> Reader:
+        """A reader of these leaves alone, fit to travel."""
+
+    def announce(self, leaf: Any) -> None:
+        """The leaf will be loaded soon."""
+
+    def load(self, leaf: Any) -> LeafTable:
+        """Decode one leaf."""
+
+
 class Source(Protocol):
-    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load."""
+    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load.
+
+    matrix_names: names of the columns of the sparse matrix that each leaf carries beside its table, where it does.
+    """
 
     types: dict[str, pa.DataType]
     ordered: frozenset[str]
@@ -23,6 +40,15 @@ class Source(Protocol):
     in_memory: bool
     local: bool
     pruned_rows: int
+    matrix_names: tuple[str, ...]
+
+    @property
+    def witness(self) -> str | None:
+        """A file that every process that reads this source must see; None where there is none to look for."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same for the same rows, in any process; None where that cannot be known."""
 
     @property
     def n_rows(self) -> int:
@@ -34,11 +60,9 @@ class Source(Protocol):
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read."""
 
-    def announce(self, leaf: Any) -> None:
-        """The leaf will be loaded soon."""
-
-    def load(self, leaf: Any) -> LeafTable:
-        """Decode one leaf."""
+    @property
+    def reader(self) -> Reader:
+        """How the leaves of the present selection are decoded."""
 
 
 def open_source(data: Any) -> Source:
@@ -83,6 +107,7 @@ def _dataset(data: Any) -> Source:
 
 
 def kinds(source: Source) -> dict[str, Any]:
-    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use."""
+    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use; and the "matrix"."""
     found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
-    return {name: "factor" if name in source.categories else kind for name, kind in found.items()}
+    matrix = {MATRIX: "matrix"} if source.matrix_names else {}
+    return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix

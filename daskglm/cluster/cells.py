@@ -1,0 +1,210 @@
+"""Where one leaf's item is, and how to get it: in memory, in a file of our own, or decoded again from the source."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import tempfile
+import threading
+import weakref
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, final
+
+import numpy as np
+
+from daskglm.cluster import machine
+from daskglm.cluster.lakes import read_ahead
+from daskglm.cluster.sources import Reader
+from daskglm.errors import DesignError
+
+# Room that is left on a disk for others.
+SPARE_DISK = 256 << 20
+
+
+class Packable(Protocol):
+    """An item that can lie on disk: a small plain header, and arrays."""
+
+    def pack(self) -> tuple[Any, list[Any]]:
+        """The header and the arrays."""
+
+
+class Counter:
+    """Counts leaf decodes, so that passes over the source can be told from passes over what is kept."""
+
+    def __init__(self, leaves: int = 0) -> None:
+        self._lock = threading.Lock()
+        self.leaves = leaves
+        self.loads = 0
+        self.passes = 0
+        self.on_leaf: Callable[[int, int], None] | None = None
+
+    def count(self, loads: int = 1) -> None:
+        """Leaves were decoded."""
+        with self._lock:
+            self.loads += loads
+
+    @property
+    def decodes(self) -> int:
+        """Times every leaf was decoded, rounded up."""
+        return -(-self.loads // max(self.leaves, 1))
+
+
+class Cell(Protocol):
+    """One leaf's item, somewhere."""
+
+    rows: int
+
+    def get(self, counter: Counter) -> Any:
+        """The item; decodes it took are counted."""
+
+    def announce(self) -> None:
+        """It will be asked for soon."""
+
+
+@final
+@dataclass
+class Kept:
+    """In memory."""
+
+    item: Any
+    rows: int
+
+    def get(self, counter: Counter) -> Any:
+        """As it is."""
+        return self.item
+
+    def announce(self) -> None:
+        """Nothing to prepare."""
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return int(getattr(self.item, "nbytes", 0))
+
+
+@final
+@dataclass
+class Loaded:
+    """Decoded from the source whenever it is asked for."""
+
+    reader: Reader
+    leaf: Any
+    rows: int
+
+    def get(self, counter: Counter) -> Any:
+        """One decode."""
+        counter.count()
+        return self.reader.load(self.leaf)
+
+    def announce(self) -> None:
+        """Let the source prepare."""
+        self.reader.announce(self.leaf)
+
+
+@final
+@dataclass
+class Applied:
+    """A function of another cell, computed whenever it is asked for."""
+
+    cell: Any
+    function: Callable[[Any], Any]
+    rows: int
+
+    def get(self, counter: Counter) -> Any:
+        """Computed now."""
+        return self.function(self.cell.get(counter))
+
+    def announce(self) -> None:
+        """The cell below will be asked for."""
+        self.cell.announce()
+
+
+@final
+@dataclass
+class Stored:
+    """In a file of its own, read back with plain reads: a memory map would count as this process's memory."""
+
+    path: str
+    kind: Any
+    header: Any
+    layout: list[tuple[str, tuple[int, ...], int]]
+    rows: int
+
+    def announce(self) -> None:
+        """Let the disk begin."""
+        with contextlib.suppress(OSError), open(self.path, "rb", buffering=0) as handle:
+            read_ahead(handle.fileno(), 0, self.size)
+
+    @property
+    def size(self) -> int:
+        """Bytes of the file."""
+        return sum(size for _, _, size in self.layout)
+
+    def get(self, counter: Counter) -> Any:
+        """Read back."""
+        arrays = []
+        with open(self.path, "rb", buffering=0) as handle:
+            for dtype, shape, _ in self.layout:
+                array = np.empty(shape, dtype)
+                view = array.data.cast("B") if array.size else memoryview(b"")
+                done = 0
+                while done < len(view):
+                    got = handle.readinto(view[done:])
+                    if not got:
+                        raise DesignError(f"{self.path} was cut short: is the disk full, or was it cleaned?")
+                    done += got
+                arrays.append(array)
+        return self.kind.unpack(self.header, arrays)
+
+
+def store(item: Packable, path: str, rows: int) -> Stored:
+    """Write one item; the file appears only when it is whole."""
+    header, arrays = item.pack()
+    layout = []
+    draft = f"{path}.{threading.get_ident()}"
+    try:
+        with open(draft, "wb") as handle:
+            for array in arrays:
+                array = np.ascontiguousarray(array)
+                array.tofile(handle)
+                layout.append((array.dtype.str, array.shape, array.nbytes))
+        os.replace(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+        raise
+    return Stored(path, type(item), header, layout, rows)
+
+
+class Spill:
+    """A folder for stored cells, gone with the partitions that use it."""
+
+    def __init__(self, needed: int) -> None:
+        parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
+        if machine.on_memory(parent):
+            raise DesignError(
+                f'keep="disk" would write to {parent}, which is memory itself: set DASKGLM_SPILL_DIR to a real disk'
+            )
+        free = shutil.disk_usage(parent).free
+        if free < needed * 1.1:
+            raise DesignError(
+                f'keep="disk" needs about {needed / 1e9:.1f} GB in {parent}, where {free / 1e9:.1f} GB are free: '
+                'set DASKGLM_SPILL_DIR, or use keep="reread"'
+            )
+        self.folder = tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, True)
+
+    def store(self, item: Any, index: int, rows: int) -> Stored:
+        """Write one item."""
+        return store(item, os.path.join(self.folder, f"{index}.block"), rows)
+
+    def close(self) -> None:
+        """Remove the folder."""
+        self._finalizer()
+
+
+def cells_of(reader: Reader, leaves: Sequence[Any]) -> list[Loaded]:
+    """The leaves of a source as they are before anything is kept."""
+    return [Loaded(reader, leaf, leaf.rows) for leaf in leaves]
