@@ -223,7 +223,7 @@ class Recorded:
         return self._inner.n_leaves
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> int | None:
         """Rows of all leaves as the source counts them."""
         return self._inner.rows
 

@@ -224,10 +224,10 @@ def lay_out(reader: Any, leaves: Sequence[Any], start: int) -> Shelf:
     return Shelf(tuple(Loaded(reader, leaf, leaf.rows) for leaf in leaves), start)
 
 
-def lay_out_part(part: Any, call: Call, start: int) -> Shelf:
-    """A shelf of one leaf, made of one chunk of a collection."""
-    (convert,) = call.open()
-    table = convert(start, part)
+def lay_out_part(parts: Sequence[Any], call: Call, start: int) -> Shelf:
+    """A shelf of one leaf, made of one partition or chunk of a collection."""
+    (converter,) = call.open()
+    table = converter(start, parts)
     return Shelf((Kept(table, table.rows),), start)
 
 
