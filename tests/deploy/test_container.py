@@ -234,6 +234,7 @@ def test_the_image_pins_what_the_others_pin() -> None:
 COUNT = """
 import importlib, json, os, pkgutil
 from daskglm import kernels as room
+from daskglm.cluster.preflight import features
 rooms = [importlib.import_module(each.name) for each in pkgutil.iter_modules(room.__path__, "daskglm.kernels.")]
 found = {id(each): each for each in (getattr(room, name) for room in rooms for name in dir(room))
          if hasattr(each, "stats") and not each._can_compile}.values()
@@ -242,6 +243,7 @@ print(json.dumps({
     "hits": sum(sum(each.stats.cache_hits.values()) for each in found),
     "misses": sum(sum(each.stats.cache_misses.values()) for each in found),
     "user": os.getuid(),
+    "features": features(),
 }))
 """
 
@@ -277,6 +279,8 @@ def test_another_processor_finds_the_kernels_and_gives_the_same_bits(made: Made,
     client = made.containers["client"]
     seen = json.loads(client.run(*emulated, "-c", COUNT).stdout)
     assert (seen["hits"], seen["misses"]) == (seen["kernels"], 0)
+    # what the fit compares before it warns of processors that differ
+    assert seen["features"] == json.loads(client.run("python", "-c", COUNT).stdout)["features"]
     out = f"/work/on-{processor}"
     client.run(*emulated, "-m", "daskglm", "fit", LATE, "/work/flights", "--family", "binomial", "--out", out)
     assert numbers(made.folder / out.strip("/")) == numbers(made.folder / "work/at-home")

@@ -51,6 +51,10 @@ MINE = (
     "--tls-key",
     "/etc/daskglm/host.key",
 )
+# Within these seconds whoever is refused must have heard so: Dask tries for 30 before it says that nobody answers.
+HEARD = 60
+# A host where nothing was installed
+UNCONFIGURED = {"DASK_ROOT_CONFIG": "/nowhere"}
 DASKGLM = "/opt/daskglm/bin/daskglm"
 
 
@@ -142,10 +146,17 @@ class Cluster:
         return [DASKGLM, "fit", LATE, str(lake or self.lake), "--family", "binomial", "--json", *saved, *options]
 
     def fit(
-        self, *options: str, lake: Path | None = None, out: Path | None = None, seconds: float = 120
+        self,
+        *options: str,
+        lake: Path | None = None,
+        out: Path | None = None,
+        configured: bool = True,
+        seconds: float = 300,
     ) -> subprocess.CompletedProcess[str]:
+        """configured: with the settings of /etc/dask."""
         command = self.command(*options, lake=lake, out=out)
-        return self.hosts["client"].run(*command, environment=pins(), seconds=seconds, check=False)
+        environment = pins() if configured else {**pins(), **UNCONFIGURED}
+        return self.hosts["client"].run(*command, environment=environment, seconds=seconds, check=False)
 
 
 def pins() -> dict[str, str]:
@@ -186,8 +197,6 @@ def cluster() -> Iterator[Cluster]:
                     print(f"--- {service.host.name}\n{service.log}")
 
 
-# Within these seconds whoever is refused must have heard so: Dask tries for 30 before it says that nobody answers.
-HEARD = 60
 WAIT = """
 import sys
 from distributed import Client
@@ -307,9 +316,10 @@ Client(address, timeout=10, security=Security(require_encryption=True, **given) 
 def test_strangers_are_refused_by_the_scheduler_itself(cluster: Cluster, strangers: str, kind: str) -> None:
     """Whatever our command says to them: these come with Dask alone, from a host where it has no settings."""
     address, options = refused(kind, strangers)
-    settings = {"DASK_ROOT_CONFIG": "/nowhere"}
     client = cluster.hosts["client"]
-    done = client.run("/opt/daskglm/bin/python", "-c", CONNECT, address, *options, environment=settings, check=False)
+    done = client.run(
+        "/opt/daskglm/bin/python", "-c", CONNECT, address, *options, environment=UNCONFIGURED, check=False
+    )
     assert done.returncode == 1
     assert re.search(r"CommClosedError|OSError: Timed out", done.stderr.splitlines()[-1]), done.stderr
 
@@ -322,7 +332,7 @@ def test_a_strange_worker_is_refused(cluster: Cluster, strangers: str, kind: str
     command = re.sub(r"--(worker|nanny)-port \S+", "", command).replace("--death-timeout 60", "--death-timeout 3")
     command = command.replace("/var/lib/daskglm", strangers)
     done = cluster.hosts["client"].run(
-        *shlex.split(command), *options, environment={"DASK_ROOT_CONFIG": "/nowhere"}, seconds=HEARD, check=False
+        *shlex.split(command), *options, environment=UNCONFIGURED, seconds=HEARD, check=False
     )
     assert done.returncode != 0
     assert "Registered to" not in done.stderr
@@ -377,12 +387,20 @@ def test_a_fit_over_tls_is_the_fit_at_home(cluster: Cluster) -> None:
 @pytest.mark.parametrize("kind", REFUSED)
 def test_the_command_says_in_a_sentence_that_it_is_refused(cluster: Cluster, strangers: str, kind: str) -> None:
     address, options = refused(kind, strangers)
-    done = cluster.fit("--scheduler", address, *options, seconds=HEARD)
+    done = cluster.fit("--scheduler", address, *options, configured=False, seconds=HEARD)
     assert done.returncode == 5, done.stderr
     assert done.stdout == ""
     (line,) = done.stderr.splitlines()
-    assert line.startswith("error: ")
-    assert "scheduler:8786" in line
+    assert line.startswith(f"error: the scheduler at {address} cannot be reached: ")
+
+
+def test_the_settings_alone_name_the_certificates(cluster: Cluster) -> None:
+    """Where /etc/dask is as the README says, the three flags say what is known; and an address without TLS is refused."""
+    assert cluster.fit("--scheduler", SCHEDULER).returncode == 0
+    plain = cluster.fit("--scheduler", SCHEDULER.replace("tls", "tcp"))
+    assert plain.returncode == 2
+    (line,) = plain.stderr.splitlines()
+    assert "demands encryption" in line
 
 
 @pytest.fixture(scope="module")
@@ -413,7 +431,7 @@ def test_a_fit_that_loses_its_scheduler_ends_with_5_and_resumes(
     assert process.wait(60) == 5
     said = cluster.hosts["client"].log("interrupted.log")
     assert said.splitlines()[-1].startswith("error: ")
-    assert "Traceback" not in said
+    assert "Traceback" not in said, said
     until(lambda: supervised(cluster, [cluster.scheduler, *cluster.workers]), 90, "the cluster is back")
     wait_for_workers(cluster, 2)
     checkpoint, model = cluster.folder / "interrupted.checkpoint", cluster.folder / "interrupted"
