@@ -14,6 +14,7 @@ import numpy.typing as npt
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
@@ -102,10 +103,7 @@ class SampleLeaf:
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
     """Fit a plan to a source."""
-    from threadpoolctl import threadpool_limits
-
-    # one BLAS thread: two collapse when another process wants a processor, and the number of threads changes bits
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)
         try:
             record = fitting.run()

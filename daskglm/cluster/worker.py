@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -17,6 +16,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
 from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError
 from daskglm.partitions import TreeSum
 
@@ -134,7 +134,7 @@ class Filed:
     """
 
     fit: str
-    number: int
+    name: str
     stored: Stored | None
     origin: Applied
     rows: int
@@ -142,7 +142,7 @@ class Filed:
     def _here(self) -> Stored | None:
         if self.stored is None:
             return None
-        path = os.path.join(_folder(self.fit), f"{self.number}.block")
+        path = os.path.join(_folder(self.fit), f"{self.name}.block")
         with contextlib.suppress(OSError):
             if os.path.getsize(path) == self.stored.size:
                 return replace(self.stored, path=path)
@@ -154,7 +154,7 @@ class Filed:
         if here is not None:
             return here.get(counter)
         item = self.origin.get(counter)
-        file(item, self.fit, self.number, self.rows)
+        file(item, self.fit, self.name, self.rows)
         return item
 
     def announce(self) -> None:
@@ -166,7 +166,12 @@ class Filed:
             self.origin.announce()
 
 
-def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
+def filed(item: Any, fit: str, name: str, origin: Applied) -> Filed:
+    """An item written to this worker's disk."""
+    return Filed(fit, name, file(item, fit, name, origin.rows), origin, origin.rows)
+
+
+def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
     """Write an item to this worker's disk; None where there is no room, and it will be rebuilt when needed."""
     folder = _folder(fit)
     try:
@@ -174,42 +179,9 @@ def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
         os.utime(folder)
         if shutil.disk_usage(folder).free < SPARE_DISK + item.nbytes:
             return None
-        return store(item, os.path.join(folder, f"{number}.block"), rows)
+        return store(item, os.path.join(folder, f"{name}.block"), rows)
     except OSError:
         return None
-
-
-# -- one BLAS thread ---------------------------------------------------------------------------------------------------
-
-
-class _OneBlasThread:
-    """Limits BLAS to one thread from the first task to the last that run together, and restores it: the limit belongs to
-    the whole process, so that tasks that each set and reset it would race.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limits: Any = None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        from threadpoolctl import threadpool_limits
-
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._limits = threadpool_limits(1, user_api="blas")
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._limits.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
 
 
 def _answer(record: Any, loads: int) -> Answer:
@@ -244,20 +216,22 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
     cells: list[Any] = []
     beside: list[Any] = []
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             item = function(cell.get(counter))
             tree.push(record(item))
+            origin = Applied(cell, again or function, cell.rows)
             if aside is not None:
-                beside.append(Kept(aside(item), cell.rows))
+                part = aside(item)
+                if keep == "disk":
+                    beside.append(filed(part, fit, f"{number}-aside", Applied(origin, aside, cell.rows)))
+                else:
+                    beside.append(Kept(part, cell.rows))
             if keep == "memory":
                 cells.append(Kept(item, cell.rows))
-                continue
-            origin = Applied(cell, again or function, cell.rows)
-            if keep == "disk":
-                stored = file(item, fit, number, cell.rows)
-                cells.append(Filed(fit, number, stored, origin, cell.rows))
+            elif keep == "disk":
+                cells.append(filed(item, fit, str(number), origin))
             else:
                 cells.append(origin)
     return Shelf(tuple(cells), shelf.start, tree.result(), tuple(beside), counter.loads)
@@ -279,7 +253,7 @@ def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
     (function,) = call.open()
     counter = Counter()
     cells: list[Any] = []
-    with _one_blas_thread():
+    with one_blas_thread():
         for cell in (cell for shelf in shelves for cell in shelf.cells):
             if isinstance(cell, Kept):
                 cells.append(Kept(function(cell.item), cell.rows))
@@ -294,7 +268,7 @@ def subtree(given: Shelf | Call, call: Call) -> Answer:
     function, arguments = call.open()
     tree: TreeSum[Any] = TreeSum()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             tree.push(function(cell.get(counter), *arguments))
@@ -314,7 +288,7 @@ def each(given: Shelf | Call, call: Call) -> Answer:
     shelf = opened(given)
     function, arguments = call.open()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
     return _answer(results, counter.loads)
 
