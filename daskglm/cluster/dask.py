@@ -7,6 +7,8 @@ pass sends one task a shelf and fetches small records, or lets the workers add t
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import sys
 import uuid
@@ -46,6 +48,8 @@ class Cluster:
     """
 
     def __init__(self, client: Client) -> None:
+        if not isinstance(client, Client):
+            raise DesignError(f"client= takes a distributed.Client, not {type(client).__name__}")
         if client.asynchronous:
             raise DesignError("client= is asynchronous: pass a synchronous distributed.Client")
         self.client = client
@@ -60,6 +64,7 @@ class Cluster:
         self.record_bytes: int | None = None
         self._serial = 0
         self._on_disk = False
+        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def guest(self) -> Iterator[None]:
@@ -75,6 +80,8 @@ class Cluster:
             described = self.watch.workers_soon()
             scheduler = self._ask_scheduler()
             found = self._ask(list(described), path)
+        if not found:
+            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
         preflight.check_versions(self.own, {"the scheduler": scheduler, **found})
         preflight.check_features(self.own, found)
         workers = [
@@ -111,22 +118,19 @@ class Cluster:
                 continue  # gone since it was listed; the scheduler will notice
             elif isinstance(answer, BaseException):
                 raise answer
-        if not found:
-            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
         return found
 
     def seen(self, answer: worker.Answer) -> None:
         """A worker that joined after the preflight is looked at before what it computed is used."""
-        before = self.known.get(answer.worker)
-        if before == answer.identity:
-            return
-        if before is None and answer.identity in self.known.values():
-            self.known[answer.worker] = answer.identity
-            return
-        self.known[answer.worker] = answer.identity
-        found = self._ask([answer.worker], None)
-        preflight.check_versions(self.own, found)
-        preflight.check_features(self.own, found)
+        for address, identity in answer.makers.items():
+            alike = identity in self.known.values()
+            if self.known.get(address) == identity:
+                continue
+            self.known[address] = identity
+            if not alike:
+                found = self._ask([address], None)
+                preflight.check_versions(self.own, found)
+                preflight.check_features(self.own, found)
 
     def greet(self) -> None:
         """Say once per client where the dashboard is."""
@@ -150,6 +154,7 @@ class Cluster:
         self.tasks += len(keys)
         with self.guest(), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
             futures: list[Future[Any]] = self.client.map(task, *iterables, key=keys, pure=False)
+        self._futures.update(futures)
         return futures
 
     def call(self, *parts: Any) -> Any:
@@ -160,45 +165,61 @@ class Cluster:
         self._serial += 1
         self.tasks += 1
         with self.guest():
-            return self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)
+            future = self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)
+        self._futures.add(future)
+        return future
 
     def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
-        with self.guest():
-            left = set(futures)
-            sizes = dict(zip(futures, rows, strict=False))
-            self.watch.begin()
-            while left:
-                with contextlib.suppress(TimeoutError):
-                    wait(list(left), timeout=LOOK_SECONDS)
-                # what died with its worker is "lost" until it has been computed again
-                done = {future for future in left if future.status not in ("pending", "lost")}
-                for future in done:
-                    if future.status != "finished":
-                        self._failed(future)
-                    if self.counter.on_leaf is not None and future in sizes:
-                        self.counter.on_leaf(*sizes[future])
-                left -= done
-                if left:
+        left = set(futures)
+        sizes = dict(zip(futures, rows, strict=False))
+        self.watch.begin()
+        while left:
+            with self.guest(), contextlib.suppress(TimeoutError):
+                wait(list(left), timeout=LOOK_SECONDS)
+            # what died with its worker is "lost" until it has been computed again
+            done = {future for future in left if future.status not in ("pending", "lost")}
+            for future in done:
+                if future.status != "finished":
+                    self.watch.explain(future)
+                if self.counter.on_leaf is not None and future in sizes:
+                    self.counter.on_leaf(*sizes[future])
+            left -= done
+            if left:
+                with self.guest():
                     self.watch.look(left, bool(done))
-
-    def _failed(self, future: Future[Any]) -> None:
-        self.watch.explain(future)
 
     def fetch(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> list[worker.Answer]:
         """The answers, in order; their size is counted."""
         self.finish(futures, rows)
         with self.guest():
-            answers: list[worker.Answer] = self.client.gather(list(futures))
+            answers = self._gathered(futures)
         for answer in answers:
             self.seen(answer)
             self.counter.count(answer.loads)
-            self.fetched_bytes += int(getattr(answer.record, "nbytes", 0) or 0)
+            self.fetched_bytes += answer.nbytes
+        return answers
+
+    def _gathered(self, futures: Sequence[Future[Any]]) -> list[worker.Answer]:
+        """What finished tasks returned; watched, for a worker can be lost with what it holds before that was fetched."""
+        loop = self.client.loop.asyncio_loop
+        coming = asyncio.run_coroutine_threadsafe(self.client.gather(list(futures), asynchronous=True), loop)
+        self.watch.begin()
+        try:
+            while not concurrent.futures.wait([coming], LOOK_SECONDS).done:
+                left = [future for future in futures if future.status != "finished"]
+                # as long as all are there, they are on their way, which can take long
+                self.watch.look(left, not left)
+            answers: list[worker.Answer] = coming.result()
+        finally:
+            coming.cancel()
         return answers
 
     def close(self) -> None:
-        """Give up what lies on the workers' disks."""
-        if self._on_disk:
+        """Give up every key, those of an interrupted pass too, and what lies on the workers' disks."""
+        for future in list(self._futures):
+            future.release()
+        if self._on_disk and self.client.status == "running":
             with contextlib.suppress(Exception):
                 self.client.run(worker.forget, self.fit, on_error="ignore")
             self._on_disk = False
@@ -221,6 +242,7 @@ class DistributedPartitions:
         self.keep = keep
         self.n_leaves = 0
         self.regroup = 0
+        self._beside = False
 
     @property
     def rows(self) -> int:
@@ -295,6 +317,7 @@ class DistributedPartitions:
         beside = None
         if aside is not None:
             beside = self._with(cluster.map("sample", worker.aside_of, filled), keep="memory")
+            beside._beside = True
         return self._with(filled), _added(answers, self._height), beside
 
     def consumed(self, function: Callable[[Any], Any]) -> DistributedPartitions:
@@ -322,12 +345,13 @@ class DistributedPartitions:
                 yield from answer.record
 
     def release(self) -> None:
-        """Give up every key and every file."""
+        """Give up every key and every file; those of the rest live on where this was only set aside."""
         for shelf in self._shelves:
             if isinstance(shelf, Future):
                 shelf.release()
         self._shelves = []
-        self._cluster.close()
+        if not self._beside:
+            self._cluster.close()
 
     def _with(self, shelves: Sequence[Any], keep: Keep | None = None) -> DistributedPartitions:
         result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep or self.keep)
