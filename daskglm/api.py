@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
+from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
 from daskglm.errors import DesignError
 from daskglm.fit import run
 from daskglm.model.weights import Frequency, Probability, Trials, Variance
@@ -95,13 +97,19 @@ def glm(
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
     """X, y and other arrays as a table, and the formula that takes all of X with an intercept."""
-    from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
-
     if x is None or y is None:
         raise DesignError("X= and y= go together")
+    values = [
+        given["offset"],
+        given["exposure"],
+        given["trials"],
+        getattr(given["weights"], "column", given["weights"]),
+    ]
+    if any(is_collection(value) for value in (x, y, *values)):
+        return _from_collections(x, y, given)
     names = [str(name) for name in x.columns] if hasattr(x, "columns") else None
     for value, label in ((x, "X"), (y, "y")):
-        if type(value).__module__.split(".")[0] == "dask" or (label == "y" and is_sparse(value)):
+        if label == "y" and is_sparse(value):
             raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
     matrix = x if is_sparse(x) else np.asarray(x)
     if matrix.dtype == object:
@@ -119,22 +127,41 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         raise DesignError(f"y must have one dimension, not {response.ndim}")
     if response.dtype.kind not in "biuf":
         raise DesignError("y must be numbers; a two-level text response goes through a formula")
-    extra: dict[str, Any] = {"y": response}
+    beside, changed = _beside(given)
+    extra = {"y": response, **{name: _vector(value, name) for name, value in beside.items()}}
+    source, columns = from_arrays(matrix, extra, names)
+    make_plan("y ~ 1", changed)
+    return _matrix_formula(source, columns), source, changed
+
+
+def _beside(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays that go with X and y, by the names they get as columns, and the options that then name those."""
+    arrays: dict[str, Any] = {}
     changed = dict(given)
     for option in ("offset", "exposure", "trials"):
         if given[option] is not None:
-            extra[option] = _vector(given[option], option)
+            arrays[option] = given[option]
             changed[option] = option
     weights = given["weights"]
     if weights is not None:
         kind = type(weights) if isinstance(weights, (Frequency, Variance, Probability, Trials)) else Variance
-        extra["weights"] = _vector(weights.column if kind is type(weights) else weights, "weights")
+        arrays["weights"] = weights.column if kind is type(weights) else weights
         changed["weights"] = kind("weights")
-    source, columns = from_arrays(matrix, extra, names)
-    make_plan("y ~ 1", changed)
+    return arrays, changed
+
+
+def _matrix_formula(source: Source, columns: Sequence[str]) -> str:
     # a term for each of so many columns would say no more than the matrix itself
-    right = (MATRIX if is_sparse(matrix) and columns else " + ".join(f"`{name}`" for name in columns)) or "1"
-    return f"y ~ {right}", source, changed
+    right = (MATRIX if source.matrix_names and columns else " + ".join(f"`{name}`" for name in columns)) or "1"
+    return f"y ~ {right}"
+
+
+def _from_collections(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
+    """X, y and others as Dask collections, a leaf for every chunk of rows."""
+    beside, changed = _beside(given)
+    make_plan("y ~ 1", changed)
+    source, columns = open_chunks(x, {"y": y, **beside})
+    return _matrix_formula(source, columns), source, changed
 
 
 def _vector(value: Any, label: str) -> Any:

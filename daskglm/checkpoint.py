@@ -12,12 +12,12 @@ import hashlib
 import json
 import math
 import os
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from typing import Any, final
-from zipfile import BadZipFile
-from zlib import error as ZlibError
 
 import numpy as np
 from scipy.sparse import csr_array
@@ -36,8 +36,8 @@ from daskglm.version import __version__
 FORMAT = 1
 # What reading a file that was cut short or overwritten can end in.
 _DAMAGED = (
-    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, NotImplementedError, BadZipFile,
-    ZlibError,
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
 )  # fmt: skip
 # Records that totals are made of: what a file may ask for, and no other class.
 RECORDS: Mapping[str, Any] = {
@@ -244,7 +244,7 @@ class Recorded:
         return self._inner.n_leaves
 
     @property
-    def rows(self) -> int:
+    def rows(self) -> int | None:
         """Rows of all leaves as the source counts them."""
         return self._inner.rows
 

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
@@ -88,23 +89,21 @@ class ReadLeaf:
 class SampleLeaf:
     """The pilot's rows of a leaf's Columns, a function of the data alone."""
 
-    def __init__(self, fraction: float) -> None:
-        self.fraction = fraction
+    def __init__(self, fraction: float, at_most: int | None = None) -> None:
+        self.fraction, self.at_most = fraction, at_most
         self._arena = Arena()
 
     def __call__(self, columns: Columns) -> Columns:
-        return columns.sample(self.fraction, self._arena)
+        most = 1.0 if self.at_most is None else self.at_most / max(columns.n, 1)
+        return columns.sample(min(self.fraction, most), self._arena)
 
     def __reduce__(self) -> Any:
-        return SampleLeaf, (self.fraction,)
+        return SampleLeaf, (self.fraction, self.at_most)
 
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
     """Fit a plan to a source."""
-    from threadpoolctl import threadpool_limits
-
-    # one BLAS thread: two collapse when another process wants a processor, and the number of threads changes bits
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)
         try:
             record = fitting.run()
@@ -200,9 +199,12 @@ class _Fitting:
 
     def _sampler(self, rows: Partitions[Any]) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
-        if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
+        n = rows.rows
+        if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None:
             return None
-        return SampleLeaf(min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows))
+        if n is None:
+            return SampleLeaf(SAMPLE_FRACTION, max(SAMPLE_ROWS // rows.n_leaves, 1))
+        return None if n < PILOT_ROWS else SampleLeaf(min(SAMPLE_FRACTION, SAMPLE_ROWS / n))
 
     def _has_offset(self) -> bool:
         return bool(self.reading.offsets) or self.reading.exposure is not None
@@ -219,7 +221,7 @@ class _Fitting:
             start = _given_start(plan.start, design)
         elif sample is not None:
             beginning = None
-            if SAMPLE_FRACTION * n >= ROWS_PER_COLUMN * len(design.names):
+            if n >= PILOT_ROWS and SAMPLE_FRACTION * n >= ROWS_PER_COLUMN * len(design.names):
                 self._say("pilot")
                 beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
             sample.release()

@@ -65,8 +65,8 @@ class Partitions(Protocol[Item]):
         """Number of leaves."""
 
     @property
-    def rows(self) -> int:
-        """Rows of all leaves as the source counts them."""
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it cannot."""
 
     @property
     def keep(self) -> str:

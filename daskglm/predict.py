@@ -46,6 +46,18 @@ class Prediction:
     without: tuple[str, ...] = ()
 
 
+def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]:
+    """Names of the columns of a prediction."""
+    if prediction.kind == "terms":
+        return tuple(t for t in record.design.terms if t != "Intercept" and t not in prediction.without)
+    names: list[str] = [prediction.kind]
+    if prediction.se:
+        names.append("se")
+    if prediction.interval:
+        names += ["lower", "upper"]
+    return tuple(names)
+
+
 @final
 @dataclass(frozen=True)
 class Scorer:
@@ -59,14 +71,7 @@ class Scorer:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the result's columns."""
-        if self.prediction.kind == "terms":
-            return tuple(t for t in self.record.design.terms if t != "Intercept" and t not in self.prediction.without)
-        names: list[str] = [self.prediction.kind]
-        if self.prediction.se:
-            names.append("se")
-        if self.prediction.interval:
-            names += ["lower", "upper"]
-        return tuple(names)
+        return result_columns(self.record, self.prediction)
 
     def score(self, leaf: Any) -> dict[str, Vector]:
         """The result for one leaf's rows, each (n,)."""
@@ -254,8 +259,10 @@ def _any_column(source: Source) -> Sequence[str]:
     return list(source.types)[:1]
 
 
-def predict(record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any) -> dict[str, Vector]:
+def predict(
+    record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any, threads: int | None = None
+) -> dict[str, Vector]:
     """All of a source's predictions at once, each (n,)."""
     score = scorer(record, prediction, source, offset, exposure)
-    parts = list(predictions(score, source))
+    parts = list(predictions(score, source, threads))
     return {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in score.columns}

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from daskglm import persist, summary
+from daskglm.cluster.collections import is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
 from daskglm.plan import refuse_unknown
-from daskglm.predict import Prediction, predict
+from daskglm.predict import Prediction, predict, result_columns
 from daskglm.record import Certificate, FitRecord
 
 if TYPE_CHECKING:
@@ -246,6 +248,8 @@ class Fit:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
         wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
+        if is_collection(data):
+            return self._lazily(data, wanted, offset, exposure)
         index = data.index if isinstance(data, pd.DataFrame) else None
         if isinstance(data, np.ndarray) or is_sparse(data):
             others = {"offset": offset, "exposure": exposure}
@@ -259,6 +263,16 @@ class Fit:
         if type != "terms" and frame.shape[1] == 1:
             return frame[type]
         return frame
+
+    def _lazily(self, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
+        """Predictions for a Dask collection, as the same kind of collection; nothing is computed yet."""
+        for name, value in (("offset", offset), ("exposure", exposure)):
+            if value is not None and not isinstance(value, (str, int, float)):
+                raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
+        score = _PredictPart(self.record, wanted, offset, exposure)
+        columns = score.columns()
+        single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
+        return mapped(data, score, columns, single)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -335,6 +349,28 @@ class Fit:
         import pandas as pd
 
         return pd.Series(np.array(values), index=list(self.record.names))
+
+
+@final
+@dataclass(frozen=True)
+class _PredictPart:
+    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is."""
+
+    record: FitRecord
+    wanted: Prediction
+    offset: Any
+    exposure: Any
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the result's columns."""
+        return result_columns(self.record, self.wanted)
+
+    def __call__(self, part: Any) -> np.ndarray[Any, Any]:
+        source = (
+            Fit(self.record)._arrays(part, {}) if isinstance(part, np.ndarray) or is_sparse(part) else open_source(part)
+        )
+        found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
+        return np.column_stack([found[name] for name in self.columns()])
 
 
 @final

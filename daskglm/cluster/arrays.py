@@ -1,8 +1,4 @@
-"""The arrays inside a record or an item, whatever its class: how many bytes they are, and whether they lie as they should.
-
-An array that crossed the network lies where its message happened to put it. Kernels refuse one that is misaligned, and
-NumPy's last bits depend on it.
-"""
+"""The arrays inside a record or an item, whatever its class: how many bytes they are, and whether they lie as they should."""
 
 from __future__ import annotations
 
@@ -17,24 +13,26 @@ _COMPRESSED = ("data", "indices", "indptr")
 _PLAIN = (str, bytes, int, float, type(None))
 
 
-def aligned(value: Any) -> Any:
-    """The same with every misaligned array copied to where it should lie; itself where there is none."""
+def landed(value: Any) -> Any:
+    """The same record with every array where the kernels want it.
+
+    An array that crossed a network can begin at any byte; NumPy and kernels then take other ways, slower ones, on which the
+    last bits differ, or refuse it. What lies well is not copied.
+    """
     if isinstance(value, np.ndarray):
-        return value if value.flags.aligned else value.copy(order="K")
+        return np.require(value, requirements=["C", "A"])
     if is_dataclass(value) and not isinstance(value, type):
-        parts = {field.name: getattr(value, field.name) for field in fields(value)}
-        moved = {name: aligned(part) for name, part in parts.items()}
-        changed = {name: part for name, part in moved.items() if part is not parts[name]}
-        return replace(value, **changed) if changed else value
-    if isinstance(value, dict):
-        entries = {key: aligned(part) for key, part in value.items()}
-        return entries if any(entries[key] is not value[key] for key in value) else value
+        found = {field.name: getattr(value, field.name) for field in fields(value)}
+        moved = {name: new for name, old in found.items() if (new := landed(old)) is not old}
+        return replace(value, **moved) if moved else value
+    if isinstance(value, Mapping):
+        changed = {key: landed(entry) for key, entry in value.items()}
+        return changed if any(changed[key] is not entry for key, entry in value.items()) else value
     if type(value) in (tuple, list) and not _all_plain(value):
-        places = [aligned(part) for part in value]
-        return type(value)(places) if any(a is not b for a, b in zip(places, value, strict=True)) else value
+        several = [landed(entry) for entry in value]
+        return type(value)(several) if any(a is not b for a, b in zip(several, value, strict=True)) else value
     if _is_compressed(value):
-        for name in _COMPRESSED:
-            setattr(value, name, aligned(getattr(value, name)))
+        value.data, value.indices, value.indptr = (landed(getattr(value, name)) for name in _COMPRESSED)
     return value
 
 
@@ -43,25 +41,25 @@ def array_bytes(value: Any) -> int:
     return sum({id(array): array.nbytes for array in _arrays(value)}.values())
 
 
-def _arrays(value: Any) -> Iterator[np.ndarray[Any, Any]]:
+def _arrays(value: Any) -> Iterator[Any]:
     if isinstance(value, np.ndarray):
         yield value
     elif is_dataclass(value) and not isinstance(value, type):
         for field in fields(value):
             yield from _arrays(getattr(value, field.name))
     elif isinstance(value, Mapping):
-        for part in value.values():
-            yield from _arrays(part)
+        for entry in value.values():
+            yield from _arrays(entry)
     elif isinstance(value, (tuple, list)) and not _all_plain(value):
-        for part in value:
-            yield from _arrays(part)
+        for entry in value:
+            yield from _arrays(entry)
     elif _is_compressed(value):
         for name in _COMPRESSED:
             yield getattr(value, name)
 
 
 def _all_plain(values: Any) -> bool:
-    """Whether a sequence is of plain words and numbers, such as the levels of a factor, of which there can be many."""
+    """Whether all are words and numbers, such as the levels of a factor, of which there can be many."""
     return all(isinstance(value, _PLAIN) for value in values)
 
 

@@ -15,6 +15,7 @@ from typing import Any, Protocol, final
 import numpy as np
 
 from daskglm.cluster import machine
+from daskglm.cluster.arrays import landed
 from daskglm.cluster.lakes import read_ahead
 from daskglm.cluster.sources import Reader
 from daskglm.errors import DesignError
@@ -82,6 +83,14 @@ class Kept:
     def nbytes(self) -> int:
         """Bytes held."""
         return int(getattr(self.item, "nbytes", 0))
+
+    def __reduce__(self) -> Any:
+        return _kept, (self.item, self.rows)
+
+
+def _kept(item: Any, rows: int) -> Kept:
+    """A cell that came from another process."""
+    return Kept(landed(item), rows)
 
 
 @final

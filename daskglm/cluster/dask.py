@@ -33,6 +33,7 @@ SHELVES_PER_SLOT = 4
 CARRIED_BYTES = 64 << 10
 # Records above this in all are added on the workers, four at a time, and only the last few fetched.
 FETCHED_BYTES = 8 << 20
+FETCHED_ANSWERS = 256
 FAN_IN = 4
 # While a pass runs, the driver looks this often whether something went wrong.
 LOOK_SECONDS = 1.0
@@ -63,8 +64,8 @@ class Cluster:
         self.tasks = 0
         self.record_bytes: int | None = None
         self._serial = 0
+        self._owned: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
         self._on_disk = False
-        self._futures: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
 
     @contextlib.contextmanager
     def guest(self) -> Iterator[None]:
@@ -154,7 +155,11 @@ class Cluster:
         self.tasks += len(keys)
         with self.guest(), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
             futures: list[Future[Any]] = self.client.map(task, *iterables, key=keys, pure=False)
-        self._futures.update(futures)
+        return self.owned(futures)
+
+    def owned(self, futures: list[Future[Any]]) -> list[Future[Any]]:
+        """Futures that `close` gives back, whoever still holds them: the frames of an error do."""
+        self._owned.update(futures)
         return futures
 
     def call(self, *parts: Any) -> Any:
@@ -165,9 +170,7 @@ class Cluster:
         self._serial += 1
         self.tasks += 1
         with self.guest():
-            future = self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)
-        self._futures.add(future)
-        return future
+            return self.owned([self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)])[0]
 
     def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
@@ -216,9 +219,10 @@ class Cluster:
         return answers
 
     def close(self) -> None:
-        """Give up every key, those of an interrupted pass too, and what lies on the workers' disks."""
-        for future in list(self._futures):
-            future.release()
+        """Give up every key, and what lies on the workers' disks."""
+        for future in list(self._owned):
+            with contextlib.suppress(Exception):
+                future.release()
         if self._on_disk and self.client.status == "running":
             with contextlib.suppress(Exception):
                 self.client.run(worker.forget, self.fit, on_error="ignore")
@@ -242,12 +246,13 @@ class DistributedPartitions:
         self.keep = keep
         self.n_leaves = 0
         self.regroup = 0
-        self._beside = False
+        self.owner = False
 
     @property
-    def rows(self) -> int:
-        """Rows of all leaves as the source counts them."""
-        return sum(rows for rows, _ in self._rows)
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it does not know."""
+        counts = [rows for rows, _ in self._rows]
+        return sum(counts) if all(counts) else None
 
     @property
     def passes(self) -> int:
@@ -285,20 +290,22 @@ class DistributedPartitions:
         cluster.counter.passes += 1
         call = cluster.call(function, args)
         futures = cluster.map(_name(function), worker.subtree, self._shelves, [call] * len(self._shelves))
-        height = self._height
-        if len(futures) * (cluster.record_bytes or 0) > FETCHED_BYTES:
-            cluster.finish(futures, self._rows)
-            while len(futures) > 1:
-                groups = [futures[at : at + FAN_IN] for at in range(0, len(futures), FAN_IN)]
-                # the sums below are given up as soon as theirs is there
-                futures = cluster.map("combine", worker.combine, groups, [height] * len(groups))
-                del groups
-                height += FAN_IN.bit_length() - 1
-                cluster.finish(futures)
-            answers = cluster.fetch(futures)
-        else:
-            answers = cluster.fetch(futures, self._rows)
-        return _added(answers, height)
+        return self._collected(futures, cluster.record_bytes or 0)
+
+    def _collected(self, futures: list[Future[Any]], record_bytes: int) -> Any:
+        """The sum of the shelves' answers: added here where they are small and few, on the workers first where not."""
+        cluster, height = self._cluster, self._height
+        if len(futures) * record_bytes <= FETCHED_BYTES and len(futures) <= FETCHED_ANSWERS:
+            return _added(cluster.fetch(futures, self._rows), height)
+        cluster.finish(futures, self._rows)
+        while len(futures) > 1:
+            groups = [futures[at : at + FAN_IN] for at in range(0, len(futures), FAN_IN)]
+            # the sums below are given up as soon as theirs is there
+            futures = cluster.map("combine", worker.combine, groups, [height] * len(groups))
+            del groups
+            height += FAN_IN.bit_length() - 1
+            cluster.finish(futures)
+        return _added(cluster.fetch(futures), height)
 
     def kept_with_total(
         self,
@@ -313,12 +320,14 @@ class DistributedPartitions:
             cluster.uses_disk()
         call = cluster.call(function, record, aside, again, self.keep, cluster.fit)
         filled = cluster.map("read", worker.fill, self._shelves, [call] * len(self._shelves))
-        answers = cluster.fetch(cluster.map("profile", worker.record_of, filled), self._rows)
+        profiles = cluster.map("profile", worker.record_of, filled)
+        record_sum = self._collected(profiles, 0)
         beside = None
         if aside is not None:
             beside = self._with(cluster.map("sample", worker.aside_of, filled), keep="memory")
-            beside._beside = True
-        return self._with(filled), _added(answers, self._height), beside
+        # what was read into futures has served; recipes cost nothing
+        self._shelves = [shelf for shelf in self._shelves if not isinstance(shelf, Future)]
+        return self._with(filled), record_sum, beside
 
     def consumed(self, function: Callable[[Any], Any]) -> DistributedPartitions:
         """Partitions of function(item), as shelves of the size that passes want; the old ones are given up."""
@@ -345,12 +354,12 @@ class DistributedPartitions:
                 yield from answer.record
 
     def release(self) -> None:
-        """Give up every key and every file; those of the rest live on where this was only set aside."""
+        """Give up every key and every file."""
         for shelf in self._shelves:
             if isinstance(shelf, Future):
                 shelf.release()
         self._shelves = []
-        if not self._beside:
+        if self.owner:
             self._cluster.close()
 
     def _with(self, shelves: Sequence[Any], keep: Keep | None = None) -> DistributedPartitions:
@@ -385,12 +394,22 @@ def open_partitions(
 ) -> DistributedPartitions:
     """Partitions of LeafTable over a source whose selection is settled, on the workers of a client."""
     cluster = Cluster(client)
+    try:
+        return _opened(cluster, source, columns, keep, leaves_per_task)
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _opened(
+    cluster: Cluster, source: Any, columns: Sequence[str], keep: str, leaves_per_task: int | None
+) -> DistributedPartitions:
     collection = hasattr(source, "chunks")
     path = None if collection else source.witness
     cluster.greet()
     workers = cluster.inspect(path)
     slots = sum(found.threads for found in workers)
-    needed = source.n_rows * source.row_bytes(columns)
+    needed = (source.n_rows or 0) * source.row_bytes(columns)
     mode = _keep(source, keep, needed, workers, collection)
     preflight.check_blocks(needed, workers, mode)
     leaves = source.leaves
@@ -399,9 +418,10 @@ def open_partitions(
     size = 1 << height
     if collection:
         call = cluster.call(source.converter)
-        shelves = cluster.map(
-            "lay-out", worker.lay_out_part, source.chunks(client), [call] * len(leaves), range(len(leaves))
-        )
+        with cluster.guest():
+            chunks = source.chunks(cluster.client)
+        cluster.owned([future for parts in chunks for future in parts])
+        shelves = cluster.map("lay-out", worker.lay_out_part, chunks, [call] * len(leaves), range(len(leaves)))
         rows = [(leaf.rows, 1) for leaf in leaves]
         result = DistributedPartitions(cluster, shelves, rows, 0, mode)
         result.regroup = height
@@ -413,7 +433,7 @@ def open_partitions(
         result = DistributedPartitions(
             cluster, shelves, [(sum(leaf.rows for leaf in run), len(run)) for run in runs], height, mode
         )
-    result.n_leaves = len(leaves)
+    result.n_leaves, result.owner = len(leaves), True
     return result
 
 

@@ -30,7 +30,9 @@ class LocalPartitions:
         spill: Spill | None = None,
         leaves_per_task: int | None = None,
         memory_limit: int | None = None,
+        rows: int | None = None,
     ) -> None:
+        self._known_rows = rows
         self.memory_limit = memory_limit
         self._cells = list(cells)
         self._counter = counter
@@ -45,9 +47,9 @@ class LocalPartitions:
         return len(self._cells)
 
     @property
-    def rows(self) -> int:
-        """Rows of all leaves as the source counts them."""
-        return sum(cell.rows for cell in self._cells)
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it does not know."""
+        return self._known_rows
 
     @property
     def passes(self) -> int:
@@ -162,7 +164,14 @@ class LocalPartitions:
         # what is held in memory beside the rest has no part in its folder, and does not take it away with itself
         spill = self._spill if keep is None else None
         return LocalPartitions(
-            cells, self._counter, self.threads, keep or self.keep, spill, self.leaves_per_task, self.memory_limit
+            cells,
+            self._counter,
+            self.threads,
+            keep or self.keep,
+            spill,
+            self.leaves_per_task,
+            self.memory_limit,
+            self._known_rows,
         )
 
     def _seen(self, rows: int) -> None:
@@ -201,7 +210,7 @@ def choose_keep(source: Source, columns: Sequence[str], limit: int) -> Keep:
 
     Decoding a local file costs about as much as reading it back from a file of our own, which would have to be written.
     """
-    needed = source.n_rows * source.row_bytes(columns)
+    needed = (source.n_rows or 0) * source.row_bytes(columns)
     if source.in_memory or needed <= limit // 2:
         return "memory"
     return "reread" if source.local else "disk"
@@ -224,9 +233,9 @@ def open_partitions(
     mode: Any = choose_keep(source, columns, limit) if keep == "auto" else keep
     if mode not in ("memory", "disk", "reread"):
         raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
-    spill = Spill(source.n_rows * source.row_bytes(columns)) if mode == "disk" else None
+    spill = Spill((source.n_rows or 0) * source.row_bytes(columns)) if mode == "disk" else None
     counter = Counter(len(source.leaves))
     return LocalPartitions(
         cells_of(source.reader, source.leaves), counter, threads or machine.processors(), mode, spill, leaves_per_task,
-        memory,
+        memory, source.n_rows,
     )  # fmt: skip

@@ -51,8 +51,8 @@ class Source(Protocol):
         """The same for the same rows, in any process; None where that cannot be known."""
 
     @property
-    def n_rows(self) -> int:
-        """Rows of all leaves."""
+    def n_rows(self) -> int | None:
+        """Rows of all leaves; None where they are not known before they are read."""
 
     def row_bytes(self, columns: Sequence[str]) -> int:
         """About what a row takes once decoded."""
@@ -80,10 +80,8 @@ def open_source(data: Any) -> Source:
         return _dataset(data)
     if module == "pandas" and hasattr(data, "dtypes") and hasattr(data, "columns"):
         return tables.from_pandas(data)
-    if module == "dask":
-        raise DesignError(
-            "Dask collections are not read by this version: pass the Parquet files themselves, or data.compute()"
-        )
+    if module in ("dask", "dask_expr"):
+        return _collection(data)
     if isinstance(data, dict):
         return tables.TableSource(pa.table(data))
     if hasattr(data, "__arrow_c_stream__"):
@@ -92,6 +90,16 @@ def open_source(data: Any) -> Source:
         f"data of type {type(data).__name__} cannot be read: pass a path, a list of paths, pandas, polars, "
         "a pyarrow Table or Dataset, or X= and y= arrays"
     )
+
+
+def _collection(data: Any) -> Source:
+    from daskglm.cluster import collections
+
+    if not collections.is_collection(data) or collections.is_array(data) or not hasattr(data, "columns"):
+        raise DesignError(
+            f"a Dask {type(data).__name__} is no table: pass a Dask DataFrame, or arrays as X= and y= chunked along rows"
+        )
+    return collections.FrameSource(data)
 
 
 def _dataset(data: Any) -> Source:

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -16,8 +15,9 @@ from distributed import get_worker
 from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
-from daskglm.cluster.arrays import aligned, array_bytes
+from daskglm.cluster.arrays import array_bytes, landed
 from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError, DesignError
 from daskglm.partitions import TreeSum
 
@@ -82,7 +82,7 @@ class Answer:
 
 def _answered(*parts: Any) -> Answer:
     """An answer that arrived."""
-    return Answer(*aligned(parts))
+    return Answer(*landed(parts))
 
 
 @final
@@ -107,14 +107,6 @@ class Shelf:
     def nbytes(self) -> int:
         """Bytes held, each buffer counted once, so that Dask's memory manager sees them."""
         return sum(sizeof(cell) for cell in (*self.cells, *self.aside)) + array_bytes(self.record)
-
-    def __reduce__(self) -> Any:
-        return _shelved, (self.cells, self.start, self.record, self.aside, self.loads)
-
-
-def _shelved(*parts: Any) -> Shelf:
-    """A shelf that came from another worker, or from Dask's spill."""
-    return Shelf(*aligned(parts))
 
 
 @sizeof.register(Shelf)
@@ -210,39 +202,6 @@ def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-# -- one BLAS thread ---------------------------------------------------------------------------------------------------
-
-
-class _OneBlasThread:
-    """Limits BLAS to one thread from the first task to the last that run together, and restores it: the limit belongs to
-    the whole process, so that tasks that each set and reset it would race.
-    """
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._inside = 0
-        self._limits: Any = None
-
-    @contextlib.contextmanager
-    def __call__(self) -> Iterator[None]:
-        from threadpoolctl import threadpool_limits
-
-        with self._lock:
-            self._inside += 1
-            if self._inside == 1:
-                self._limits = threadpool_limits(1, user_api="blas")
-        try:
-            yield
-        finally:
-            with self._lock:
-                self._inside -= 1
-                if self._inside == 0:
-                    self._limits.restore_original_limits()
-
-
-_one_blas_thread = _OneBlasThread()
-
-
 def _answer(record: Any, loads: int, earlier: Sequence[Answer] = ()) -> Answer:
     makers = {address: identity for answer in earlier for address, identity in answer.makers.items()}
     return Answer(record, loads, {**makers, get_worker().address: preflight.identity()})
@@ -256,10 +215,10 @@ def lay_out(reader: Any, leaves: Sequence[Any], start: int) -> Shelf:
     return Shelf(tuple(Loaded(reader, leaf, leaf.rows) for leaf in leaves), start)
 
 
-def lay_out_part(part: Any, call: Call, start: int) -> Shelf:
-    """A shelf of one leaf, made of one chunk of a collection."""
-    (convert,) = call.open()
-    table = convert(start, part)
+def lay_out_part(parts: Sequence[Any], call: Call, start: int) -> Shelf:
+    """A shelf of one leaf, made of one partition or chunk of a collection."""
+    (converter,) = call.open()
+    table = converter(start, parts)
     return Shelf((Kept(table, table.rows),), start)
 
 
@@ -276,7 +235,7 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
     cells: list[Any] = []
     beside: list[Any] = []
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             item = function(cell.get(counter))
@@ -311,7 +270,7 @@ def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
     (function,) = call.open()
     counter = Counter()
     cells: list[Any] = []
-    with _one_blas_thread():
+    with one_blas_thread():
         for cell in (cell for shelf in shelves for cell in shelf.cells):
             if isinstance(cell, Kept):
                 cells.append(Kept(function(cell.item), cell.rows))
@@ -326,7 +285,7 @@ def subtree(given: Shelf | Call, call: Call) -> Answer:
     function, arguments = call.open()
     tree: TreeSum[Any] = TreeSum()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
             _announce_next(shelf, number)
             tree.push(function(cell.get(counter), *arguments))
@@ -346,7 +305,7 @@ def each(given: Shelf | Call, call: Call) -> Answer:
     shelf = opened(given)
     function, arguments = call.open()
     counter = Counter()
-    with _one_blas_thread():
+    with one_blas_thread():
         results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
     return _answer(results, counter.loads)
 
