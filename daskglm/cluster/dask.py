@@ -53,6 +53,8 @@ class Cluster:
             raise DesignError(f"client= takes a distributed.Client, not {type(client).__name__}")
         if client.asynchronous:
             raise DesignError("client= is asynchronous: pass a synchronous distributed.Client")
+        if client.status == "closed":
+            raise DesignError("client= is closed: pass one that is connected")
         self.client = client
         self.fit = uuid.uuid4().hex[:12]
         self.watch = Watch(client)

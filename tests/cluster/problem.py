@@ -71,7 +71,7 @@ def write_lake(folder: Path, rows: int = ROWS) -> Path:
     table = pa.Table.from_pandas(frame(rows), preserve_index=False)
     quarter = rows // 4
     for i in range(4):
-        size = -(-quarter // (5 + i % 2))
+        size = -(-quarter // (3 + i % 2))
         pq.write_table(table.slice(i * quarter, quarter), folder / f"{i}.parquet", row_group_size=size)
     for name, count in (("empty", 0), ("one", 1), ("three", 3)):
         pq.write_table(table.slice(0, count), folder / f"{name}.parquet")
@@ -136,6 +136,26 @@ def later(seconds: float, do: Callable[[], Any]) -> Callable[[], None]:
     return lambda: threading.Timer(seconds, do).start()
 
 
+def letter(leaf: Any) -> Joined:
+    """The name of a leaf of one row, whose only number is its place."""
+    return Joined(chr(ord("A") + leaf.table.column("x")[0].as_py()))
+
+
+def letters(count: int) -> list[str]:
+    """The names of so many leaves."""
+    return [chr(ord("A") + i) for i in range(count)]
+
+
+def weighed(leaf: Any, coefficients: Any) -> Any:
+    """A vector as long as the coefficients, whose last bits depend on the order in which leaves are added."""
+    return np.sin(coefficients + leaf.table.column("x")[0].as_py())
+
+
+def failing(leaf: Any, error: BaseException) -> Any:
+    """What a leaf that cannot be summed up does."""
+    raise error
+
+
 def process_ids(cluster: Any) -> list[int]:
     """Of the workers that nannies look after; asking the workers themselves can hang."""
     return [nanny.process.pid for nanny in cluster.workers.values() if nanny.process and nanny.process.pid]
@@ -147,18 +167,22 @@ def kill(*ids: int) -> None:
         os.kill(number, signal.SIGKILL)
 
 
-def keys_on(client: Any, mark: str = "") -> list[str]:
-    """Tasks that the scheduler knows, once it has heard of what was released."""
+def tasks_on(client: Any) -> list[str]:
+    """Tasks that the scheduler knows."""
 
     def tasks(dask_scheduler: Any) -> list[str]:
         return [str(key) for key in dask_scheduler.tasks]
 
+    found: list[str] = client.run_on_scheduler(tasks)
+    return found
+
+
+def left_on(client: Any) -> list[str]:
+    """Tasks that the scheduler still knows after it had time to hear of what was released."""
     until = time.monotonic() + 5.0
-    while True:
-        found = [key for key in client.run_on_scheduler(tasks) if mark in key]
-        if not found or time.monotonic() > until:
-            return found
+    while (found := tasks_on(client)) and time.monotonic() < until:
         time.sleep(0.02)
+    return found
 
 
 def blocks_under(folder: Path) -> list[Path]:
