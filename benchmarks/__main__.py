@@ -223,7 +223,7 @@ PARTS = ("bits", "collections", "gain", "overhead", "wide", "small", "large", "t
 @click.option("--rows", default=10_000_000, help="Rows of the claims lake.")
 @click.option("--dense-rows", default=24_000, help="Rows with 2 000 columns.")
 @click.option("--small-rows", default=20_000_000, help="Rows whose blocks lie on one small worker's disk.")
-@click.option("--large-rows", default=180_000_000, help="Rows of the lake far larger than memory.")
+@click.option("--large-rows", default=200_000_000, help="Rows of the lake far larger than memory.")
 @click.option("--repeat", default=5, help="Repetitions, of which the median counts.")
 @click.option("--seed", default=1, help="Of the moments at which workers are killed.")
 @FOLDER

@@ -12,7 +12,8 @@ import hashlib
 import json
 import math
 import os
-import shutil
+import zipfile
+import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -33,6 +34,11 @@ from daskglm.totals.residuals import ResidualProducts
 from daskglm.version import __version__
 
 FORMAT = 1
+# What reading a file that was cut short or overwritten can end in.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
 # Records that totals are made of: what a file may ask for, and no other class.
 RECORDS: Mapping[str, Any] = {
     kind.__name__: kind
@@ -148,14 +154,13 @@ class Log:
         place = self.folder / "checkpoint.json"
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            if not place.exists() and any(self.folder.iterdir()):
+            others = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".draft-")]
+            if others and not place.exists():
                 raise DesignError(
                     f"checkpoint={str(self.folder)!r} is a folder with other things in it: name a new one"
                 )
-            found: Any = None
-            with contextlib.suppress(OSError, ValueError):
-                found = json.loads(place.read_text())
-            if isinstance(found, dict) and found.get("plan", identity["plan"]) != identity["plan"]:
+            found = self._found(place, identity)
+            if found["plan"] != identity["plan"]:
                 raise DesignError(
                     f"checkpoint={str(self.folder)!r} holds the state of another model: name another path, or remove it"
                 )
@@ -167,6 +172,18 @@ class Log:
                 os.replace(draft, place)
         except OSError as error:
             raise DesignError(f"checkpoint={str(self.folder)!r} cannot be written: {error.strerror}") from None
+
+    def _found(self, place: Path, identity: dict[str, Any]) -> dict[str, Any]:
+        """Whose log it is; a file of that name which is none is somebody else's, and so is its folder."""
+        try:
+            found = json.loads(place.read_text()) if place.exists() else {**identity, "data": None}
+        except ValueError:
+            found = None
+        if not (isinstance(found, dict) and {"format", "version", "plan", "data"} <= set(found)):
+            raise DesignError(
+                f"checkpoint={str(self.folder)!r} holds a checkpoint.json that is not of this package: name a new folder"
+            )
+        return found
 
     def recall(self, what: str) -> tuple[bool, Any]:
         """Whether the next total is written down under that name, and it."""
@@ -181,7 +198,7 @@ class Log:
                     self._next += 1
                     self.replayed += 1
                     return True, record
-            except (OSError, ValueError, KeyError, TypeError, IndexError, EOFError):
+            except _DAMAGED:
                 pass
             self._replaying = False
         return False, None
@@ -206,8 +223,12 @@ class Log:
         self._next += 1
 
     def remove(self) -> None:
-        """The fit is done and needs it no more."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        """The fit is done and needs it no more; what somebody else has put there stays."""
+        with contextlib.suppress(OSError):
+            for entry in [*self.folder.glob("total-*.npz"), *self.folder.glob(".draft-*")]:
+                entry.unlink()
+            (self.folder / "checkpoint.json").unlink()
+            self.folder.rmdir()
 
 
 @final

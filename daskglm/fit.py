@@ -176,9 +176,10 @@ class _Fitting:
         self.source.select(reading.columns, condition, used)
         if not self.source.leaves:
             raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
-        rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
         if plan.checkpoint is not None:
             self.log = self._log()
+        rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
+        if self.log is not None:
             rows = Recorded(rows, self.log)
         self.opened.append(rows)
         if self.reporter is not None:

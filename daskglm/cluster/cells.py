@@ -8,13 +8,14 @@ import shutil
 import tempfile
 import threading
 import weakref
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
 
 from daskglm.cluster import machine
+from daskglm.cluster.arrays import landed
 from daskglm.cluster.lakes import read_ahead
 from daskglm.cluster.sources import Reader
 from daskglm.errors import DesignError
@@ -90,29 +91,6 @@ class Kept:
 def _kept(item: Any, rows: int) -> Kept:
     """A cell that came from another process."""
     return Kept(landed(item), rows)
-
-
-def landed(value: Any) -> Any:
-    """The same record with every array where the kernels want it.
-
-    An array that crossed a network can begin at any byte; NumPy and kernels then take other ways, slower ones, on which the
-    last bits differ. What lies well is not copied.
-    """
-    if isinstance(value, np.ndarray):
-        return np.require(value, requirements=["C", "A"])
-    if is_dataclass(value) and not isinstance(value, type):
-        found = {field.name: getattr(value, field.name) for field in fields(value)}
-        moved = {name: new for name, old in found.items() if (new := landed(old)) is not old}
-        return replace(value, **moved) if moved else value
-    if isinstance(value, Mapping):
-        changed = {key: landed(entry) for key, entry in value.items()}
-        return changed if any(changed[key] is not entry for key, entry in value.items()) else value
-    if isinstance(value, tuple) and not hasattr(value, "_fields"):
-        several = tuple(landed(entry) for entry in value)
-        return several if any(new is not old for new, old in zip(several, value, strict=True)) else value
-    if hasattr(value, "indptr") and hasattr(value, "indices"):
-        value.data, value.indices, value.indptr = (landed(a) for a in (value.data, value.indices, value.indptr))
-    return value
 
 
 @final

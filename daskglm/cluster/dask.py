@@ -7,6 +7,8 @@ pass sends one task a shelf and fetches small records, or lets the workers add t
 
 from __future__ import annotations
 
+import asyncio
+import concurrent.futures
 import contextlib
 import sys
 import uuid
@@ -47,8 +49,12 @@ class Cluster:
     """
 
     def __init__(self, client: Client) -> None:
+        if not isinstance(client, Client):
+            raise DesignError(f"client= takes a distributed.Client, not {type(client).__name__}")
         if client.asynchronous:
             raise DesignError("client= is asynchronous: pass a synchronous distributed.Client")
+        if client.status == "closed":
+            raise DesignError("client= is closed: pass one that is connected")
         self.client = client
         self.fit = uuid.uuid4().hex[:12]
         self.watch = Watch(client)
@@ -77,6 +83,8 @@ class Cluster:
             described = self.watch.workers_soon()
             scheduler = self._ask_scheduler()
             found = self._ask(list(described), path)
+        if not found:
+            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
         preflight.check_versions(self.own, {"the scheduler": scheduler, **found})
         preflight.check_features(self.own, found)
         workers = [
@@ -113,22 +121,19 @@ class Cluster:
                 continue  # gone since it was listed; the scheduler will notice
             elif isinstance(answer, BaseException):
                 raise answer
-        if not found:
-            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
         return found
 
     def seen(self, answer: worker.Answer) -> None:
         """A worker that joined after the preflight is looked at before what it computed is used."""
-        before = self.known.get(answer.worker)
-        if before == answer.identity:
-            return
-        if before is None and answer.identity in self.known.values():
-            self.known[answer.worker] = answer.identity
-            return
-        self.known[answer.worker] = answer.identity
-        found = self._ask([answer.worker], None)
-        preflight.check_versions(self.own, found)
-        preflight.check_features(self.own, found)
+        for address, identity in answer.makers.items():
+            alike = identity in self.known.values()
+            if self.known.get(address) == identity:
+                continue
+            self.known[address] = identity
+            if not alike:
+                found = self._ask([address], None)
+                preflight.check_versions(self.own, found)
+                preflight.check_features(self.own, found)
 
     def greet(self) -> None:
         """Say once per client where the dashboard is."""
@@ -171,36 +176,48 @@ class Cluster:
 
     def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
-        with self.guest():
-            left = set(futures)
-            sizes = dict(zip(futures, rows, strict=False))
-            self.watch.begin()
-            while left:
-                with contextlib.suppress(TimeoutError):
-                    wait(list(left), timeout=LOOK_SECONDS)
-                # what died with its worker is "lost" until it has been computed again
-                done = {future for future in left if future.status not in ("pending", "lost")}
-                for future in done:
-                    if future.status != "finished":
-                        self._failed(future)
-                    if self.counter.on_leaf is not None and future in sizes:
-                        self.counter.on_leaf(*sizes[future])
-                left -= done
-                if left:
+        left = set(futures)
+        sizes = dict(zip(futures, rows, strict=False))
+        self.watch.begin()
+        while left:
+            with self.guest(), contextlib.suppress(TimeoutError):
+                wait(list(left), timeout=LOOK_SECONDS)
+            # what died with its worker is "lost" until it has been computed again
+            done = {future for future in left if future.status not in ("pending", "lost")}
+            for future in done:
+                if future.status != "finished":
+                    self.watch.explain(future)
+                if self.counter.on_leaf is not None and future in sizes:
+                    self.counter.on_leaf(*sizes[future])
+            left -= done
+            if left:
+                with self.guest():
                     self.watch.look(left, bool(done))
-
-    def _failed(self, future: Future[Any]) -> None:
-        self.watch.explain(future)
 
     def fetch(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> list[worker.Answer]:
         """The answers, in order; their size is counted."""
         self.finish(futures, rows)
         with self.guest():
-            answers: list[worker.Answer] = self.client.gather(list(futures))
+            answers = self._gathered(futures)
         for answer in answers:
             self.seen(answer)
             self.counter.count(answer.loads)
-            self.fetched_bytes += int(getattr(answer.record, "nbytes", 0) or 0)
+            self.fetched_bytes += answer.nbytes
+        return answers
+
+    def _gathered(self, futures: Sequence[Future[Any]]) -> list[worker.Answer]:
+        """What finished tasks returned; watched, for a worker can be lost with what it holds before that was fetched."""
+        loop = self.client.loop.asyncio_loop
+        coming = asyncio.run_coroutine_threadsafe(self.client.gather(list(futures), asynchronous=True), loop)
+        self.watch.begin()
+        try:
+            while not concurrent.futures.wait([coming], LOOK_SECONDS).done:
+                left = [future for future in futures if future.status != "finished"]
+                # as long as all are there, they are on their way, which can take long
+                self.watch.look(left, not left)
+            answers: list[worker.Answer] = coming.result()
+        finally:
+            coming.cancel()
         return answers
 
     def close(self) -> None:
@@ -208,7 +225,7 @@ class Cluster:
         for future in list(self._owned):
             with contextlib.suppress(Exception):
                 future.release()
-        if self._on_disk:
+        if self._on_disk and self.client.status == "running":
             with contextlib.suppress(Exception):
                 self.client.run(worker.forget, self.fit, on_error="ignore")
             self._on_disk = False

@@ -145,7 +145,8 @@ class Watch:
     def explain(self, future: Future[Any]) -> None:
         """Raise what made a task fail."""
         if future.status == "error":
-            error: BaseException = future.exception()
+            with lost(self._client):
+                error: BaseException = future.exception()
             if isinstance(error, DaskglmError):
                 raise error
             if isinstance(error, KilledWorker):

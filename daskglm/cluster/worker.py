@@ -6,7 +6,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -15,14 +15,17 @@ from distributed import get_worker
 from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
+from daskglm.cluster.arrays import array_bytes, landed
 from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
 from daskglm.cluster.machine import one_blas_thread
-from daskglm.errors import DataError
+from daskglm.errors import DataError, DesignError
 from daskglm.partitions import TreeSum
 
 # Folders of fits whose driver died are removed when another fit begins and nobody has used them for this long.
 ABANDONED_SECONDS = 24 * 3600.0
 FOLDER = "daskglm"
+# Fits that have ended while this process was a worker.
+_forgotten: set[str] = set()
 
 
 @final
@@ -60,12 +63,26 @@ def carried(call: Call) -> Call:
 @final
 @dataclass(frozen=True)
 class Answer:
-    """What a task hands to the driver: the sum of its leaves, decodes it took, and who computed it."""
+    """What a task hands to the driver: the sum of its leaves, decodes it took, and the identity of each worker that had a
+    part in it.
+    """
 
     record: Any
     loads: int
-    worker: str
-    identity: str
+    makers: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the record."""
+        return array_bytes(self.record)
+
+    def __reduce__(self) -> Any:
+        return _answered, (self.record, self.loads, self.makers)
+
+
+def _answered(*parts: Any) -> Answer:
+    """An answer that arrived."""
+    return Answer(*landed(parts))
 
 
 @final
@@ -89,7 +106,7 @@ class Shelf:
     @property
     def nbytes(self) -> int:
         """Bytes held, each buffer counted once, so that Dask's memory manager sees them."""
-        return sum(sizeof(cell) for cell in (*self.cells, *self.aside))
+        return sum(sizeof(cell) for cell in (*self.cells, *self.aside)) + array_bytes(self.record)
 
 
 @sizeof.register(Shelf)
@@ -104,7 +121,7 @@ def _kept_size(cell: Kept) -> int:
 
 @sizeof.register(Answer)
 def _answer_size(answer: Answer) -> int:
-    return 200 + int(getattr(answer.record, "nbytes", 0) or 1000)
+    return 1000 + answer.nbytes
 
 
 # -- places on this worker ---------------------------------------------------------------------------------------------
@@ -117,6 +134,8 @@ def _folder(fit: str) -> str:
 
 def forget(fit: str, dask_worker: Any = None) -> None:
     """Remove a fit's folder, and those of fits that were left behind long ago. Dask names the worker."""
+    # a task of the fit may still be running, and would make the folder anew
+    _forgotten.add(fit)
     folder = os.path.join(dask_worker.local_directory, FOLDER)
     shutil.rmtree(os.path.join(folder, fit), ignore_errors=True)
     with contextlib.suppress(OSError):
@@ -152,7 +171,8 @@ class Filed:
         """Read back, or rebuilt and written again where there is room."""
         here = self._here()
         if here is not None:
-            return here.get(counter)
+            with contextlib.suppress(OSError, DesignError):
+                return here.get(counter)
         item = self.origin.get(counter)
         file(item, self.fit, self.name, self.rows)
         return item
@@ -182,10 +202,14 @@ def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
         return store(item, os.path.join(folder, f"{name}.block"), rows)
     except OSError:
         return None
+    finally:
+        if fit in _forgotten:
+            shutil.rmtree(folder, ignore_errors=True)
 
 
-def _answer(record: Any, loads: int) -> Answer:
-    return Answer(record, loads, get_worker().address, preflight.identity())
+def _answer(record: Any, loads: int, earlier: Sequence[Answer] = ()) -> Answer:
+    makers = {address: identity for answer in earlier for address, identity in answer.makers.items()}
+    return Answer(record, loads, {**makers, get_worker().address: preflight.identity()})
 
 
 # -- tasks -------------------------------------------------------------------------------------------------------------
@@ -280,7 +304,7 @@ def combine(answers: Sequence[Answer], height: int) -> Answer:
     tree: TreeSum[Any] = TreeSum()
     for answer in answers:
         tree.push(answer.record, height)
-    return _answer(tree.result(), sum(answer.loads for answer in answers))
+    return _answer(tree.result(), sum(answer.loads for answer in answers), answers)
 
 
 def each(given: Shelf | Call, call: Call) -> Answer:
