@@ -371,15 +371,20 @@ with Client(sys.argv[1], timeout=60) as client:
 """
 
 
+def work_done(cluster: Cluster) -> int:
+    """How many steps all tasks of this scheduler have taken so far."""
+    return int(cluster.python(COUNTED, SCHEDULER))
+
+
 def test_a_fit_over_tls_is_the_fit_at_home(cluster: Cluster) -> None:
     """The README's command; two hosts with a certificate each did the work, and it is the embedded engine's to the bit."""
-    before = int(cluster.python(COUNTED, SCHEDULER))
+    before = work_done(cluster)
     done = cluster.fit("--scheduler", SCHEDULER, *MINE, out=cluster.folder / "by-cluster")
     assert done.returncode == 0, done.stderr
     outcome = json.loads(done.stdout.splitlines()[-1])
     assert outcome["converged"]
     assert outcome["rows_read"] == 336776
-    assert int(cluster.python(COUNTED, SCHEDULER)) > before
+    assert work_done(cluster) > before
     assert cluster.fit(out=cluster.folder / "at-home").returncode == 0
     assert numbers(cluster.folder / "by-cluster") == numbers(cluster.folder / "at-home")
 
@@ -438,6 +443,10 @@ def test_a_fit_that_loses_its_scheduler_ends_with_5_and_resumes(
     done = cluster.fit("--scheduler", SCHEDULER, *MINE, "--checkpoint", str(checkpoint), lake=lake, out=model)
     assert done.returncode == 0, done.stderr
     assert numbers(model) == quiet
+    # the passes that were written down were not made again
+    resumed = work_done(cluster)
+    assert cluster.fit("--scheduler", SCHEDULER, *MINE, lake=lake).returncode == 0
+    assert resumed < work_done(cluster) - resumed
 
 
 def test_a_fit_that_loses_a_worker_goes_on(cluster: Cluster, long_fit: tuple[Path, dict[str, dict[str, str]]]) -> None:
