@@ -168,13 +168,14 @@ class Filed:
         return None
 
     def get(self, counter: Counter) -> Any:
-        """Read back, or rebuilt and written again where there is room."""
+        """Read back, or rebuilt and written again."""
         here = self._here()
         if here is not None:
             with contextlib.suppress(OSError, DesignError):
                 return here.get(counter)
         item = self.origin.get(counter)
-        file(item, self.fit, self.name, self.rows)
+        if self.stored is not None:
+            file(item, self.fit, self.name, self.rows)
         return item
 
     def announce(self) -> None:

@@ -186,6 +186,7 @@ class Columns:
         """Bytes held."""
         columns: list[Column | None] = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
         columns += [self.y.codes if isinstance(self.y, Coded) else self.y, self.weight, self.trials, self.offset]
+        columns += [self.kept, self.importance, self.squares]
         sparse = 0 if self.sparse is None else self.sparse.nbytes
         return sum(column.nbytes for column in columns if column is not None) + sparse
 
