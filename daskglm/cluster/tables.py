@@ -37,6 +37,8 @@ class Ready:
 
     tables: Mapping[RowLeaf, LeafTable]
 
+    ahead = 0
+
     def part(self, leaves: Sequence[RowLeaf]) -> Ready:
         """Some of them."""
         return Ready({leaf: self.tables[leaf] for leaf in leaves})
@@ -72,6 +74,7 @@ class TableSource:
 
     in_memory = True
     local = True
+    ahead = 0
     pruned_rows = 0
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
