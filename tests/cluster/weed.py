@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import glob
 import json
 import os
 import random
@@ -88,12 +89,12 @@ def seaweed(folder: Path) -> Iterator[Weed]:
             time.sleep(0.1)
         yield store
     finally:
-        process.terminate()
-        try:
-            process.wait(10)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        # its data go with it: no need to wait until it has put them in order
+        process.kill()
+        process.wait()
+        for port in ports:
+            for left in glob.glob(f"/tmp/seaweedfs-*-{port}.sock"):
+                os.unlink(left)
 
 
 def _free(count: int) -> list[int]:
@@ -137,8 +138,8 @@ class Request:
         return name if "/" in name.rstrip("/") else None
 
 
-# A status to answer with, "reset" to break the connection, None to pass the request on.
-Fault = Callable[[Request], "int | str | None"]
+# A status to answer with, a whole answer, "reset" to break the connection, None to pass the request on.
+Fault = Callable[[Request], "int | str | bytes | None"]
 
 
 @dataclass
@@ -149,6 +150,13 @@ class Proxy:
     fault: Fault | None = None
     requests: list[Request] = field(default_factory=list)
     faults: int = 0
+    under_way: int = 0
+    most: int = 0
+
+    def clear(self) -> None:
+        """Forget what was asked, and answer everything as the store does."""
+        self.fault, self.faults, self.most = None, 0, 0
+        self.requests.clear()
 
     def gets(self) -> list[Request]:
         """Requests for objects."""
@@ -231,6 +239,11 @@ async def _serve(
         if fault == "reset":
             writer.transport.abort()
             return
+        if isinstance(fault, bytes):
+            writer.write(fault)
+            if b"Connection: close" in fault:
+                return
+            continue
         if isinstance(fault, int):
             content = _BODY % _CODES[fault]
             writer.write(
@@ -238,8 +251,13 @@ async def _serve(
                 % (fault, len(content), content)
             )
             continue
-        up_writer.write(head + body)
-        answer = await up_reader.readuntil(b"\r\n\r\n")
+        state.under_way += 1
+        state.most = max(state.most, state.under_way)
+        try:
+            up_writer.write(head + body)
+            answer = await up_reader.readuntil(b"\r\n\r\n")
+        finally:
+            state.under_way -= 1
         while answer.startswith(b"HTTP/1.1 100"):
             answer = await up_reader.readuntil(b"\r\n\r\n")
         writer.write(answer)
