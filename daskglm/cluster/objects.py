@@ -58,6 +58,7 @@ _BROKEN = {
     "OSError", "TimeoutError", "HTTPClientError", "ConnectionError", "IncompleteReadError", "ClientPayloadError",
     "ClientConnectionError", "ResponseParserError", "HTTPException",
 }  # fmt: skip
+_REFUSED = {"ExpiredToken", "InvalidToken", "TokenRefreshRequired", "InvalidAccessKeyId", "SignatureDoesNotMatch"}
 _REGION = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException", "301"}
 
 T = TypeVar("T")
@@ -76,7 +77,8 @@ class S3Store:
         self._announcements = 0
         self._lock = threading.Lock()
         self._made: tuple[int, _Connection] | None = None
-        weakref.finalize(self, _forget, self._expected)
+        # at the end of the process everything goes by itself
+        weakref.finalize(self, _forget, self._expected).atexit = False
 
     def __reduce__(self) -> Any:
         return (S3Store, (self.options,))
@@ -96,6 +98,8 @@ class S3Store:
     def _connection(self) -> _Connection:
         made = self._made
         if made is None or made[0] != os.getpid():
+            # in a forked child what the parent waited for never comes
+            self._expected.clear()
             made = self._made = (os.getpid(), connected(self.options))
         return made[1]
 
@@ -114,6 +118,8 @@ class S3Store:
             inside = connection.run(connection.page(path, Bucket=bucket, Prefix=f"{key}/", MaxKeys=1))
         except _RefusedError:
             # many may read objects whose names they may not list
+            if not path.endswith(SUFFIXES):
+                raise
             return Entry(path)
         return Entry(name, folder=True) if inside.get("Contents") else None
 
@@ -244,6 +250,14 @@ class _Connection:
         self._lock = threading.Lock()
         self._held = 0
         self._room = min(AHEAD_BYTES, int(machine.memory_limit() * AHEAD_PART))
+        self._refused = False
+
+    def renewed(self) -> _Connection:
+        """This connection, with the credentials read again if those it had were refused: files of profiles change."""
+        if self._refused:
+            self._s3.connect(refresh=True)
+            self._refused = False
+        return self
 
     def reserved(self, size: int) -> bool:
         """Whether there is room for so many bytes more; it is taken, or given back."""
@@ -327,7 +341,9 @@ class _Connection:
                 if (code == "InvalidRange" or status == 416) and entry.tag is None:
                     return None, b""
                 if not _may_mend(error, code, status):
-                    raise _sentence(error, code, status, entry) from None
+                    sentence = _sentence(error, code, status, entry)
+                    self._refused |= isinstance(sentence, _RefusedError)
+                    raise sentence from None
                 if attempt + 1 == ATTEMPTS:
                     raise UnavailableError(
                         f"{entry.path} could not be read in {ATTEMPTS} attempts, the last of which ended with "
@@ -346,14 +362,14 @@ def connected(options: Mapping[str, Any]) -> _Connection:
     named = sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "DASKGLM_OBJECT")))
     key = (os.getpid(), repr(sorted(options.items(), key=str)), tuple(named))
     with _CONNECTING:
-        if key not in _CONNECTIONS:
-            try:
+        try:
+            if key not in _CONNECTIONS:
                 _CONNECTIONS[key] = _Connection(options)
-            except DaskglmError:
-                raise
-            except Exception as error:
-                raise DesignError(f"no connection to S3 can be made: {_said(error, '')}") from None
-        return _CONNECTIONS[key]
+            return _CONNECTIONS[key].renewed()
+        except DaskglmError:
+            raise
+        except Exception as error:
+            raise DesignError(f"no connection to S3 can be made: {_said(error, '')}") from None
 
 
 def from_url(url: str) -> tuple[S3Store, str]:
@@ -414,7 +430,7 @@ def _sentence(error: BaseException, code: str, status: int, entry: Entry) -> Bas
     if code in _REGION or status == 301:
         return DesignError(f"{path} is in another region ({_said(error, code)}): set AWS_DEFAULT_REGION to it")
     kinds = {kind.__name__ for kind in type(error).__mro__}
-    if status in (401, 403) or any("Credential" in kind for kind in kinds):
+    if status in (401, 403) or code in _REFUSED or any("Credential" in kind for kind in kinds):
         return _RefusedError(
             f"the store refuses {path} ({_said(error, code)}): check the credentials, in AWS_ACCESS_KEY_ID and "
             "AWS_SECRET_ACCESS_KEY or in the profile that AWS_PROFILE names"

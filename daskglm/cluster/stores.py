@@ -118,7 +118,8 @@ class ArrowStore:
 
     def entry(self, path: str) -> Entry | None:
         """One question to the file system."""
-        found = self.filesystem.get_file_info(path)
+        with _spoken(path):
+            found = self.filesystem.get_file_info(path)
         return None if found.type == fs.FileType.NotFound else _entry(found)
 
     def presumed(self, path: str) -> Entry | None:
@@ -127,7 +128,10 @@ class ArrowStore:
 
     def listed(self, folder: str, stem: str = "", recursive: bool = True) -> list[Entry]:
         """One listing."""
-        return [_entry(info) for info in self.filesystem.get_file_info(fs.FileSelector(folder, recursive=recursive))]
+        with _spoken(folder):
+            return [
+                _entry(info) for info in self.filesystem.get_file_info(fs.FileSelector(folder, recursive=recursive))
+            ]
 
     def footers(self, entries: Sequence[Entry], use: Callable[[Entry, bytes], T]) -> Iterator[T]:
         """A few files at a time."""
@@ -174,6 +178,17 @@ class ArrowStore:
             raise gone(entry.path)
         if (found.size, found.tag) != (entry.size, entry.tag):
             raise changed(entry.path)
+
+
+@contextlib.contextmanager
+def _spoken(path: str) -> Iterator[None]:
+    """A sentence in place of whatever a file system says when it is asked what is there."""
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise DesignError(f"{path} cannot be read: {' '.join(str(error).split())[:300]}") from None
 
 
 def _entry(info: Any) -> Entry:

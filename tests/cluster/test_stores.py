@@ -486,6 +486,31 @@ def test_no_credentials_at_all(monkeypatch: pytest.MonkeyPatch, proxy: weed.Prox
         open_lake(f"s3://anonymous@{BUCKET}/flat/")
 
 
+def test_credentials_in_a_file_are_read_again_when_they_were_refused(
+    disk: Path, proxy: weed.Proxy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.delenv(name)
+    profile = tmp_path / "credentials"
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(profile))
+    profile.write_text(f"[default]\naws_access_key_id = {weed.KEY}\naws_secret_access_key = old\n")
+    with pytest.raises(DesignError, match="SignatureDoesNotMatch"):
+        open_lake(url("flat/"))
+    profile.write_text(f"[default]\naws_access_key_id = {weed.KEY}\naws_secret_access_key = {weed.SECRET}\n")
+    assert bits(fitted(url("flat/"))) == bits(fitted(disk / "flat"))
+
+
+def test_without_s3fs_arrow_reads_the_same(disk: Path, proxy: weed.Proxy, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("daskglm.cluster.lakes.importlib.util.find_spec", lambda name: None)
+    lake = open_lake(url("flat/*.parquet"))
+    assert isinstance(lake.store, stores.ArrowStore)
+    assert bits(fitted(url("flat/"))) == bits(fitted(disk / "flat"))
+    with pytest.raises(DesignError, match="absent does not exist"):
+        open_lake(url("absent"))
+    with pytest.raises(DesignError, match=r"flat.* cannot be read"):
+        open_lake(f"s3://nobody:wrong@{BUCKET}/flat/")
+
+
 def test_an_empty_folder_and_an_empty_object(bucket: Bucket) -> None:
     with pytest.raises(DataError, match="no Parquet files in s3://test-lakes/nothing/"):
         open_lake(url("nothing/"))
