@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|kernel`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|kernel`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -230,6 +230,40 @@ def kernel(rows: int, repeat: int) -> None:
     from benchmarks.kernel import report
 
     report(rows, repeat)
+
+
+PARTS = ("bits", "collections", "gain", "overhead", "wide", "small", "large", "together")
+
+
+@main.command("cluster")
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.option("--rows", default=10_000_000, help="Rows of the claims lake.")
+@click.option("--dense-rows", default=24_000, help="Rows with 2 000 columns.")
+@click.option("--small-rows", default=20_000_000, help="Rows whose blocks lie on one small worker's disk.")
+@click.option("--large-rows", default=200_000_000, help="Rows of the lake far larger than memory.")
+@click.option("--repeat", default=5, help="Repetitions, of which the median counts.")
+@click.option("--seed", default=1, help="Of the moments at which workers are killed.")
+@FOLDER
+def cluster_(
+    parts: tuple[str, ...], rows: int, dense_rows: int, small_rows: int, large_rows: int, repeat: int, seed: int,
+    folder: Path,
+) -> None:  # fmt: skip
+    """The distributed engine on worker processes of this machine, part by part (all but large if none is named)."""
+    from benchmarks import cluster
+
+    run = {
+        "bits": lambda: cluster.bits(folder, rows, seed),
+        "collections": lambda: cluster.collections(folder, rows, repeat),
+        "gain": lambda: cluster.gain(32, 5, repeat),
+        "overhead": lambda: cluster.overhead(10 * repeat),
+        "wide": lambda: cluster.wide(dense_rows, "2GiB"),
+        "small": lambda: cluster.small(folder, small_rows),
+        "large": lambda: cluster.large(folder, large_rows, "1GiB"),
+        "together": lambda: cluster.together(folder, rows),
+    }
+    for part in parts or PARTS[:-2] + PARTS[-1:]:
+        click.echo(f"== {part}")
+        run[part]()
 
 
 if __name__ == "__main__":

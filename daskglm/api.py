@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from daskglm.cluster.collections import is_collection, open_chunks
+from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
+from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
 from daskglm.errors import DesignError
-from daskglm.fit import Engine, run
+from daskglm.fit import run
 from daskglm.model.weights import Frequency, Probability, Trials, Variance
 from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
 from daskglm.progress import reporter
@@ -44,13 +47,14 @@ def glm(
     keep: str = "auto",
     checkpoint: Any = None,
     progress: bool | None = None,
+    client: Any = None,
     **options: Any,
 ) -> Fit:
     """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
 
     formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region".
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
-        with the Arrow stream interface. Or arrays: X (n, p) and y (n,), with an intercept added.
+        with the Arrow stream interface. Or arrays: X (n, p), NumPy or scipy.sparse, and y (n,), with an intercept added.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
@@ -62,6 +66,8 @@ def glm(
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients. max_iter: steps.
     start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread".
     progress: a bar on standard error; None shows one in a terminal.
+    checkpoint: a folder for the state after each pass; the same call resumes from it, and removes it when done.
+    client: a `distributed.Client`; None: the active one if there is one, and threads in this process if not.
 
     Raises DesignError (the request), DataError (the data), SolverError (no optimum); warns of aliased columns, of
     coefficients without a finite estimate and of missing convergence.
@@ -73,7 +79,7 @@ def glm(
         "max_iter": max_iter, "start": start, "keep": keep, "checkpoint": checkpoint,
     }  # fmt: skip
     if options:
-        refuse_unknown(options, [*DEFAULTS, "X", "y", "progress"])
+        refuse_unknown(options, [*DEFAULTS, "X", "y", "progress", "client"])
     if progress not in (True, False, None):
         raise DesignError(f"progress must be True, False or None, not {progress!r}")
     if X is not None or y is not None:
@@ -86,24 +92,32 @@ def glm(
         make_plan(formula, given)
         source = open_source(data)
     plan = make_plan(formula, given)
-    return Fit(run(plan, source, Engine(), reporter(progress)))
+    return Fit(run(plan, source, Engine(client=client), reporter(progress)))
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
     """X, y and other arrays as a table, and the formula that takes all of X with an intercept."""
-    from daskglm.cluster.tables import from_arrays
-
     if x is None or y is None:
         raise DesignError("X= and y= go together")
+    values = [
+        given["offset"],
+        given["exposure"],
+        given["trials"],
+        getattr(given["weights"], "column", given["weights"]),
+    ]
+    if any(is_collection(value) for value in (x, y, *values)):
+        return _from_collections(x, y, given)
     names = [str(name) for name in x.columns] if hasattr(x, "columns") else None
     for value, label in ((x, "X"), (y, "y")):
-        if type(value).__module__.split(".")[0] in ("dask", "scipy"):
+        if label == "y" and is_sparse(value):
             raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
-    matrix = np.asarray(x)
+    matrix = x if is_sparse(x) else np.asarray(x)
     if matrix.dtype == object:
         raise DesignError("X must be numbers: for text columns write a formula")
+    if matrix.dtype.kind not in "biuf" and is_sparse(x):
+        raise DesignError(f"X must be real numbers, not {matrix.dtype}")
     if matrix.ndim == 1:
-        matrix = matrix[:, None]
+        matrix = matrix.reshape(-1, 1)
     if matrix.ndim != 2:
         raise DesignError(f"X must have two dimensions, not {matrix.ndim}")
     response = np.asarray(y)
@@ -113,21 +127,41 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         raise DesignError(f"y must have one dimension, not {response.ndim}")
     if response.dtype.kind not in "biuf":
         raise DesignError("y must be numbers; a two-level text response goes through a formula")
-    extra: dict[str, Any] = {"y": response}
+    beside, changed = _beside(given)
+    extra = {"y": response, **{name: _vector(value, name) for name, value in beside.items()}}
+    source, columns = from_arrays(matrix, extra, names)
+    make_plan("y ~ 1", changed)
+    return _matrix_formula(source, columns), source, changed
+
+
+def _beside(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The arrays that go with X and y, by the names they get as columns, and the options that then name those."""
+    arrays: dict[str, Any] = {}
     changed = dict(given)
     for option in ("offset", "exposure", "trials"):
         if given[option] is not None:
-            extra[option] = _vector(given[option], option)
+            arrays[option] = given[option]
             changed[option] = option
     weights = given["weights"]
     if weights is not None:
         kind = type(weights) if isinstance(weights, (Frequency, Variance, Probability, Trials)) else Variance
-        extra["weights"] = _vector(weights.column if kind is type(weights) else weights, "weights")
+        arrays["weights"] = weights.column if kind is type(weights) else weights
         changed["weights"] = kind("weights")
-    source, columns = from_arrays(matrix, extra, names)
+    return arrays, changed
+
+
+def _matrix_formula(source: Source, columns: Sequence[str]) -> str:
+    # a term for each of so many columns would say no more than the matrix itself
+    right = (MATRIX if source.matrix_names and columns else " + ".join(f"`{name}`" for name in columns)) or "1"
+    return f"y ~ {right}"
+
+
+def _from_collections(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
+    """X, y and others as Dask collections, a leaf for every chunk of rows."""
+    beside, changed = _beside(given)
     make_plan("y ~ 1", changed)
-    right = " + ".join(f"`{name}`" for name in columns) or "1"
-    return f"y ~ {right}", source, changed
+    source, columns = open_chunks(x, {"y": y, **beside})
+    return _matrix_formula(source, columns), source, changed
 
 
 def _vector(value: Any, label: str) -> Any:

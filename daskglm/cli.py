@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import sys
@@ -116,7 +117,16 @@ _FIT_OPTIONS = _options(
     click.option("--max-iter", type=int, help="Steps at most."),
     click.option("--start", help="Not available on the command line."),
     click.option("--keep", help="Where decoded rows live: auto, memory, disk or reread."),
-    click.option("--checkpoint", help="Not available in this version."),
+    click.option(
+        "--checkpoint", type=click.Path(), help="Folder for the state after each pass; the same call resumes."
+    ),
+)
+_CLUSTER = _options(
+    click.option("--scheduler", help="A running Dask cluster: tcp://host:port or tls://host:port."),
+    click.option("--scheduler-file", type=click.Path(), help="The file that its scheduler writes."),
+    click.option("--tls-ca-file", type=click.Path(), help="Certificate authority (PEM)."),
+    click.option("--tls-cert", type=click.Path(), help="This client's certificate (PEM)."),
+    click.option("--tls-key", type=click.Path(), help="This client's key (PEM)."),
 )
 _COMMON = _options(
     click.option("--threads", type=click.IntRange(min=1), help="Threads; all that this process may use if left out."),
@@ -129,6 +139,7 @@ _COMMON = _options(
 @click.argument("formula")
 @click.argument("data", nargs=-1)
 @_FIT_OPTIONS
+@_CLUSTER
 @click.option("--out", type=click.Path(), help="Folder for the model.")
 @click.option("--memory-limit", help="Memory to plan for, such as 2GiB; the control group's if left out.")
 @click.option("--progress/--no-progress", default=None, help="A bar; in a terminal only, if left out.")
@@ -145,7 +156,8 @@ def fit(
     **flags: Any,
 ) -> int:
     """Fit FORMULA to DATA: a Parquet file, folder, glob pattern, URL, or several. Or fit JOB.toml."""
-    from daskglm.fit import Engine, run
+    from daskglm.cluster.engine import Engine
+    from daskglm.fit import run
     from daskglm.jobs import byte_count, options_of, read_job
     from daskglm.plan import make_plan
     from daskglm.progress import reporter
@@ -168,12 +180,18 @@ def fit(
     if target is not None:
         _refuse_foreign(target)
     began = time.perf_counter()
-    engine = Engine(job.get("threads"), byte_count(job.get("memory_limit")))
+    from daskglm.cluster.connect import connected
     from daskglm.cluster.sources import open_source
 
     given = job["data"]
     source = open_source(given if isinstance(given, str) or len(given) > 1 else given[0])
-    result = Fit(run(plan, source, engine, reporter(job.get("progress"))))
+    if not debug:
+        # what Dask logs of a lost connection is said in one sentence of ours
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        logging.getLogger("tornado").setLevel(logging.CRITICAL + 1)
+    with connected(job) as client:
+        engine = Engine(job.get("threads"), byte_count(job.get("memory_limit")), client=client)
+        result = Fit(run(plan, source, engine, reporter(job.get("progress"))))
     seconds = time.perf_counter() - began
     if target is not None:
         result.save(target)

@@ -46,7 +46,7 @@ class SolverError(DaskglmError):
 
 
 class ClusterError(DaskglmError):
-    """The cluster was lost."""
+    """The cluster was lost, cannot be reached, or cannot do the work."""
 
     exit_code = 5
 
@@ -61,6 +61,10 @@ class ConvergenceWarning(UserWarning):
 
 class SeparationWarning(UserWarning):
     """A coefficient has no finite estimate."""
+
+
+class ClusterWarning(UserWarning):
+    """The cluster will do the work, but not as well as it could: mixed versions or processors, threads, memory."""
 
 
 def closest(word: object, options: Iterable[str]) -> str:

@@ -5,18 +5,20 @@ from __future__ import annotations
 import platform
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
-from daskglm.cluster.local import LocalPartitions, open_partitions
+from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
-from daskglm.design.design import Design, products_of
+from daskglm.design.design import Design, Rescaling, products_of
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Terms
 from daskglm.design.profile import profile_of
@@ -26,6 +28,7 @@ from daskglm.inference import covariance as inference
 from daskglm.kernels.cholesky import combination
 from daskglm.model.likelihoods import GLM
 from daskglm.model.weights import Frequency, Probability, Trials
+from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
 from daskglm.solvers.driver import Optimum, Stopping, minimise
@@ -34,15 +37,19 @@ from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import first_guess, pilot
 from daskglm.totals.likelihood import null_deviance, saturated
-from daskglm.totals.moments import Model, Request
+from daskglm.totals.moments import Model, Request, record_bytes
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
+# With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
+ROWS_PER_COLUMN = 20
 SMALL_DATA_GOAL = 1e-20
 # Part of the null deviance that is left by rounding alone.
 PERFECT = 1e-24
 # Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
 RUNAWAY_VARIANCE = 1e8
+# Aliased columns that are named one by one: a wide sparse matrix can have thousands.
+MOST_WARNINGS = 20
 SAMPLE_FRACTION = 0.1
 SAMPLE_ROWS = 1_000_000
 
@@ -50,7 +57,7 @@ SAMPLE_ROWS = 1_000_000
 class Reporter(Protocol):
     """Who is told how a fit goes on."""
 
-    def begin(self, partitions: LocalPartitions) -> None:
+    def begin(self, partitions: Partitions[Any]) -> None:
         """The work is known."""
 
     def phase(self, name: str) -> None:
@@ -64,24 +71,45 @@ class Reporter(Protocol):
 
 
 @final
-@dataclass(frozen=True)
-class Engine:
-    """Where the work is done: threads and memory of the embedded engine, and how its work is grouped."""
+class ReadLeaf:
+    """A leaf's table to its Columns; `roomy`: into an arena of this process, for columns that will stay."""
 
-    threads: int | None = None
-    memory_limit: int | None = None
-    leaves_per_task: int | None = None
+    def __init__(self, reading: Reading, roomy: bool) -> None:
+        self.reading, self.roomy = reading, roomy
+        self._arena = Arena() if roomy else None
+
+    def __call__(self, leaf: Any) -> Columns:
+        return self.reading.read(leaf, self._arena)
+
+    def __reduce__(self) -> Any:
+        return ReadLeaf, (self.reading, self.roomy)
+
+
+@final
+class SampleLeaf:
+    """The pilot's rows of a leaf's Columns, a function of the data alone."""
+
+    def __init__(self, fraction: float, at_most: int | None = None) -> None:
+        self.fraction, self.at_most = fraction, at_most
+        self._arena = Arena()
+
+    def __call__(self, columns: Columns) -> Columns:
+        most = 1.0 if self.at_most is None else self.at_most / max(columns.n, 1)
+        return columns.sample(min(self.fraction, most), self._arena)
+
+    def __reduce__(self) -> Any:
+        return SampleLeaf, (self.fraction, self.at_most)
 
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
     """Fit a plan to a source."""
-    from threadpoolctl import threadpool_limits
-
-    # one BLAS thread: two collapse when another process wants a processor, and the number of threads changes bits
-    with threadpool_limits(1, user_api="blas"):
+    with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)
         try:
-            return fitting.run()
+            record = fitting.run()
+            if fitting.log is not None:
+                fitting.log.remove()
+            return record
         finally:
             fitting.close()
 
@@ -93,8 +121,9 @@ class _Fitting:
         self.plan, self.source, self.engine, self.reporter = plan, source, engine, reporter
         self.kinds = sources.kinds(source)
         self.terms = _parse(plan, self.kinds)
-        self.reading = _reading(plan, self.terms, self.kinds)
-        self.opened: list[LocalPartitions] = []
+        self.reading = _reading(plan, self.terms, self.kinds, source.matrix_names)
+        self.opened: list[Partitions[Any]] = []
+        self.log: Log | None = None
 
     def close(self) -> None:
         """Give up whatever is kept."""
@@ -107,14 +136,20 @@ class _Fitting:
         rows = self._open()
         self._say("reading")
         columns, profile, sample = rows.kept_with_total(
-            self._reader(rows), profile_of, self._sampler(rows), replace(self.reading, passing=True).read
+            ReadLeaf(self.reading, rows.keep == "memory"),
+            profile_of,
+            self._sampler(rows),
+            replace(self.reading, passing=True).read,
         )
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
             raise DataError(_nothing_left(profile.ledger, self.plan))
-        design = Design.learn(self.terms, profile, self.source.ordered, self.reading.response_name)
+        design = Design.learn(
+            self.terms, profile, self.source.ordered, self.reading.response_name, self.source.matrix_names
+        )
         if not design.names:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
+        rows.expect(record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)
         likelihood = GLM(self.plan.family, self.plan.link)
@@ -130,7 +165,7 @@ class _Fitting:
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
-    def _open(self) -> LocalPartitions:
+    def _open(self) -> Partitions[Any]:
         plan, reading = self.plan, self.reading
         condition: Any = None
         used: tuple[str, ...] = ()
@@ -141,27 +176,35 @@ class _Fitting:
         self.source.select(reading.columns, condition, used)
         if not self.source.leaves:
             raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
-        rows = open_partitions(
-            self.source, reading.columns, plan.keep, self.engine.threads, self.engine.memory_limit,
-            self.engine.leaves_per_task,
-        )  # fmt: skip
+        if plan.checkpoint is not None:
+            self.log = self._log()
+        rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
+        if self.log is not None:
+            rows = Recorded(rows, self.log)
         self.opened.append(rows)
         if self.reporter is not None:
             self.reporter.begin(rows)
         return rows
 
-    def _reader(self, rows: LocalPartitions) -> Callable[[Any], Columns]:
-        """How a leaf is read: into room of our own where it will stay."""
-        arena = Arena() if rows.keep == "memory" else None
-        return lambda leaf: self.reading.read(leaf, arena)
+    def _log(self) -> Log:
+        """Totals of the same model and data that an interrupted fit has written down."""
+        assert self.plan.checkpoint is not None
+        data = self.source.fingerprint
+        if data is None:
+            raise DesignError(
+                "checkpoint= is for files, which can be known again: rows in memory are gone with the process"
+            )
+        plan = replace(self.plan, keep="auto", checkpoint=None)
+        return Log(self.plan.checkpoint, digest(plan), data)
 
-    def _sampler(self, rows: LocalPartitions) -> Callable[[Columns], Columns] | None:
+    def _sampler(self, rows: Partitions[Any]) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
-        if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None or rows.rows < PILOT_ROWS:
+        n = rows.rows
+        if GLM(self.plan.family, self.plan.link).quadratic or self.plan.start is not None:
             return None
-        fraction = min(SAMPLE_FRACTION, SAMPLE_ROWS / rows.rows)
-        arena = Arena()
-        return lambda columns: columns.sample(fraction, arena)
+        if n is None:
+            return SampleLeaf(SAMPLE_FRACTION, max(SAMPLE_ROWS // rows.n_leaves, 1))
+        return None if n < PILOT_ROWS else SampleLeaf(min(SAMPLE_FRACTION, SAMPLE_ROWS / n))
 
     def _has_offset(self) -> bool:
         return bool(self.reading.offsets) or self.reading.exposure is not None
@@ -169,7 +212,7 @@ class _Fitting:
     # -- optimum ---------------------------------------------------------------------------------------------------
 
     def _optimise(
-        self, objective: Objective, design: Design, null: Null, sample: LocalPartitions | None, n: int
+        self, objective: Objective, design: Design, null: Null, sample: Partitions[Any] | None, n: int
     ) -> Optimum:
         plan, held = self.plan, None
         quadratic = objective.model.likelihood.quadratic
@@ -177,8 +220,10 @@ class _Fitting:
         if plan.start is not None:
             start = _given_start(plan.start, design)
         elif sample is not None:
-            self._say("pilot")
-            beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
+            beginning = None
+            if n >= PILOT_ROWS and SAMPLE_FRACTION * n >= ROWS_PER_COLUMN * len(design.names):
+                self._say("pilot")
+                beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
             sample.release()
             if beginning is not None:
                 start, held = beginning.coef, beginning.held
@@ -198,6 +243,8 @@ class _Fitting:
         )  # fmt: skip
 
     def _say(self, phase: str) -> None:
+        if self.opened:
+            self.opened[0].enter(phase)
         if self.reporter is not None:
             self.reporter.phase(phase)
 
@@ -210,7 +257,7 @@ class _Fitting:
         null: Null,
         optimum: Optimum,
         ledger: Any,
-        rows: LocalPartitions,
+        rows: Partitions[Any],
     ) -> FitRecord:
         plan, family = self.plan, self.plan.family
         stats = optimum.point.sums.statistics
@@ -222,8 +269,9 @@ class _Fitting:
         observed = self._observed(objective, optimum) if kind == "observed" else None
         unscaling = design.unscaling()
         meat = objective.model.gram(optimum.point.sums.meat)
-        matrix = inference.covariance(kind, optimum, phi, unscaling, observed, meat)
-        coefficients = unscaling @ optimum.point.coef
+        matrix = unscaling.covariance(inference.covariance(kind, optimum, phi, observed, meat))
+        matrix = 0.5 * (matrix + matrix.T)
+        coefficients = unscaling.coefficients(optimum.point.coef)
         aliased = _aliased(design, optimum, unscaling)
         coefficients[optimum.aliased] = np.nan
         gone = ~optimum.curvature.kept
@@ -329,8 +377,8 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     return formula.parse(plan.formula, kinds)
 
 
-def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
-    """What to read of the table for this plan."""
+def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[str, ...] = ()) -> Reading:
+    """What to read of the table for this plan; matrix: names of the columns of its sparse matrix."""
     response = terms.response
     text = plan.formula or ""
     name = text[: len(text) - len(formula.right_side(text))].rstrip("~ ").strip()
@@ -364,6 +412,7 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any]) -> Reading:
         plan.family.in_support, plan.family.support, weight, trials, tuple(offsets), exposure, plan.missing,  # type: ignore[arg-type]
         counts=plan.trials is not None,
         frequencies=isinstance(plan.weights, Frequency),
+        matrix=matrix,
     )  # fmt: skip
 
 
@@ -383,7 +432,7 @@ def _given_start(start: Any, design: Design) -> npt.NDArray[np.float64]:
         vector = np.asarray(start, np.float64)
     if vector.shape != (len(design.names),):
         raise DesignError(f"start= has {vector.size} values for {len(design.names)} parameters")
-    return np.linalg.solve(design.unscaling(), np.nan_to_num(vector))
+    return design.unscaling().inverse().coefficients(np.nan_to_num(vector))
 
 
 def _nothing_left(ledger: Any, plan: Plan) -> str:
@@ -400,7 +449,7 @@ def _nothing_left(ledger: Any, plan: Plan) -> str:
     return f"no row is left of {ledger.read}: {', '.join(parts)}"
 
 
-def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict[str, float]]:
+def _aliased(design: Design, optimum: Optimum, unscaling: Rescaling) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale."""
     result: dict[str, dict[str, float]] = {}
     gram, found = optimum.curvature.gram, optimum.curvature
@@ -414,7 +463,7 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Any) -> dict[str, dict
         # Z (c - e_j) = 0 for the scaled columns Z = X A, so X A (c - e_j) = 0 says it for the user's own
         change = scaled.copy()
         change[j] = -1.0
-        original = unscaling @ change
+        original = unscaling.coefficients(change)
         lead = -original[j]
         parts = {design.names[k]: float(original[k] / lead) for k in np.flatnonzero(original) if k != j}
         size = max((abs(v) for v in parts.values()), default=0.0)
@@ -441,9 +490,11 @@ def _certificate(design: Design, optimum: Optimum, plan: Plan) -> Certificate:
     scale = np.sqrt(np.maximum(np.diag(point.gram), 0.0)) if point.gram is not None else np.ones(kept.size)
     with np.errstate(all="ignore"):
         gradient = np.abs(point.gradient[kept]) / (scale[kept] * np.sqrt(optimum.dispersion))
-    inner = gram[np.ix_(kept, kept)]
-    root = np.sqrt(np.maximum(np.diag(inner), 1e-300))
-    condition = float(np.linalg.cond(inner / root[:, None] / root, 1)) if inner.size else 1.0
+    # the 1-norm condition of the Gram scaled to a unit diagonal, whose inverse is that of its factor
+    root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
+    scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
+    inverse = optimum.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
+    condition = float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
     return Certificate(
         decrement=float(optimum.decrement),
         tolerance=plan.tol,
@@ -478,8 +529,14 @@ def _provenance() -> dict[str, Any]:
 
 
 def _warn(record: FitRecord) -> None:
-    for name, parts in record.aliased.items():
+    for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
         warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
+    if len(record.aliased) > MOST_WARNINGS:
+        warnings.warn(
+            f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
+            AliasWarning,
+            stacklevel=5,
+        )
     if record.separated:
         warnings.warn(
             f"no finite estimate seems to exist for {', '.join(record.separated[:10])}: the response does not vary where "

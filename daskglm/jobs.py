@@ -15,6 +15,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskglm.cluster.connect import SCHEDULER_OPTIONS
 from daskglm.cluster.local import open_partitions
 from daskglm.cluster.sources import open_source
 from daskglm.errors import DesignError, closest
@@ -23,7 +24,7 @@ from daskglm.plan import DEFAULTS
 from daskglm.predict import Prediction, scorer
 from daskglm.record import FitRecord
 
-JOB_KEYS = ("formula", "data", "out", *DEFAULTS, "threads", "memory_limit", "progress")
+JOB_KEYS = ("formula", "data", "out", *DEFAULTS, "threads", "memory_limit", "progress", *SCHEDULER_OPTIONS)
 _CALL = re.compile(r"\s*(?:dg\.)?([A-Za-z_]+)\s*\(\s*(.*?)\s*\)\s*", re.DOTALL)
 _BYTES = re.compile(r"\s*([0-9.]+)\s*([kKmMgGtT]?)(i?)[bB]?\s*")
 

@@ -65,6 +65,23 @@ class Partitions(Protocol[Item]):
         """Number of leaves."""
 
     @property
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it cannot."""
+
+    @property
+    def keep(self) -> str:
+        """Where items live between passes: "memory", "disk" or "reread"."""
+
+    def enter(self, phase: str) -> None:
+        """Give what follows a name, for whoever watches the engine."""
+
+    def expect(self, record: int) -> None:
+        """Later totals have records of about so many bytes: an error where they cannot fit in memory."""
+
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Call on_leaf(rows, leaves) as the work of later totals goes on."""
+
+    @property
     def passes(self) -> int:
         """Totals taken over all leaves since the partitions were opened."""
 

@@ -111,6 +111,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
             "moments": [[list(key), list(value)] for key, value in design.moments.items()],
             "y_levels": [_level(level) for level in design.y_levels],
             "notes": list(design.notes),
+            "sizes": design.sizes.tolist(),
         },
         "aliased": {name: dict(parts) for name, parts in record.aliased.items()},
         "separated": list(record.separated),
@@ -228,6 +229,7 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         tuple(d["terms"]), d["intercept"], pieces, {k: tuple(v) for k, v in d["levels"].items()}, d["baselines"],
         tuple(d["names"]), tuple(d["term_of"]), np.array(d["select"], np.int64),
         {tuple(key): tuple(value) for key, value in d["moments"]}, tuple(d["y_levels"]), tuple(d["notes"]),
+        np.array(d.get("sizes", []), float),
     )  # fmt: skip
     if len(design.names) != coefficients.size or covariance.shape != (coefficients.size,) * 2:
         raise ValueError("its tables do not fit its design")

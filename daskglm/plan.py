@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
@@ -58,6 +59,7 @@ class Plan:
     start: Any
     keep: str
     tol_is_default: bool
+    checkpoint: str | None = None
 
     @property
     def meat(self) -> bool:
@@ -91,7 +93,7 @@ def refuse_unknown(options: Mapping[str, Any], known: list[str]) -> None:
 def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     """Check every option and every pair; DesignError names both sides and the way out."""
     given = {**DEFAULTS, **options}
-    for name, value in (("penalty", None), ("constraints", None), ("checkpoint", None)):
+    for name, value in (("penalty", None), ("constraints", None)):
         if given[name] is not value:
             raise DesignError(f"{name}= is not available in this version")
     _one_of("solver", given["solver"], ("auto", "newton"))
@@ -133,8 +135,14 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         _one_of("missing", given["missing"], ("drop", "raise")), given["where"],
         _one_of("unseen", given["unseen"], ("raise", "baseline", "missing")), given["separation"], float(tol), max_iter,
         given["start"], _one_of("keep", given["keep"], ("auto", "memory", "disk", "reread")),
-        given["tol"] is None,
+        given["tol"] is None, _path(given["checkpoint"], "checkpoint"),
     )  # fmt: skip
+
+
+def _path(value: Any, option: str) -> str | None:
+    if value is not None and not isinstance(value, (str, os.PathLike)):
+        raise DesignError(f"{option}= takes a path, not {type(value).__name__}")
+    return None if value is None else str(os.fspath(value))
 
 
 def _weights(value: Any) -> Weights | None:

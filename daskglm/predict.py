@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -21,6 +21,7 @@ from daskglm.inference import distributions
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, gather
+from daskglm.kernels.sparse import quadratic
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import resolve
 from daskglm.record import FitRecord
@@ -45,6 +46,18 @@ class Prediction:
     without: tuple[str, ...] = ()
 
 
+def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]:
+    """Names of the columns of a prediction."""
+    if prediction.kind == "terms":
+        return tuple(t for t in record.design.terms if t != "Intercept" and t not in prediction.without)
+    names: list[str] = [prediction.kind]
+    if prediction.se:
+        names.append("se")
+    if prediction.interval:
+        names += ["lower", "upper"]
+    return tuple(names)
+
+
 @final
 @dataclass(frozen=True)
 class Scorer:
@@ -58,14 +71,7 @@ class Scorer:
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the result's columns."""
-        if self.prediction.kind == "terms":
-            return tuple(t for t in self.record.design.terms if t != "Intercept" and t not in self.prediction.without)
-        names: list[str] = [self.prediction.kind]
-        if self.prediction.se:
-            names.append("se")
-        if self.prediction.interval:
-            names += ["lower", "upper"]
-        return tuple(names)
+        return result_columns(self.record, self.prediction)
 
     def score(self, leaf: Any) -> dict[str, Vector]:
         """The result for one leaf's rows, each (n,)."""
@@ -97,7 +103,7 @@ class Scorer:
         design = self.record.design
         coef = np.nan_to_num(self.record.coefficients)
         dropped = np.array([term in self.prediction.without for term in design.term_of])
-        return np.asarray(np.linalg.solve(design.unscaling(), np.where(dropped, 0.0, coef)))
+        return design.unscaling().inverse().coefficients(np.where(dropped, 0.0, coef))
 
     def _raw(self, coef: Vector) -> Vector:
         raw = np.zeros(self.record.design.width)
@@ -123,16 +129,25 @@ class Scorer:
         """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
         design = self.record.design
         covariance = np.nan_to_num(self.record.covariance)
-        back = np.linalg.inv(design.unscaling())
         dropped = np.array([term in self.prediction.without for term in design.term_of])
         covariance[dropped, :] = 0.0
         covariance[:, dropped] = 0.0
-        scaled = back @ covariance @ back.T
+        scaled = design.unscaling().inverse().covariance(covariance)
+        scaling, select = design.scaling, design.select
+        raw = np.zeros((design.width, design.width)) if block.sparse is not None else scaled
+        if block.sparse is not None:
+            raw[np.ix_(select, select)] = scaled
         result = np.empty(block.n)
         for start in range(0, block.n, ROWS_IN_FULL):
             rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
-            x = reference.matrix(rows, design.scaling)[:, design.select]
-            result[start : start + rows.n] = np.sqrt(np.maximum(np.einsum("ij,ij->i", x @ scaled, x), 0.0))
+            if rows.sparse is not None:
+                # sparse columns are never written out
+                beside = reference.matrix(replace(rows, sparse=None), scaling)
+                variance = quadratic(rows.sparse, scaling.sparse_scale, beside, raw)
+            else:
+                x = reference.matrix(rows, scaling)[:, select]
+                variance = np.einsum("ij,ij->i", x @ scaled, x)
+            result[start : start + rows.n] = np.sqrt(np.maximum(variance, 0.0))
         return result
 
     def _limits(self, eta: Vector, error: Vector) -> tuple[Vector, Vector]:
@@ -155,14 +170,8 @@ class Scorer:
             coef = np.where(terms == name, scaled, 0.0)
             pieces = Pieces.of(block, design.scaling)
             eta = np.zeros(block.n)
-            gather(
-                pieces,
-                Workspace(pieces),
-                self._raw(np.asarray(np.linalg.solve(design.unscaling(), coef), np.float64)),
-                0,
-                block.n,
-                eta,
-            )
+            raw = self._raw(design.unscaling().inverse().coefficients(coef))
+            gather(pieces, Workspace(pieces), raw, 0, block.n, eta)
             result[name] = eta
         return result
 
@@ -190,19 +199,24 @@ def scorer(
     kinds: Any = {name: specification.kinds[name] for name in specification.predictors}
     terms = formula.parse(right, kinds, require_response=False)
     found = sources.kinds(source)
-    reading = _reading(terms, specification, offset, exposure, found)
+    matrix = () if design.matrix is None else design.matrix.columns
+    reading = _reading(terms, specification, offset, exposure, found, matrix)
     formula.require_columns(reading.columns, found, "the model")
     for name in reading.columns:
         # a column without a single value has no type to speak of
-        nothing = str(source.types[name]) == "null"
+        nothing = str(source.types.get(name)) == "null"
         if specification.kinds.get(name, found[name]) != found[name] and not nothing:
             raise DesignError(
                 f'the column "{name}" was {specification.kinds[name]} when the model was fitted and is {found[name]} now'
             )
+    if matrix and len(source.matrix_names) != len(matrix):
+        raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
     return Scorer(record, prediction, reading, GLM(family, link))
 
 
-def _reading(terms: Any, specification: Any, offset: Any, exposure: Any, found: Mapping[str, Any]) -> Reading:
+def _reading(
+    terms: Any, specification: Any, offset: Any, exposure: Any, found: Mapping[str, Any], matrix: tuple[str, ...]
+) -> Reading:
     for name, value in (("offset", offset), ("exposure", exposure)):
         if value is not None and not isinstance(value, (str, int, float)):
             raise DesignError(f"{name}= takes a number, a column or an expression, not {type(value).__name__}")
@@ -229,7 +243,9 @@ def _reading(terms: Any, specification: Any, offset: Any, exposure: Any, found: 
         from daskglm.design.expressions import parse
 
         offsets.append(parse(repr(constant)))
-    return Reading(terms.variables, (), (), "", False, None, "", None, None, tuple(offsets), given, scoring=True)
+    return Reading(
+        terms.variables, (), (), "", False, None, "", None, None, tuple(offsets), given, scoring=True, matrix=matrix
+    )
 
 
 def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:
@@ -243,8 +259,10 @@ def _any_column(source: Source) -> Sequence[str]:
     return list(source.types)[:1]
 
 
-def predict(record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any) -> dict[str, Vector]:
+def predict(
+    record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any, threads: int | None = None
+) -> dict[str, Vector]:
     """All of a source's predictions at once, each (n,)."""
     score = scorer(record, prediction, source, offset, exposure)
-    parts = list(predictions(score, source))
+    parts = list(predictions(score, source, threads))
     return {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in score.columns}

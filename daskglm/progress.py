@@ -63,7 +63,7 @@ class Bar:
         self._rows, self._began = 0, self._progress.get_time()
         self._progress.reset(self._task, total=self._partitions.n_leaves)
 
-    def _leaf(self, rows: int) -> None:
+    def _leaf(self, rows: int, leaves: int) -> None:
         self._rows += rows
         seconds = max(self._progress.get_time() - self._began, 1e-6)
-        self._progress.update(self._task, advance=1, speed=f"{self._rows / seconds / 1e6:.1f} M rows/s")
+        self._progress.update(self._task, advance=leaves, speed=f"{self._rows / seconds / 1e6:.1f} M rows/s")

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
 from daskglm import persist, summary
-from daskglm.cluster.sources import open_source
+from daskglm.cluster.collections import is_collection, mapped
+from daskglm.cluster.sources import Source, open_source
+from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
 from daskglm.plan import refuse_unknown
-from daskglm.predict import Prediction, predict
+from daskglm.predict import Prediction, predict, result_columns
 from daskglm.record import Certificate, FitRecord
 
 if TYPE_CHECKING:
@@ -232,7 +235,8 @@ class Fit:
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
         delta method for the mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
-        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate). without: terms left out.
+        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate), and beside an array or a sparse
+        matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
         """
         import pandas as pd
@@ -244,14 +248,31 @@ class Fit:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
         wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
+        if is_collection(data):
+            return self._lazily(data, wanted, offset, exposure)
         index = data.index if isinstance(data, pd.DataFrame) else None
-        if isinstance(data, np.ndarray):
-            data = self._named(data)
-        columns = predict(self.record, open_source(data), wanted, offset, exposure)
+        if isinstance(data, np.ndarray) or is_sparse(data):
+            others = {"offset": offset, "exposure": exposure}
+            arrays = {name: np.asarray(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
+            source = self._arrays(data, arrays)
+            offset, exposure = (name if name in arrays else value for name, value in others.items())
+        else:
+            source = open_source(data)
+        columns = predict(self.record, source, wanted, offset, exposure)
         frame = pd.DataFrame(columns, index=index)
         if type != "terms" and frame.shape[1] == 1:
             return frame[type]
         return frame
+
+    def _lazily(self, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
+        """Predictions for a Dask collection, as the same kind of collection; nothing is computed yet."""
+        for name, value in (("offset", offset), ("exposure", exposure)):
+            if value is not None and not isinstance(value, (str, int, float)):
+                raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
+        score = _PredictPart(self.record, wanted, offset, exposure)
+        columns = score.columns()
+        single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
+        return mapped(data, score, columns, single)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -297,8 +318,25 @@ class Fit:
     def _repr_html_(self) -> str:
         return summary.as_html(self.record)
 
+    def _arrays(self, x: Any, others: dict[str, Any]) -> Source:
+        """An array's columns under the names they had when the model was fitted to an array like it, and arrays beside."""
+        for name, array in others.items():
+            if array.shape != (x.shape[0],):
+                raise DesignError(f"{name}= has shape {array.shape}, X has {x.shape[0]} rows")
+        matrix = self.record.design.matrix
+        if matrix is not None:
+            from scipy.sparse import csr_array
+
+            rows = x if is_sparse(x) else csr_array(x)
+            if rows.ndim != 2 or rows.shape[1] != len(matrix.columns):
+                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has shape {x.shape}")
+            return from_arrays(rows, others, matrix.columns)[0]
+        if is_sparse(x):
+            raise DesignError("this model was not fitted to a sparse X: pass X.toarray(), or a table with its columns")
+        return open_source({**self._named(x), **others})
+
     def _named(self, x: Any) -> dict[str, Any]:
-        """An array's columns under the names they had when the model was fitted to an array like it."""
+        """The columns of an array by name."""
         names = [piece.numeric[0] for piece in self.record.design.dense if len(piece.numeric) == 1]
         columns = x[:, None] if x.ndim == 1 else x
         if self.record.design.factors or names != list(self.record.specification.predictors):
@@ -311,6 +349,28 @@ class Fit:
         import pandas as pd
 
         return pd.Series(np.array(values), index=list(self.record.names))
+
+
+@final
+@dataclass(frozen=True)
+class _PredictPart:
+    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is."""
+
+    record: FitRecord
+    wanted: Prediction
+    offset: Any
+    exposure: Any
+
+    def columns(self) -> tuple[str, ...]:
+        """Names of the result's columns."""
+        return result_columns(self.record, self.wanted)
+
+    def __call__(self, part: Any) -> np.ndarray[Any, Any]:
+        source = (
+            Fit(self.record)._arrays(part, {}) if isinstance(part, np.ndarray) or is_sparse(part) else open_source(part)
+        )
+        found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
+        return np.column_stack([found[name] for name in self.columns()])
 
 
 @final

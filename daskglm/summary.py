@@ -11,6 +11,7 @@ from daskglm.inference import distributions
 from daskglm.record import FitRecord
 
 MOST_ROWS = 400
+MOST_ALIASED = 20
 
 
 def number(value: float, digits: int = 5) -> str:
@@ -109,9 +110,11 @@ def _foot(record: FitRecord) -> list[str]:
         lost.append(f"{ledger.zero_weight:,} of weight 0")
     if lost:
         lines.append(f"Rows: {ledger.read:,} read, {'; '.join(lost)}; {ledger.used:,} used")
-    for name, parts in record.aliased.items():
+    for name, parts in list(record.aliased.items())[:MOST_ALIASED]:
         combination = " + ".join(f"{value:.6g} {other}" for other, value in list(parts.items())[:4]) or "0"
         lines.append(f"Not estimated: {name} = {combination}{' + ...' if len(parts) > 4 else ''}")
+    if len(record.aliased) > MOST_ALIASED:
+        lines.append(f"Not estimated: {len(record.aliased) - MOST_ALIASED} more, see aliased")
     if record.separated:
         lines.append(f"No finite estimate: {', '.join(record.separated)}")
     lines.extend(record.notes)

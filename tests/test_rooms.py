@@ -37,11 +37,12 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"errors", "model", "kernels", "totals", "partitions", "solvers"},
     "plan": {"errors", "model", "design", "solvers", "inference"},
     "record": {"errors", "model", "design", "solvers"},
-    "fit": BELOW_FIT,
+    "checkpoint": BELOW_FIT,
+    "fit": BELOW_FIT | {"checkpoint"},
     "predict": BELOW_FIT,
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
-    "result": BELOW_FIT | {"fit", "predict", "persist", "summary"},
+    "result": BELOW_FIT | {"checkpoint", "fit", "predict", "persist", "summary"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -15,6 +15,7 @@ from typing import Any, Protocol, final
 import numpy as np
 
 from daskglm.cluster import machine
+from daskglm.cluster.arrays import landed
 from daskglm.cluster.sources import Reader
 from daskglm.cluster.stores import read_ahead
 from daskglm.errors import DesignError
@@ -38,7 +39,7 @@ class Counter:
         self.leaves = leaves
         self.loads = 0
         self.passes = 0
-        self.on_leaf: Callable[[int], None] | None = None
+        self.on_leaf: Callable[[int, int], None] | None = None
 
     def count(self, loads: int = 1) -> None:
         """Leaves were decoded."""
@@ -88,6 +89,14 @@ class Kept:
     def nbytes(self) -> int:
         """Bytes held."""
         return int(getattr(self.item, "nbytes", 0))
+
+    def __reduce__(self) -> Any:
+        return _kept, (self.item, self.rows)
+
+
+def _kept(item: Any, rows: int) -> Kept:
+    """A cell that came from another process."""
+    return Kept(landed(item), rows)
 
 
 @final

@@ -32,13 +32,22 @@ _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 @dataclass(frozen=True)
 class LeafTable:
     """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
-    the table lies in the user's memory anyway, so that its buffers may be held on to.
+    the table lies in the user's memory anyway, so that its buffers may be held on to. matrix: a scipy CSR matrix or array
+    whose rows are those of the table, which may have no columns.
     """
 
     table: pa.Table
     label: str
     rows: int
     resident: bool = False
+    matrix: Any = None
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        matrix = self.matrix
+        beside = 0 if matrix is None else matrix.data.nbytes + matrix.indices.nbytes + matrix.indptr.nbytes
+        return int(self.table.nbytes + beside)
 
 
 @final
@@ -131,11 +140,13 @@ class LakeReader:
             with self.store.reading(file.entry, self._ranges(leaf)) as handle:
                 if not self.store.conditional:
                     _check_footer(file, handle)
+                # from a disk, and from pieces that are here already
+                one_by_one = self.local or self.store.conditional
                 reader = pq.ParquetFile(
-                    handle, metadata=file.metadata, read_dictionary=texts,
-                    pre_buffer=not self.local and not self.store.conditional, page_checksum_verification=True,
+                    handle, metadata=file.metadata, read_dictionary=texts, pre_buffer=not one_by_one,
+                    page_checksum_verification=True,
                 )  # fmt: skip
-                table = reader.read_row_groups(list(leaf.row_groups), columns=stored, use_threads=False)
+                table = _decoded(reader, leaf.row_groups, stored, one_by_one)
         except DaskglmError:
             raise
         except (pa.ArrowException, OSError) as error:
@@ -183,6 +194,7 @@ class ParquetLake:
     """Files of one shape, read by column and by row group."""
 
     in_memory = False
+    matrix_names: tuple[str, ...] = ()
 
     def __init__(self, entries: Sequence[Entry], store: Store, base: str | None) -> None:
         self.store = store
@@ -213,6 +225,20 @@ class ParquetLake:
         self._filter_columns: tuple[str, ...] = ()
         self._reader: LakeReader | None = None
         self.pruned_rows = 0
+
+    @property
+    def witness(self) -> str | None:
+        """The first file of a lake on disk."""
+        return os.path.abspath(self.files[0].path) if self.local else None
+
+    @property
+    def fingerprint(self) -> str:
+        """Of the files: names, sizes, times or ETags, and footers."""
+        state = hashlib.sha256()
+        for file in self.files:
+            path = os.path.abspath(file.path) if self.local else file.path
+            state.update(repr((path, file.size, file.tag, file.digest)).encode())
+        return state.hexdigest()
 
     @property
     def n_rows(self) -> int:
@@ -352,6 +378,14 @@ class _Shapes:
         shape = self._shapes.setdefault(schema.serialize().to_pybytes(), made)
         alike.append((metadata.schema, shape))
         return shape
+
+
+def _decoded(reader: Any, groups: Sequence[int], columns: list[str], one_by_one: bool) -> pa.Table:
+    """Columns of row groups. One by one where that asks for nothing more: all together hold three times what they take."""
+    if not one_by_one or len(columns) < 2:
+        return reader.read_row_groups(list(groups), columns=columns, use_threads=False)
+    parts = [reader.read_row_groups(list(groups), columns=[name], use_threads=False) for name in columns]
+    return pa.table({name: part.column(0) for name, part in zip(columns, parts, strict=True)})
 
 
 def _check_footer(file: File, handle: Any) -> None:

@@ -14,6 +14,9 @@ from daskglm.partitions import Record, TreeSum
 
 Keep = Literal["memory", "disk", "reread"]
 
+# What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
+HELD_RECORDS = 5
+
 
 class LocalPartitions:
     """Leaves on this machine. leaves_per_task only groups work; the sum's tree, and so its bits, stay the same."""
@@ -26,7 +29,11 @@ class LocalPartitions:
         keep: Keep,
         spill: Spill | None = None,
         leaves_per_task: int | None = None,
+        memory_limit: int | None = None,
+        rows: int | None = None,
     ) -> None:
+        self._known_rows = rows
+        self.memory_limit = memory_limit
         self._cells = list(cells)
         self._counter = counter
         self.threads = threads
@@ -40,9 +47,9 @@ class LocalPartitions:
         return len(self._cells)
 
     @property
-    def rows(self) -> int:
-        """Rows of all leaves as the source counts them."""
-        return sum(cell.rows for cell in self._cells)
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it does not know."""
+        return self._known_rows
 
     @property
     def passes(self) -> int:
@@ -54,9 +61,21 @@ class LocalPartitions:
         """Times every leaf was decoded, rounded up."""
         return self._counter.decodes
 
-    def observe(self, on_leaf: Callable[[int], None] | None) -> None:
-        """Call on_leaf(rows) after each leaf of any later total."""
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Call on_leaf(rows, leaves) after each leaf of any later total."""
         self._counter.on_leaf = on_leaf
+
+    def enter(self, phase: str) -> None:
+        """What follows has a name; here nobody is told."""
+
+    def expect(self, record: int) -> None:
+        """Later totals have records of about so many bytes: DesignError where they cannot fit."""
+        needed, limit = record * HELD_RECORDS * self.threads, self.memory_limit or machine.memory_limit()
+        if needed > limit:
+            raise DesignError(
+                f"one Gram takes {record / 1e9:.2g} GB, and {self.threads} thread(s) hold {HELD_RECORDS} each: "
+                f"{needed / 1e9:.2g} GB, more than the {limit / 1e9:.2g} GB there are. Use fewer threads, or fewer columns"
+            )
 
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
@@ -144,11 +163,20 @@ class LocalPartitions:
     def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
         # what is held in memory beside the rest has no part in its folder, and does not take it away with itself
         spill = self._spill if keep is None else None
-        return LocalPartitions(cells, self._counter, self.threads, keep or self.keep, spill, self.leaves_per_task)
+        return LocalPartitions(
+            cells,
+            self._counter,
+            self.threads,
+            keep or self.keep,
+            spill,
+            self.leaves_per_task,
+            self.memory_limit,
+            self._known_rows,
+        )
 
     def _seen(self, rows: int) -> None:
         if self._counter.on_leaf is not None:
-            self._counter.on_leaf(rows)
+            self._counter.on_leaf(rows, 1)
 
     def _announced(self) -> Iterator[int]:
         """Every leaf's number, once those that follow it are on their way, where their store is far."""
@@ -190,7 +218,7 @@ def choose_keep(source: Source, columns: Sequence[str], limit: int) -> Keep:
 
     Decoding a local file costs about as much as reading it back from a file of our own, which would have to be written.
     """
-    needed = source.n_rows * source.row_bytes(columns)
+    needed = (source.n_rows or 0) * source.row_bytes(columns)
     if source.in_memory or needed <= limit // 2:
         return "memory"
     return "reread" if source.local else "disk"
@@ -213,8 +241,9 @@ def open_partitions(
     mode: Any = choose_keep(source, columns, limit) if keep == "auto" else keep
     if mode not in ("memory", "disk", "reread"):
         raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
-    spill = Spill(source.n_rows * source.row_bytes(columns)) if mode == "disk" else None
+    spill = Spill((source.n_rows or 0) * source.row_bytes(columns)) if mode == "disk" else None
     counter = Counter(len(source.leaves))
     return LocalPartitions(
-        cells_of(source.reader, source.leaves), counter, threads or machine.processors(), mode, spill, leaves_per_task
-    )
+        cells_of(source.reader, source.leaves), counter, threads or machine.processors(), mode, spill, leaves_per_task,
+        memory, source.n_rows,
+    )  # fmt: skip

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 _V1_UNLIMITED = 1 << 60
 
@@ -96,3 +100,49 @@ def _group_folders(controller: str) -> list[Path]:
                     break
                 here = here.parent
     return folders
+
+
+class _OneBlasThread:
+    """One BLAS thread from the first that enters to the last that leaves, then what it was before.
+
+    The limit of most libraries belongs to the whole process: fits or tasks side by side that each set and reset it would do
+    so under one another's arithmetic, and the number of threads changes last bits. Two also collapse when another process
+    wants a core.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._inside = 0
+        self._limits: Any = None
+
+    @contextlib.contextmanager
+    def __call__(self) -> Iterator[None]:
+        from threadpoolctl import threadpool_limits
+
+        with self._lock:
+            _take_control()
+            # every thread that enters says so, for some libraries count threads by caller
+            limits = threadpool_limits(1, user_api="blas")
+            self._limits = limits if self._inside == 0 else self._limits
+            self._inside += 1
+        try:
+            yield
+        finally:
+            with self._lock:
+                self._inside -= 1
+                if self._inside == 0:
+                    _take_control()
+                    self._limits.restore_original_limits()
+                    _take_control()
+
+
+def _take_control() -> None:
+    """In threadpoolctl 3.8 only the thread that first set a limit may set one; calls of others are ignored in silence."""
+    from threadpoolctl import OpenBLASController
+
+    clear = getattr(OpenBLASController, "clear_controlling_thread", None)
+    if clear is not None:
+        clear(force=True)
+
+
+one_blas_thread = _OneBlasThread()

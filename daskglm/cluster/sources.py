@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable, lake_of, open_lake
+from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
 
 
@@ -31,7 +32,10 @@ class Reader(Protocol):
 
 
 class Source(Protocol):
-    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load."""
+    """Leaves that can be loaded: types of the columns, rows, and a selection settled before the first load.
+
+    matrix_names: names of the columns of the sparse matrix that each leaf carries beside its table, where it does.
+    """
 
     types: dict[str, pa.DataType]
     ordered: frozenset[str]
@@ -40,10 +44,19 @@ class Source(Protocol):
     in_memory: bool
     local: bool
     pruned_rows: int
+    matrix_names: tuple[str, ...]
 
     @property
-    def n_rows(self) -> int:
-        """Rows of all leaves."""
+    def witness(self) -> str | None:
+        """A file that every process that reads this source must see; None where there is none to look for."""
+
+    @property
+    def fingerprint(self) -> str | None:
+        """The same for the same rows, in any process; None where that cannot be known."""
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows of all leaves; None where they are not known before they are read."""
 
     def row_bytes(self, columns: Sequence[str]) -> int:
         """About what a row takes once decoded."""
@@ -71,10 +84,8 @@ def open_source(data: Any) -> Source:
         return _dataset(data)
     if module == "pandas" and hasattr(data, "dtypes") and hasattr(data, "columns"):
         return tables.from_pandas(data)
-    if module == "dask":
-        raise DesignError(
-            "Dask collections are not read by this version: pass the Parquet files themselves, or data.compute()"
-        )
+    if module in ("dask", "dask_expr"):
+        return _collection(data)
     if isinstance(data, dict):
         return tables.TableSource(pa.table(data))
     if hasattr(data, "__arrow_c_stream__"):
@@ -83,6 +94,16 @@ def open_source(data: Any) -> Source:
         f"data of type {type(data).__name__} cannot be read: pass a path, a list of paths, pandas, polars, "
         "a pyarrow Table or Dataset, or X= and y= arrays"
     )
+
+
+def _collection(data: Any) -> Source:
+    from daskglm.cluster import collections
+
+    if not collections.is_collection(data) or collections.is_array(data) or not hasattr(data, "columns"):
+        raise DesignError(
+            f"a Dask {type(data).__name__} is no table: pass a Dask DataFrame, or arrays as X= and y= chunked along rows"
+        )
+    return collections.FrameSource(data)
 
 
 def _dataset(data: Any) -> Source:
@@ -96,6 +117,7 @@ def _dataset(data: Any) -> Source:
 
 
 def kinds(source: Source) -> dict[str, Any]:
-    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use."""
+    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use; and the "matrix"."""
     found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
-    return {name: "factor" if name in source.categories else kind for name, kind in found.items()}
+    matrix = {MATRIX: "matrix"} if source.matrix_names else {}
+    return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 import pyarrow as pa
 
 from daskglm.cluster import schemas
-from daskglm.cluster.lakes import LeafTable
+from daskglm.cluster.lakes import LEAF_BYTES, LeafTable
 from daskglm.errors import DataError, DesignError
 
 LEAF_ROWS = 131_072
+# Rows of many numbers come in smaller leaves, so that there are leaves to share out; but a leaf is summed up in a number
+# per pair of columns, which should not outweigh it.
+LEAST_ROWS = 4_096
+# What a sparse matrix is called in a formula.
+MATRIX = "X"
+_ROW = "row of the leaf"
 
 
 @final
@@ -52,7 +59,7 @@ class Ready:
 
     def __reduce__(self) -> Any:
         # a slice of a table carries the whole table when it is pickled; a stream carries the rows
-        parts = {leaf: (_stream(t.table), t.label, t.rows) for leaf, t in self.tables.items()}
+        parts = {leaf: (_stream(t.table), t.label, t.rows, t.matrix) for leaf, t in self.tables.items()}
         return _arrived, (parts,)
 
 
@@ -65,8 +72,12 @@ def _stream(table: pa.Table) -> pa.Buffer:
 
 def _arrived(parts: Mapping[RowLeaf, Any]) -> Ready:
     """What `Ready.__reduce__` sent."""
-    read = {leaf: pa.ipc.open_stream(stream).read_all() for leaf, (stream, _, _) in parts.items()}
-    return Ready({leaf: LeafTable(read[leaf], label, rows) for leaf, (_, label, rows) in parts.items()})
+    return Ready(
+        {
+            leaf: LeafTable(pa.ipc.open_stream(stream).read_all(), label, rows, matrix=matrix)
+            for leaf, (stream, label, rows, matrix) in parts.items()
+        }
+    )
 
 
 class TableSource:
@@ -76,6 +87,9 @@ class TableSource:
     local = True
     ahead = 0
     pruned_rows = 0
+    witness = None
+    fingerprint = None
+    matrix_names: tuple[str, ...] = ()
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
         names = table.column_names
@@ -140,13 +154,67 @@ def plain_differs(stored: pa.DataType, kind: pa.DataType) -> bool:
     return bool(schemas.plain(stored) != kind)
 
 
-class ArraySource(TableSource):
-    """NumPy arrays X (n, p), y (n,) and others of the same length, turned into columns leaf by leaf."""
+def leaf_rows(row_bytes: float) -> int:
+    """Rows of a leaf whose rows take so many bytes each: a power of two, fixed by the data, for it decides the bits."""
+    wanted = int(min(LEAF_ROWS, max(LEAST_ROWS, LEAF_BYTES / max(row_bytes, 1.0))))
+    return 1 << (wanted.bit_length() - 1)
 
-    def __init__(self, columns: Mapping[str, Any], n: int) -> None:
-        self._arrays = dict(columns)
-        self._n = n
-        self.types = {name: pa.from_numpy_dtype(array.dtype) for name, array in self._arrays.items()}
+
+def is_sparse(x: Any) -> bool:
+    """Whether it is a matrix or array of scipy.sparse, which nobody can have without having imported it."""
+    module = sys.modules.get("scipy.sparse")
+    return module is not None and bool(module.issparse(x))
+
+
+def as_csr(x: Any) -> Any:
+    """A sparse matrix of any format as CSR, columns ascending and duplicates added up; the user's own is left as it is."""
+    matrix = x.tocsr()
+    if not matrix.has_canonical_format:
+        matrix = matrix.copy() if matrix is x else matrix
+        matrix.sum_duplicates()
+    return matrix
+
+
+def csr_rows(matrix: Any, start: int, stop: int) -> Any:
+    """The rows start .. stop - 1 of a CSR matrix in canonical form, whose entries are views."""
+    first, last = int(matrix.indptr[start]), int(matrix.indptr[stop])
+    # the constructor would copy what is a small part of something larger
+    result = type(matrix)((stop - start, matrix.shape[1]), dtype=matrix.dtype)
+    result.data, result.indices = matrix.data[first:last], matrix.indices[first:last]
+    result.indptr = matrix.indptr[start : stop + 1] - matrix.indptr[start]
+    result.has_canonical_format = True
+    return result
+
+
+def chunk_leaf(x: Any, others: Mapping[str, Any], names: Sequence[str], label: str) -> LeafTable:
+    """One chunk of arrays as a leaf: x (m, p), NumPy or sparse, or None; others (m,) by name, at least one where x is None.
+
+    The columns of a dense x are columns of the table under `names` (p,); a sparse one goes beside the table.
+    """
+    columns: dict[str, Any] = {}
+    matrix = as_csr(x) if x is not None and is_sparse(x) else None
+    if x is not None and matrix is None:
+        # by columns in one sweep: taken one by one, each would read the whole chunk
+        columns.update(zip(names, np.ascontiguousarray(np.asarray(x).T), strict=True))
+    columns.update(others)
+    rows = len(next(iter(others.values()))) if x is None else int(x.shape[0])
+    # a table without columns knows its rows only if it once had one
+    table = pa.table(
+        {name: pa.array(np.ascontiguousarray(array)) for name, array in columns.items()} or {_ROW: pa.nulls(rows)}
+    )
+    return LeafTable(table.select(list(columns)), label, rows, resident=True, matrix=matrix)
+
+
+class ArraySource(TableSource):
+    """Arrays X (n, p), NumPy or sparse, y (n,) and others of the same length, turned into columns leaf by leaf."""
+
+    def __init__(self, x: Any, others: Mapping[str, Any], names: Sequence[str]) -> None:
+        self._x = as_csr(x) if is_sparse(x) else x
+        self._others = dict(others)
+        self._place = {} if is_sparse(x) else {name: j for j, name in enumerate(names)}
+        self.matrix_names = tuple(names) if is_sparse(x) else ()
+        self.types = {name: pa.from_numpy_dtype(x.dtype) for name in self._place}
+        self.types |= {name: pa.from_numpy_dtype(array.dtype) for name, array in self._others.items()}
         self.ordered = frozenset()
         self.categories = frozenset()
         self.leaves = []
@@ -156,24 +224,47 @@ class ArraySource(TableSource):
     @property
     def n_rows(self) -> int:
         """Rows."""
-        return self._n
+        return int(self._x.shape[0])
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """About what a row takes once decoded."""
+        plain = super().row_bytes([name for name in columns if name != MATRIX or not self.matrix_names])
+        return plain + (self._matrix_bytes() if MATRIX in columns and self.matrix_names else 0)
+
+    def _matrix_bytes(self) -> int:
+        """Of the entries of an average row: a number and its column, and where the row ends."""
+        return 8 + 12 * -(-int(self._x.nnz) // max(self.n_rows, 1))
 
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read."""
         self._columns = tuple(dict.fromkeys((*columns, *filter_columns)))
         self._filter = row_filter
-        self.leaves = [RowLeaf(s, min(s + LEAF_ROWS, self._n)) for s in range(0, max(self._n, 1), LEAF_ROWS)]
+        n, step = self.n_rows, leaf_rows(self.row_bytes(self._columns))
+        self.leaves = [RowLeaf(start, min(start + step, n)) for start in range(0, max(n, 1), step)]
 
     def load(self, leaf: RowLeaf) -> LeafTable:
         """One leaf's columns, contiguous."""
-        parts = {
-            name: pa.array(np.ascontiguousarray(self._arrays[name][leaf.start : leaf.stop])) for name in self._columns
-        }
-        table = pa.table(parts)
         label = f"rows {leaf.start} to {leaf.stop - 1}"
+        rows = slice(leaf.start, leaf.stop)
+        others = {name: array[rows] for name, array in self._others.items() if name in self._columns}
+        if self.matrix_names:
+            part = chunk_leaf(csr_rows(self._x, leaf.start, leaf.stop), others, (), label)
+            return part if self._filter is None else _filtered_beside(part, self._filter)
+        names = [name for name in self._columns if name in self._place]
+        at = [self._place[name] for name in names]
+        x = self._x[rows] if at == list(range(self._x.shape[1])) else self._x[rows, at]
+        part = chunk_leaf(x, others, names, label)
         if self._filter is not None:
-            table = schemas.filtered(table, self._filter, label)
-        return LeafTable(table, label, leaf.rows, resident=True)
+            part = replace(part, table=schemas.filtered(part.table, self._filter, label))
+        return part
+
+
+def _filtered_beside(leaf: LeafTable, condition: Any) -> LeafTable:
+    """The rows of table and matrix that pass an Arrow expression."""
+    numbered = leaf.table.append_column(_ROW, pa.array(np.arange(leaf.rows)))
+    passed = schemas.filtered(numbered, condition, leaf.label)
+    rows = passed.column(_ROW).to_numpy()
+    return replace(leaf, table=passed.drop_columns(_ROW), matrix=leaf.matrix[rows])
 
 
 def from_pandas(frame: Any) -> TableSource:
@@ -208,14 +299,13 @@ def from_stream(data: Any) -> TableSource:
         raise DataError(f"{type(data).__name__} could not be read through the Arrow interface: {error}") from None
 
 
-def from_arrays(x: Any, extra: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
+def from_arrays(x: Any, others: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
     """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
     columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]
-    columns: dict[str, Any] = {name: x[:, j] for j, name in enumerate(columns_of_x)}
-    for name, array in extra.items():
+    taken = {MATRIX} if is_sparse(x) else set(columns_of_x)
+    for name, array in others.items():
         if array.shape[0] != x.shape[0]:
             raise DesignError(f"{name} has {array.shape[0]} rows, X has {x.shape[0]}")
-        if name in columns:
+        if name in taken:
             raise DesignError(f'X has a column named "{name}", which is what {name}= is called here: rename it')
-        columns[name] = array
-    return ArraySource(columns, x.shape[0]), columns_of_x
+    return ArraySource(x, others, columns_of_x), columns_of_x

@@ -10,7 +10,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.blocks import Column
+from daskglm.kernels.blocks import Column, Sparse, Vector
 
 # A sample takes runs of neighbouring rows, spread over the leaf: cheap to copy, and blind to no part of a sorted file.
 SAMPLE_RUN = 1024
@@ -85,7 +85,8 @@ class Columns:
     """The variables of one leaf's rows that will be used, all of length n.
 
     kept: which rows of the leaf those are (None: all); importance: weight or exposure, by which the largest level is
-    found, where one is asked for.
+    found, where one is asked for; sparse: the rows of a sparse matrix, and squares (p_s,) the sum of squares of each of
+    its columns.
     """
 
     n: int
@@ -99,6 +100,8 @@ class Columns:
     ledger: Ledger
     kept: npt.NDArray[np.intp] | None = None
     importance: Column | None = None
+    sparse: Sparse | None = None
+    squares: Vector | None = None
 
     def sample(self, fraction: float, arena: Arena | None = None) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""
@@ -128,11 +131,14 @@ class Columns:
             trials=pick(self.trials),
             offset=pick(self.offset),
             importance=pick(self.importance),
+            sparse=None if self.sparse is None else self.sparse.take(index),
             kept=index if self.kept is None else self.kept[index],
         )
 
     def pack(self) -> tuple[Any, list[Any]]:
-        """A plain header and the arrays, from which `unpack` makes the same Columns."""
+        """A plain header and the arrays, from which `unpack` makes the same Columns; what only the profile asks for is
+        left out.
+        """
         arrays: list[Any] = []
 
         def put(column: Any) -> Any:
@@ -148,7 +154,10 @@ class Columns:
             "rest": [put(column) for column in (self.y, self.weight, self.trials, self.offset, self.kept)],
             "moments": self.moments,
             "ledger": self.ledger,
+            "sparse": None if self.sparse is None else self.sparse.n_columns,
         }
+        if self.sparse is not None:
+            arrays += [self.sparse.indptr, self.sparse.indices, self.sparse.data]
         return header, arrays
 
     @staticmethod
@@ -162,11 +171,14 @@ class Columns:
             return arrays[index] if levels is None else Coded(arrays[index], levels)
 
         y, weight, trials, offset, kept = (take(place) for place in header["rest"])
+        sparse = None
+        if header["sparse"] is not None:
+            sparse = Sparse(arrays[-3], arrays[-2], arrays[-1], header["sparse"])
         return Columns(
             header["n"],
             {name: take(place) for name, place in header["numeric"].items()},
             {name: take(place) for name, place in header["factors"].items()},
-            header["moments"], y, weight, trials, offset, header["ledger"], kept,
+            header["moments"], y, weight, trials, offset, header["ledger"], kept, sparse=sparse,
         )  # fmt: skip
 
     @property
@@ -174,7 +186,8 @@ class Columns:
         """Bytes held."""
         columns: list[Column | None] = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
         columns += [self.y.codes if isinstance(self.y, Coded) else self.y, self.weight, self.trials, self.offset]
-        return sum(column.nbytes for column in columns if column is not None)
+        sparse = 0 if self.sparse is None else self.sparse.nbytes
+        return sum(column.nbytes for column in columns if column is not None) + sparse
 
 
 def copied(found: Columns, arena: Arena) -> Columns:

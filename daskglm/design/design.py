@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -16,17 +17,19 @@ from daskglm.design.formula import Part, Terms, Variable
 from daskglm.design.profile import Profile
 from daskglm.errors import DataError, DesignError
 from daskglm.kernels.blocks import Block, Levels, Scaling, code_dtype
+from daskglm.kernels.products import Layout
 
 Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
 
 
 @final
 @dataclass(frozen=True)
 class Piece:
-    """A run of columns of X from one part of a term: factors by numeric products.
+    """A run of columns of X from one part of a term: factors by numeric products, or a sparse matrix.
 
     factors: names, first fastest; numeric: names multiplied; full: which factors keep their baseline; term: its name;
-    order: how the variables stand in parameter names.
+    order: how the variables stand in parameter names; columns: of a matrix, the names of its columns.
     """
 
     term: str
@@ -34,6 +37,46 @@ class Piece:
     numeric: tuple[str, ...]
     full: tuple[bool, ...]
     order: tuple[str, ...]
+    columns: tuple[str, ...] = ()
+
+
+@final
+@dataclass(frozen=True)
+class Rescaling:
+    """b = A b_scaled with A = diag(factor) + e_1 shift', the first coefficient being the intercept's: factor (p,),
+    shift (p,), zero at the intercept, and everywhere without one. A itself is never formed, for p can be large.
+    """
+
+    factor: Vector
+    shift: Vector
+
+    def coefficients(self, scaled: Vector) -> Vector:
+        """A b (p,)."""
+        result = np.asarray(self.factor * scaled, np.float64)
+        if self.shift.any():
+            result[0] += self.shift @ scaled
+        return result
+
+    def covariance(self, scaled: Matrix) -> Matrix:
+        """A C A' (p, p), C symmetric."""
+        result = self.factor[:, None] * scaled * self.factor
+        if self.shift.any():
+            half = scaled @ self.shift
+            result[0, :] += half * self.factor
+            result[:, 0] += half * self.factor
+            result[0, 0] += self.shift @ half
+        return np.asarray(result)
+
+    def inverse(self) -> Rescaling:
+        """b_scaled = A^-1 b."""
+        return Rescaling(1.0 / self.factor, -self.shift / self.factor)
+
+    def matrix(self) -> Matrix:
+        """A (p, p)."""
+        result = np.diag(self.factor)
+        if self.shift.any():
+            result[0, :] += self.shift
+        return result
 
 
 @final
@@ -43,7 +86,8 @@ class Design:
 
     levels: per factor, in order; baselines: index of the level left out; names (p,): parameter names in formula order;
     select (p,): which raw column each one is; moments: per numeric product (mean, root mean square about it, root mean
-    square), by which columns are shifted and scaled; y_levels: (failure, success) of a text response.
+    square), by which columns are shifted and scaled; y_levels: (failure, success) of a text response; sizes (p_s,): root
+    mean square of each column of a sparse matrix.
     """
 
     terms: tuple[str, ...]
@@ -57,10 +101,19 @@ class Design:
     moments: Mapping[tuple[str, ...], tuple[float, float, float]]
     y_levels: tuple[Any, ...]
     notes: tuple[str, ...] = ()
+    sizes: Vector = field(default_factory=lambda: np.zeros(0))
 
     @staticmethod
-    def learn(terms: Terms, profile: Profile, keep_order: frozenset[str] = frozenset(), response: str = "") -> Design:
-        """Settle levels, baselines, names and scales. keep_order: factors whose levels stay in their declared order."""
+    def learn(
+        terms: Terms,
+        profile: Profile,
+        keep_order: frozenset[str] = frozenset(),
+        response: str = "",
+        matrix: Sequence[str] = (),
+    ) -> Design:
+        """Settle levels, baselines, names and scales. keep_order: factors whose levels stay in their declared order;
+        matrix: names of the columns of the sparse matrix that the terms may name.
+        """
         levels: dict[str, tuple[Any, ...]] = {}
         baselines: dict[str, int] = {}
         notes: list[str] = []
@@ -75,6 +128,7 @@ class Design:
                 tuple(v.name for v in part.variables if v.kind == "numeric"),
                 tuple(part.full[v.name] for v in part.variables if v.kind == "factor"),
                 tuple(v.name for v in part.variables),
+                tuple(matrix) if any(v.kind == "matrix" for v in part.variables) else (),
             )
             for name, part in terms.parts
             if part.variables
@@ -82,23 +136,33 @@ class Design:
         moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
         y_levels = _success(profile, response)
         names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
-        twice = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else set()
-        if twice:
-            raise DesignError(f'two parameters would be called "{sorted(twice)[0]}": rename the column')
+        if len(set(names)) < len(names):
+            twice = min(name for name, count in Counter(names).items() if count > 1)
+            raise DesignError(f'two parameters would be called "{twice}": rename the column')
         return Design(
             terms.names, terms.intercept, pieces, levels, baselines, names, term_of, select, moments, y_levels,
-            tuple(notes),
+            tuple(notes), _sizes(profile),
         )  # fmt: skip
 
     @property
     def dense(self) -> tuple[Piece, ...]:
         """Pieces of one numeric column."""
-        return tuple(piece for piece in self.pieces if not piece.factors)
+        return tuple(piece for piece in self.pieces if not piece.factors and not piece.columns)
 
     @property
     def factors(self) -> tuple[Piece, ...]:
         """Pieces with levels."""
         return tuple(piece for piece in self.pieces if piece.factors)
+
+    @property
+    def matrix(self) -> Piece | None:
+        """The piece of a sparse matrix."""
+        return next((piece for piece in self.pieces if piece.columns), None)
+
+    @property
+    def layout(self) -> Layout:
+        """Which tables the Gram of its blocks has."""
+        return Layout(len(self.dense), tuple(self.n_levels(piece) for piece in self.factors), self.sizes.size)
 
     def n_levels(self, piece: Piece) -> int:
         """Combinations of levels in a piece, baselines included."""
@@ -106,22 +170,27 @@ class Design:
 
     @property
     def width(self) -> int:
-        """Number of raw columns: [1 | dense | levels]."""
-        return 1 + len(self.dense) + sum(self.n_levels(piece) for piece in self.factors)
+        """Number of raw columns: [1 | dense | levels | sparse]."""
+        return self.layout.width
 
     @property
     def scaling(self) -> Scaling:
-        """Shift by the mean (where there is an intercept to take it up) and scale to unit spread."""
+        """Shift by the mean (where there is an intercept to take it up) and scale to unit spread; sparse columns are
+        scaled to unit root mean square.
+        """
         shift, scale = [], []
         for piece in self.dense:
             mean, spread, size = self.moments[piece.numeric]
             shift.append(mean if self.intercept else 0.0)
             scale.append(_reciprocal(spread if self.intercept else size, size))
         valued = [_reciprocal(self.moments[p.numeric][2], 0.0) if p.numeric else 1.0 for p in self.factors]
-        return Scaling(np.array(shift, float), np.array(scale, float), np.array(valued, float))
+        with np.errstate(divide="ignore", over="ignore"):
+            sparse = 1.0 / self.sizes
+        sparse[~(np.isfinite(sparse) & (sparse > 0.0))] = 1.0
+        return Scaling(np.array(shift, float), np.array(scale, float), np.array(valued, float), sparse)
 
-    def unscaling(self) -> npt.NDArray[np.float64]:
-        """A (p, p) with b = A b_scaled: coefficients of the columns as the user has them."""
+    def unscaling(self) -> Rescaling:
+        """From scaled coefficients to those of the columns as the user has them."""
         scaling = self.scaling
         factor = np.ones(self.width)
         factor[1 : 1 + len(self.dense)] = scaling.scale
@@ -129,12 +198,11 @@ class Design:
         for piece, scale in zip(self.factors, scaling.level_scale, strict=True):
             factor[at : at + self.n_levels(piece)] = scale
             at += self.n_levels(piece)
-        result = np.diag(factor[self.select])
+        factor[at:] = scaling.sparse_scale
+        shift = np.zeros(self.width)
         if self.intercept:
-            shift = np.zeros(self.width)
-            shift[1 : 1 + len(self.dense)] = scaling.shift * scaling.scale
-            result[0, :] -= shift[self.select]
-        return result
+            shift[1 : 1 + len(self.dense)] = -scaling.shift * scaling.scale
+        return Rescaling(factor[self.select], shift[self.select])
 
     def encode(self, columns: Columns, unseen: str = "raise") -> Block:
         """The Block of one leaf. A level that was not learnt: DataError, the baseline, or the row's weight set to NaN."""
@@ -156,7 +224,7 @@ class Design:
         if columns.trials is not None:
             trials = np.asarray(columns.trials, np.float64)
             weight = trials if weight is None else trials * weight
-        return Block(n, dense, tuple(levels), y, weight, columns.offset, columns.trials)
+        return Block(n, dense, tuple(levels), y, weight, columns.offset, columns.trials, columns.sparse)
 
     def _y(self, columns: Columns) -> Any:
         if columns.y is None:
@@ -220,6 +288,13 @@ def _baseline(variable: Variable, levels: tuple[Any, ...], profile: Profile) -> 
     return labels.index(str(variable.baseline))
 
 
+def _sizes(profile: Profile) -> Vector:
+    """Root mean squares of the columns of a sparse matrix."""
+    if profile.squares is None:
+        return np.zeros(0)
+    return np.asarray(np.sqrt(profile.squares / max(profile.n, 1)), np.float64)
+
+
 def _scale(n: int, mean: float, squares: float) -> tuple[float, float, float]:
     if not n:
         return 0.0, 1.0, 1.0
@@ -255,8 +330,14 @@ def _layout(
     """Parameter names in formula order, the term each belongs to, and its raw column."""
     names, terms, select = (["Intercept"], ["Intercept"], [0]) if intercept else ([], [], [])
     dense_at = 1
-    level_at = 1 + sum(1 for piece in pieces if not piece.factors)
+    level_at = 1 + sum(1 for piece in pieces if not piece.factors and not piece.columns)
+    sparse_at = level_at + sum(math.prod(len(levels[name]) for name in p.factors) for p in pieces if p.factors)
     for piece in pieces:
+        if piece.columns:
+            names.extend(piece.columns)
+            terms.extend([piece.term] * len(piece.columns))
+            select.extend(range(sparse_at, sparse_at + len(piece.columns)))
+            continue
         if not piece.factors:
             names.append(":".join(piece.order))
             terms.append(piece.term)

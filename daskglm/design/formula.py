@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, final
@@ -16,13 +17,13 @@ from daskglm.design import expressions
 from daskglm.design.expressions import Expression, function_name
 from daskglm.errors import DesignError, closest
 
-Kind = Literal["numeric", "factor"]
+Kind = Literal["numeric", "factor", "matrix"]
 
 
 @final
 @dataclass(frozen=True)
 class Variable:
-    """One factor of a term: a numeric expression, or a column whose values are levels.
+    """One factor of a term: a numeric expression, a column whose values are levels, or a sparse matrix.
 
     name is how it appears in parameter names; baseline is the level left out where one must be (None: the first;
     "largest" with largest=True: the one with most weight).
@@ -96,10 +97,25 @@ def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -
             intercept = True
             continue
         variables = tuple(variable(expr, method, kinds) for expr, method in factors)
+        if len(variables) > 1 and any(v.kind == "matrix" for v in variables):
+            raise DesignError(f"a matrix cannot be part of an interaction, as in {':'.join(v.name for v in variables)}")
         terms.append((":".join(v.name for v in variables), variables))
     response = () if left is None else _response(left, kinds)
     names = tuple((["Intercept"] if intercept else []) + [name for name, _ in terms])
     return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept)
+
+
+# A sum of columns in quotes, as arrays are written: the grammar's sums of sums take quadratic time, seconds for some
+# thousand columns, and a column called 1 is the intercept to it.
+_QUOTED_SUM = re.compile(r"\s*([^\W\d]\w*)?\s*~\s*(`[^`]+`(?:\s*\+\s*`[^`]+`)*)\s*")
+
+
+def _quoted_sum(text: str) -> tuple[tuple[str, str] | None, list[list[tuple[str, str]]]] | None:
+    found = _QUOTED_SUM.fullmatch(text)
+    if found is None:
+        return None
+    names = dict.fromkeys(found.group(2).split("`")[1::2])
+    return (found.group(1), "lookup") if found.group(1) else None, [[], *([(name, "lookup")] for name in names)]
 
 
 def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | None, list[list[tuple[str, str]]]]:
@@ -111,10 +127,13 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
         raise DesignError(f"a formula is text such as 'y ~ x', not {type(text).__name__}")
     if not text.strip():
         raise DesignError("the formula is empty: write, for example, y ~ x")
+    quoted = _quoted_sum(text)
+    if quoted is not None:
+        return quoted
     parser = DefaultFormulaParser()
     try:
         _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)
-        usable = [name for name, kind in kinds.items() if kind in ("numeric", "factor")]
+        usable = [name for name, kind in kinds.items() if kind in ("numeric", "factor", "matrix")]
         context = {"__formulaic_variables_available__": usable} if "." in text else {}
         structured = parser.get_terms(text, context=context) if context else parser.get_terms(text)
     except DesignError:
@@ -190,6 +209,8 @@ def _numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
     for name in expression.columns:
         if kinds[name] == "factor" and not _compares_only(expression):
             raise DesignError(f'"{name}" in {text!r} holds text, not numbers')
+        if kinds[name] == "matrix":
+            raise DesignError(f'"{name}" in {text!r} is a matrix, which stands in a formula as it is')
     return expression
 
 
@@ -201,8 +222,10 @@ def numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
     """A numeric expression given outside the formula, as a column name or as text."""
     if text in kinds:
         require_columns([text], kinds, text)
-        if kinds[text] == "factor":
-            raise DesignError(f'column "{text}" holds text, not numbers')
+        if kinds[text] != "numeric":
+            raise DesignError(
+                f'column "{text}" {"is a matrix" if kinds[text] == "matrix" else "holds text"}, not numbers'
+            )
         return expressions.column(text)
     return _numeric(text, kinds)
 
@@ -283,6 +306,8 @@ def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
     else:
         expression = expressions.parse(inner[0])
         require_columns(expression.columns, kinds, text)
+    if any(kinds[column] == "matrix" for column in expression.columns):
+        raise DesignError(f"a matrix has no levels: {text!r}")
     if len(inner) == 1:
         return Variable(text, "factor", expression)
     contrast = tree.args[1]
@@ -309,7 +334,7 @@ def _scoped(intercept: bool, terms: list[tuple[str, tuple[Variable, ...]]]) -> I
         spanned.add((frozenset(), frozenset()))
         yield "Intercept", Part((), {})
     for name, variables in terms:
-        numeric = frozenset(v.name for v in variables if v.kind == "numeric")
+        numeric = frozenset(v.name for v in variables if v.kind != "factor")
         factors = [v for v in variables if v.kind == "factor"]
         fresh: list[tuple[Variable, ...]] = []
         for size in range(len(factors) + 1):
@@ -319,7 +344,7 @@ def _scoped(intercept: bool, terms: list[tuple[str, tuple[Variable, ...]]]) -> I
                     spanned.add(key)
                     fresh.append(subset)
         for coded in _merged([{v.name: False for v in subset} for subset in fresh]):
-            chosen = tuple(v for v in variables if v.kind == "numeric" or v.name in coded)
+            chosen = tuple(v for v in variables if v.kind != "factor" or v.name in coded)
             yield name, Part(chosen, coded)
 
 

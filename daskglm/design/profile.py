@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 
 from daskglm.design.columns import Coded, Columns, Ledger
+from daskglm.kernels.blocks import Vector
 
 
 @final
@@ -16,6 +17,8 @@ from daskglm.design.columns import Coded, Columns, Ledger
 class Profile:
     """levels: weight of each level of each factor (rows, or exposure where asked for), in order of first appearance;
     moments: (n, mean, sum of squared deviations) of each numeric product; y_levels: rows per level of a text response.
+    squares (p_s,): sum of squares of each column of a sparse matrix; pairs: most products of two entries of one row that
+    a leaf has, by which a Gram's size is foreseen.
     """
 
     n: int
@@ -23,6 +26,8 @@ class Profile:
     moments: Mapping[tuple[str, ...], tuple[int, float, float]]
     y_levels: Mapping[Any, float] = field(default_factory=dict)
     ledger: Ledger = field(default_factory=Ledger)
+    squares: Vector | None = None
+    pairs: int = 0
 
     def __add__(self, other: Profile) -> Profile:
         return Profile(
@@ -31,6 +36,8 @@ class Profile:
             {key: _combined(moments, other.moments[key]) for key, moments in self.moments.items()},
             _merged(self.y_levels, other.y_levels),
             self.ledger + other.ledger,
+            None if self.squares is None or other.squares is None else self.squares + other.squares,
+            max(self.pairs, other.pairs),
         )
 
 
@@ -43,6 +50,8 @@ def profile_of(columns: Columns) -> Profile:
         {key: (columns.n, mean, squares) for key, (mean, squares) in columns.moments.items()},
         _counts(columns.y, None) if isinstance(columns.y, Coded) else {},
         columns.ledger,
+        columns.squares,
+        0 if columns.sparse is None else columns.sparse.pairs,
     )
 
 

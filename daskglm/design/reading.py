@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, final
+from typing import Any, Literal, NoReturn, final
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from daskglm.design.columns import Arena, Coded, Columns, Ledger, copied, produc
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Variable
 from daskglm.errors import DataError
-from daskglm.kernels.blocks import Column, as_column, code_dtype
+from daskglm.kernels.blocks import Column, Sparse, Vector, as_column, code_dtype
 from daskglm.kernels.moments import column_moments
 
 Mask = npt.NDArray[np.bool_]
@@ -30,7 +30,8 @@ class Reading:
     rows are scored, so that what cannot be computed is missing and no error; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
     products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
-    used once and given up, as when they are read again in every pass: no moments.
+    used once and given up, as when they are read again in every pass: no moments. matrix: names of the columns of the
+    sparse matrix that a variable stands for.
     """
 
     variables: tuple[Variable, ...]
@@ -49,6 +50,7 @@ class Reading:
     scoring: bool = False
     passing: bool = False
     counts: bool = False
+    matrix: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -73,7 +75,7 @@ class Reading:
 
     def read(self, leaf: Any, arena: Arena | None = None) -> Columns:
         """The Columns of one leaf, copied into an arena if there is one. A leaf is an object with `table` (pyarrow), `label`, `rows` before any filter,
-        and `resident`, whether the table stays in memory anyway."""
+        `resident`, whether the table stays in memory anyway, and `matrix` (scipy CSR, rows as the table's) or None."""
         return _Reader(self, leaf, arena).columns()
 
 
@@ -91,12 +93,18 @@ class _Reader:
         self._numbers: dict[str, Column] = {}
         self._coded: dict[str, Coded] = {}
         self._masks: dict[str, Mask] = {}
+        self._sparse: Sparse | None = None
+        self._missing_entries: dict[str, int] = {}
 
     def columns(self) -> Columns:
         reading = self.reading
         total = self.n
+        matrices = {v.name for v in reading.variables if v.kind == "matrix"}
         for name in reading.columns:
-            self._load(name)
+            if name in matrices:
+                self._load_matrix(name)
+            else:
+                self._load(name)
         self._compact(self._masks)
         weight = self._expression(reading.weight)
         trials = self._expression(reading.trials)
@@ -121,7 +129,9 @@ class _Reader:
         factors = {v.name: self._levels(v) for v in reading.variables if v.kind == "factor"}
         offset = self._offset()
         importance = self._importance(weight)
-        found = Columns(self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance)
+        found = Columns(
+            self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance, self._sparse
+        )
         missing_rows = total - self.n
         found = self._finite(found)
         found, zero = self._without_zero_weight(found)
@@ -133,7 +143,8 @@ class _Reader:
         )  # fmt: skip
         if not self.leaf.resident and self.arena is not None:
             found = copied(found, self.arena)
-        return replace(found, moments=moments, ledger=ledger)
+        squares = None if found.sparse is None or reading.passing or reading.scoring else self._squares(found.sparse)
+        return replace(found, moments=moments, ledger=ledger, squares=squares)
 
     # -- from Arrow ------------------------------------------------------------------------------------------------
 
@@ -172,29 +183,59 @@ class _Reader:
         infinite = np.isinf(column)
         if infinite.any():
             row = int(np.flatnonzero(infinite)[0])
-            raise DataError(
-                f'{self.leaf.label}: "{name}" is {float(column[row])} in {int(infinite.sum())} row(s), of which '
-                "nothing can be computed: leave such rows out with where=, or mend them"
-            )
+            self._refuse_infinity(name, float(column[row]), int(infinite.sum()))
+
+    def _refuse_infinity(self, name: str, value: float, count: int) -> NoReturn:
+        raise DataError(
+            f'{self.leaf.label}: "{name}" is {value} in {count} row(s), of which '
+            "nothing can be computed: leave such rows out with where=, or mend them"
+        )
+
+    def _refuse_missing(self, name: str, row: int, count: int) -> NoReturn:
+        raise DataError(
+            f'{self.leaf.label}: "{name}" is missing in row {row} ({count} in this part), and '
+            'missing="raise" was asked for; missing="drop" leaves such rows out and counts them'
+        )
+
+    def _load_matrix(self, name: str) -> None:
+        """The rows of the sparse matrix; the rows in which any entry is missing go to a mask, counted by column."""
+        names = self.reading.matrix
+        found = self._sparse = Sparse.of(self.leaf.matrix)
+        if _all_finite(found.data):
+            return
+        wrong = np.flatnonzero(~np.isfinite(found.data))
+        rows, columns = found.row_of(wrong), found.indices[wrong]
+        infinite = np.flatnonzero(np.isinf(found.data[wrong]))
+        if infinite.size and not self.reading.scoring:
+            first = infinite[np.argmin(columns[infinite])]
+            count = int((columns[infinite] == columns[first]).sum())
+            self._refuse_infinity(names[columns[first]], float(found.data[wrong[first]]), count)
+        if self.reading.missing == "raise":
+            first = int(np.argmin(columns))
+            self._refuse_missing(names[columns[first]], int(rows[first]), int((columns == columns[first]).sum()))
+        mask = np.zeros(self.n, bool)
+        mask[rows] = True
+        self._masks[name] = mask
+        for column, count in zip(*np.unique(columns, return_counts=True), strict=True):
+            self._missing_entries[names[column]] = int(count)
 
     def _compact(self, masks: Mapping[str, Mask]) -> None:
         """Leave out, once and for all columns alike, every row that misses something."""
         if not masks:
             return
         for name, mask in masks.items():
-            self.missing[name] = self.missing.get(name, 0) + int(mask.sum())
+            counts = {name: int(mask.sum())} if name in self._numbers or name in self._coded else self._missing_entries
+            for column, count in counts.items():
+                self.missing[column] = self.missing.get(column, 0) + count
         gone = np.logical_or.reduce(list(masks.values()))
         if self.reading.missing == "raise":
             name = next(name for name, mask in masks.items() if mask.any())
-            row = int(np.flatnonzero(masks[name])[0])
-            raise DataError(
-                f'{self.leaf.label}: "{name}" is missing in row {row} ({self.missing[name]} in this part), and '
-                'missing="raise" was asked for; missing="drop" leaves such rows out and counts them'
-            )
+            self._refuse_missing(name, int(np.flatnonzero(masks[name])[0]), self.missing[name])
         index = np.flatnonzero(~gone)
         self.keep = index if self.keep is None else self.keep[index]
         self._numbers = {name: column[index] for name, column in self._numbers.items()}
         self._coded = {name: Coded(c.codes[index], c.levels) for name, c in self._coded.items()}
+        self._sparse = None if self._sparse is None else self._sparse.take(index)
         self.n = len(index)
 
     # -- expressions -----------------------------------------------------------------------------------------------
@@ -344,10 +385,17 @@ class _Reader:
         column = product(found.numeric, key)
         mean, squares = column_moments(column)
         if found.n and not (np.isfinite(mean) and np.isfinite(squares)):
-            raise DataError(
-                f'{self.leaf.label}: "{":".join(key)}" is so large that its square is not a number: rescale it'
-            )
+            self._refuse_size(":".join(key))
         return mean, squares
+
+    def _squares(self, sparse: Sparse) -> Vector:
+        squares = sparse.square_sums()
+        if not np.isfinite(squares).all():
+            self._refuse_size(self.reading.matrix[int(np.argmin(np.isfinite(squares)))])
+        return squares
+
+    def _refuse_size(self, name: str) -> NoReturn:
+        raise DataError(f'{self.leaf.label}: "{name}" is so large that its square is not a number: rescale it')
 
 
 def _dated(levels: tuple[Any, ...], kind: Any) -> tuple[Any, ...]:

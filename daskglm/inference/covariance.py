@@ -42,11 +42,10 @@ def covariance(
     kind: CovarianceKind,
     optimum: Optimum,
     phi: float,
-    unscaling: Matrix,
     observed: Matrix | None,
     meat: Matrix | None,
 ) -> Matrix:
-    """Covariance of the parameters (p, p) on the user's scale; zeros where aliased.
+    """Covariance of the scaled parameters (p, p); zeros where aliased.
 
     "model": phi H^-1 with H the expected information; "observed": with the observed one; "HC0": H^-1 (sum s s') H^-1
     with s the rows' scores; "HC1": HC0 n / (n - k); "probability": HC0 n / (n - 1) (Binder 1983).
@@ -63,8 +62,7 @@ def covariance(
         rank = float(optimum.curvature.factor.rank)
         factor = {"HC0": 1.0, "HC1": n / (n - rank) if n > rank else np.nan, "probability": n / (n - 1.0)}[kind]
         scaled = factor * inverse @ meat @ inverse
-    result = unscaling @ scaled @ unscaling.T
-    return np.asarray(0.5 * (result + result.T))
+    return np.asarray(scaled)
 
 
 def log_likelihood(family: Family, stats: FitStats, saturated: float | None, weighted: bool) -> float:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import numpy as np
@@ -56,8 +56,73 @@ class Levels:
 
 @final
 @dataclass(frozen=True)
+class Sparse:
+    """Columns of which most entries are zero, row by row (CSR): row i holds data[q] in column indices[q] for
+    indptr[i] <= q < indptr[i + 1], columns ascending and each at most once.
+
+    indptr (n + 1,) int64, from zero; indices (nnz,) int32; data (nnz,) float64.
+    """
+
+    indptr: npt.NDArray[np.int64]
+    indices: npt.NDArray[np.int32]
+    data: Vector
+    n_columns: int
+
+    @staticmethod
+    def of(matrix: Any) -> Sparse:
+        """The rows of a scipy CSR matrix or array, copied only where its numbers are of other kinds or out of order."""
+        if not matrix.has_canonical_format:
+            matrix = matrix.copy()
+            matrix.sum_duplicates()
+        data = np.require(matrix.data, np.float64, ["C", "A"])
+        indices = np.require(matrix.indices, np.int32, ["C", "A"])
+        indptr = np.require(matrix.indptr, np.int64, ["C", "A"])
+        # scipy allows room behind the last entry
+        return Sparse(indptr, indices[: indptr[-1]], data[: indptr[-1]], int(matrix.shape[1]))
+
+    @property
+    def n(self) -> int:
+        """Number of rows."""
+        return self.indptr.size - 1
+
+    @property
+    def pairs(self) -> int:
+        """Products of two entries of the same row: what a Gram costs, and a bound on its entries."""
+        lengths = np.diff(self.indptr)
+        return int((lengths * (lengths + 1) // 2).sum())
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return self.indptr.nbytes + self.indices.nbytes + self.data.nbytes
+
+    def rows(self, start: int, stop: int) -> Sparse:
+        """The rows start .. stop - 1; their entries are views."""
+        first, last = int(self.indptr[start]), int(self.indptr[stop])
+        indptr = self.indptr[start : stop + 1] - first
+        return Sparse(indptr, self.indices[first:last], self.data[first:last], self.n_columns)
+
+    def take(self, index: npt.NDArray[np.intp]) -> Sparse:
+        """The rows of an index, copied."""
+        lengths = np.diff(self.indptr)[index]
+        indptr = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths, dtype=np.int64)])
+        entries = np.arange(indptr[-1]) + np.repeat(self.indptr[index] - indptr[:-1], lengths)
+        return Sparse(indptr, self.indices[entries], self.data[entries], self.n_columns)
+
+    def row_of(self, entries: npt.NDArray[np.intp]) -> npt.NDArray[np.intp]:
+        """The row each stored entry belongs to."""
+        return np.searchsorted(self.indptr, entries, side="right") - 1
+
+    def square_sums(self) -> Vector:
+        """sum_i x_ij^2 of each column (p_s,)."""
+        with np.errstate(over="ignore"):
+            return np.bincount(self.indices, self.data * self.data, self.n_columns).astype(np.float64, copy=False)
+
+
+@final
+@dataclass(frozen=True)
 class Block:
-    """Rows ready for arithmetic. X = [1 | dense | one column per level of each factor], the *raw* columns.
+    """Rows ready for arithmetic. X = [1 | dense | one column per level of each factor | sparse], the *raw* columns.
 
     y (n,) is the response on the scale of its mean (a proportion where there are trials); weight (n,) multiplies the
     log-likelihood of a row (None: 1) and includes the trials; offset (n,) is added to the linear predictor (None: 0);
@@ -71,11 +136,13 @@ class Block:
     weight: Column | None = None
     offset: Column | None = None
     trials: Column | None = None
+    sparse: Sparse | None = None
 
     @property
     def width(self) -> int:
         """Number of raw columns."""
-        return 1 + len(self.dense) + sum(piece.n_levels for piece in self.levels)
+        sparse = 0 if self.sparse is None else self.sparse.n_columns
+        return 1 + len(self.dense) + sum(piece.n_levels for piece in self.levels) + sparse
 
     def rows(self, start: int, stop: int) -> Block:
         """The rows start .. stop - 1, as views."""
@@ -96,12 +163,15 @@ class Block:
             weight=cut(self.weight),
             offset=cut(self.offset),
             trials=cut(self.trials),
+            sparse=None if self.sparse is None else self.sparse.rows(start, stop),
         )
 
     def arrays(self) -> list[Column]:
         """Every array of the block, each once."""
         found: dict[int, Column] = {}
         columns = [*self.dense, *(p.codes for p in self.levels), *(p.value for p in self.levels), self.y]
+        if self.sparse is not None:
+            columns += [self.sparse.indptr, self.sparse.indices, self.sparse.data]
         for column in [*columns, self.weight, self.offset, self.trials]:
             if column is not None:
                 found[id(column)] = column
@@ -119,14 +189,16 @@ class Scaling:
     """Columns enter the arithmetic as (x - shift) * scale, which costs nothing and spares half the digits.
 
     shift (d,), scale (d,) for the dense columns; level_scale (K,) for factors with a value (1 for the others): those
-    are not shifted, for their level's own constant need not be among the columns.
+    are not shifted, for their level's own constant need not be among the columns. Nor are sparse columns, which would be
+    sparse no more: sparse_scale (p_s,).
     """
 
     shift: Vector
     scale: Vector
     level_scale: Vector
+    sparse_scale: Vector = field(default_factory=lambda: np.zeros(0))
 
     @staticmethod
-    def none(n_dense: int, n_levels: int) -> Scaling:
+    def none(n_dense: int, n_levels: int, n_sparse: int = 0) -> Scaling:
         """The identity."""
-        return Scaling(np.zeros(n_dense), np.ones(n_dense), np.ones(n_levels))
+        return Scaling(np.zeros(n_dense), np.ones(n_dense), np.ones(n_levels), np.ones(n_sparse))

@@ -8,6 +8,7 @@ is the one that is estimated.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import final
 
 import numpy as np
@@ -20,6 +21,21 @@ Matrix = npt.NDArray[np.float64]
 # times the growth of elimination. Between the two the pivot has lost so many digits that rows must be looked at again.
 ALIASED = 1e-11
 DOUBTFUL = 1e-7
+
+
+# Squares that a transposition reads by rows and writes by columns while both stay in the cache.
+_SQUARE = 128
+
+
+def mirror(table: Matrix) -> None:
+    """Write the upper triangle of a square table over the lower one, in place."""
+    p = table.shape[0]
+    for a in range(0, p, _SQUARE):
+        inner = table[a : a + _SQUARE, a : a + _SQUARE]
+        upper = np.triu(inner)
+        inner[:] = upper + np.triu(upper, 1).T
+        for b in range(a + _SQUARE, p, _SQUARE):
+            table[b : b + _SQUARE, a : a + _SQUARE] = table[a : a + _SQUARE, b : b + _SQUARE].T
 
 
 @final
@@ -51,22 +67,29 @@ class Factor:
         return result
 
     def inverse(self) -> Matrix:
-        """G^-1 (p, p), symmetric, with zeros for columns set aside."""
-        from scipy.linalg import solve_triangular
+        """G^-1 (p, p), symmetric, with zeros for columns set aside; computed once, not to be written to."""
+        return self._inverse
+
+    @cached_property
+    def _inverse(self) -> Matrix:
+        from scipy.linalg.lapack import dpotri
 
         p = self.kept.size
         result = np.zeros((p, p))
         if self.rank:
-            root = solve_triangular(self.lower, np.eye(self.rank), lower=True, check_finite=False)
-            result[np.ix_(self.kept, self.kept)] = root.T @ root
+            # the lower triangle in Fortran's order is the upper one in C's
+            inner = dpotri(self.lower, lower=1)[0].T
+            mirror(inner)
+            result[np.ix_(self.kept, self.kept)] = inner
+        result.flags.writeable = False
         return result
 
 
 def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None) -> Factor:
     """Factor a symmetric Gram (p, p) in its own order; columns of `exclude` (p,) are set aside unseen."""
-    p = gram.shape[0]
     diagonal = np.diag(gram).copy()
-    candidates = np.ones(p, bool) if exclude is None else ~exclude
+    # a column of zeros has nothing to go through one by one for
+    candidates = (diagonal != 0.0) if exclude is None else ~exclude & (diagonal != 0.0)
     if np.all(diagonal[candidates] > 0) and np.all(np.isfinite(diagonal)):
         found = _all_kept(gram, diagonal, candidates)
         if found is not None:
@@ -78,8 +101,9 @@ def _all_kept(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_])
     """The ordinary factor, where no pivot is in doubt."""
     index = np.flatnonzero(candidates)
     scale = 1.0 / np.sqrt(diagonal[index])
+    inner = gram if candidates.all() else gram[np.ix_(index, index)]
     try:
-        lower = np.linalg.cholesky(gram[np.ix_(index, index)] * scale[:, None] * scale)
+        lower = np.linalg.cholesky(inner * scale[:, None] * scale)
     except np.linalg.LinAlgError:
         return None
     left = np.diag(lower) ** 2

@@ -2,20 +2,23 @@
 
 `gather` reads the columns once and writes the linear predictor; `scatter` reads them again and adds to a small table per
 pair of pieces: (dense x dense), (levels x dense) and (levels x levels). Each is one compiled call without the GIL per
-chunk of rows, and walks the rows in tiles that stay in the processor's cache.
+chunk of rows, and walks the rows in tiles that stay in the processor's cache. Sparse columns have kernels of their own,
+in `daskglm.kernels.sparse`.
 `daskglm.kernels.reference` states the same in NumPy.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import final
 
 import numpy as np
 import numpy.typing as npt
 from numba import carray
 
+from daskglm.kernels import sparse as sparse_products
 from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Column, Scaling, Vector
+from daskglm.kernels.cholesky import mirror
 from daskglm.kernels.compiled import kernel, part
 from daskglm.kernels.lanes import (
     LANES,
@@ -33,6 +36,7 @@ from daskglm.kernels.lanes import (
     store,
     zero,
 )
+from daskglm.kernels.sparse import SparseTables
 
 Integers = npt.NDArray[np.int64]
 _TILE_BYTES = 96 * 1024
@@ -319,6 +323,8 @@ class Pieces:
     levels: Integers
     level_scale: Vector
     rows: int
+    sparse: Integers
+    sparse_scale: Vector
 
     @staticmethod
     def of(block: Block, scaling: Scaling) -> Pieces:
@@ -337,6 +343,11 @@ class Pieces:
             kind = CODE_KINDS[piece.codes.dtype.str[1:]]
             levels[k] = _address(piece.codes, block.n), kind, place, value, place - 1 - d, piece.n_levels
             place += piece.n_levels
+        if block.sparse is not None and (block.sparse.n, block.sparse.n_columns) != (
+            block.n,
+            scaling.sparse_scale.size,
+        ):
+            raise ValueError(f"a sparse piece must have {block.n} rows and {scaling.sparse_scale.size} columns")
         return Pieces(
             block,
             dense,
@@ -344,12 +355,19 @@ class Pieces:
             levels,
             scaling.level_scale,
             tile_rows(d, len(block.levels)),
+            np.zeros(3, np.int64) if block.sparse is None else sparse_products.places_of(block.sparse),
+            scaling.sparse_scale,
         )
 
     @property
     def width(self) -> int:
         """Number of raw columns."""
         return self.block.width
+
+    @property
+    def n_sparse(self) -> int:
+        """Number of sparse columns."""
+        return 0 if self.block.sparse is None else self.block.sparse.n_columns
 
 
 def _address(column: Column, n: int) -> int:
@@ -381,20 +399,24 @@ def gather(pieces: Pieces, workspace: Workspace, coef: Vector, start: int, stop:
         pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, coef, start, stop, _GATHER_ROWS,
         workspace.line, workspace.line_codes, eta,
     )  # fmt: skip
+    if pieces.n_sparse:
+        last = coef[coef.size - pieces.n_sparse :]
+        sparse_products.gather(pieces.sparse, pieces.sparse_scale, last, start, stop, eta)
 
 
 @final
 @dataclass(frozen=True)
 class Layout:
-    """Which tables a Gram has: d dense columns and the number of levels of each factor."""
+    """Which tables a Gram has: d dense columns, the number of levels of each factor, and p_s sparse columns."""
 
     n_dense: int
     counts: tuple[int, ...]
+    n_sparse: int = 0
 
     @staticmethod
     def of(pieces: Pieces) -> Layout:
         """The layout of a block."""
-        return Layout(len(pieces.dense), tuple(int(count) for count in pieces.levels[:, 5]))
+        return Layout(len(pieces.dense), tuple(int(count) for count in pieces.levels[:, 5]), pieces.n_sparse)
 
     @property
     def stride(self) -> int:
@@ -404,7 +426,17 @@ class Layout:
     @property
     def width(self) -> int:
         """Number of raw columns."""
-        return 1 + self.n_dense + sum(self.counts)
+        return 1 + self.n_dense + sum(self.counts) + self.n_sparse
+
+    def nbytes(self, pairs: int | None = None) -> int:
+        """About the bytes of a Gram's tables; pairs bounds the entries of its sparse products by `Sparse.pairs`."""
+        d, levels, p = self.n_dense, sum(self.counts), self.n_sparse
+        tables = (d + 1) * (d + 2) + levels * (self.stride + 1) + int(self.pair_starts()[-1]) + p * (d + 2)
+        entries = p * (p + 1) // 2 + levels * p
+        if pairs is not None:
+            # a row has one level of each factor, and at most as many entries as pairs
+            entries = min(entries, pairs * (1 + len(self.counts)))
+        return 8 * tables + 12 * entries
 
     def pair_starts(self) -> Integers:
         """Where the (levels of k) x (levels of l) table of each pair k < l begins, at k * factors + l; then the end."""
@@ -424,7 +456,8 @@ class Layout:
 class Gram:
     """X's and X'WX as the tables they are summed in, which are smaller than the matrix and add leaf by leaf.
 
-    dense, cross, square and pairs as `_scatter` fills them; valued: whether a factor has a value per row.
+    dense, cross, square and pairs as `_scatter` fills them; valued: whether a factor has a value per row; sparse: the
+    tables of the sparse columns, where there are any.
     """
 
     layout: Layout
@@ -433,6 +466,7 @@ class Gram:
     cross: Vector
     square: Vector
     pairs: Vector
+    sparse: SparseTables | None = None
 
     @staticmethod
     def zeros(pieces: Pieces) -> Gram:
@@ -453,10 +487,13 @@ class Gram:
         return Gram(
             self.layout, self.valued or other.valued, self.dense + other.dense, self.cross + other.cross,
             self.square + other.square, self.pairs + other.pairs,
+            None if self.sparse is None or other.sparse is None else self.sparse + other.sparse,
         )  # fmt: skip
 
     def take(self, pieces: Pieces, workspace: Workspace, weight: Vector, score: Vector, start: int, stop: int) -> None:
-        """Add, in place, rows start .. stop - 1 with their weights and scores, both (stop - start,)."""
+        """Add, in place, rows start .. stop - 1 with their weights and scores, both (stop - start,), to all tables but
+        those of sparse columns: see `Scatter`.
+        """
         _scatter(
             pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, workspace.pair_at, weight, score,
             start, stop, pieces.rows, workspace.z, workspace.wz, workspace.by_row, workspace.codes,
@@ -467,18 +504,20 @@ class Gram:
         """X's (width,)."""
         d = self.layout.n_dense
         table = self.cross.reshape(-1, self.layout.stride)
-        return np.concatenate([self.dense[: d + 1, d + 1], table[:, d + 1]])
+        rest = [] if self.sparse is None else [self.sparse.cross[:, d + 1]]
+        return np.concatenate([self.dense[: d + 1, d + 1], table[:, d + 1], *rest])
 
     def matrix(self) -> npt.NDArray[np.float64]:
         """X'WX (width, width), symmetric to the last bit."""
         d, counts = self.layout.n_dense, self.layout.counts
         result = np.zeros((self.layout.width, self.layout.width))
-        upper = np.triu(self.dense[: d + 1, : d + 1])
-        result[: d + 1, : d + 1] = upper + np.triu(upper, 1).T
+        result[: d + 1, : d + 1] = self.dense[: d + 1, : d + 1]
+        mirror(result[: d + 1, : d + 1])
         table = self.cross.reshape(-1, self.layout.stride)[:, : d + 1]
-        result[d + 1 :, : d + 1] = table
-        result[: d + 1, d + 1 :] = table.T
-        at = np.arange(d + 1, self.layout.width)
+        end = d + 1 + sum(counts)
+        result[d + 1 : end, : d + 1] = table
+        result[: d + 1, d + 1 : end] = table.T
+        at = np.arange(d + 1, end)
         result[at, at] = self.square if self.valued else table[:, 0]
         starts = self.layout.pair_starts()
         places = d + 1 + np.concatenate([[0], np.cumsum(counts)]).astype(int)
@@ -489,7 +528,54 @@ class Gram:
                 pair = self.pairs[first : first + counts[a] * counts[b]].reshape(counts[a], counts[b])
                 result[places[a] : places[a + 1], places[b] : places[b + 1]] = pair
                 result[places[b] : places[b + 1], places[a] : places[a + 1]] = pair.T
+        if self.sparse is not None:
+            result[: d + 1, end:] = self.sparse.cross[:, : d + 1].T
+            result[end:, : d + 1] = self.sparse.cross[:, : d + 1]
+            # [levels | S]'W S, upper triangle, stands at the very place
+            sparse_products.write(self.sparse.products, result[d + 1 :, end:])
+            result[end:, d + 1 : end] = result[d + 1 : end, end:].T
+            mirror(result[end:, end:])
         return result
+
+
+@final
+class Scatter:
+    """X's and X'WX of one block while its chunks go by.
+
+    The products of sparse columns among each other wait until the weights of all rows are known: one table that is
+    filled once is cheaper than one per chunk that is added.
+    """
+
+    def __init__(self, pieces: Pieces, workspace: Workspace) -> None:
+        self.pieces, self.workspace = pieces, workspace
+        self.gram = Gram.zeros(pieces)
+        sparse = pieces.block.sparse is not None
+        self.weight = np.zeros(pieces.block.n if sparse else 0)
+        self.cross = np.zeros((pieces.n_sparse, len(pieces.dense) + 2))
+
+    def take(self, weight: Vector, score: Vector, start: int, stop: int) -> None:
+        """Add rows start .. stop - 1 with their weights and scores, both (stop - start,)."""
+        pieces = self.pieces
+        self.gram.take(pieces, self.workspace, weight, score, start, stop)
+        if pieces.block.sparse is None:
+            return
+        self.weight[start:stop] = weight
+        by_row = np.empty((stop - start, len(pieces.dense) + 2))
+        by_row[:, 0] = weight
+        for j, column in enumerate(pieces.block.dense):
+            by_row[:, 1 + j] = (column[start:stop] - pieces.scaling[j, 0]) * pieces.scaling[j, 1] * weight
+        by_row[:, -1] = score
+        sparse_products.scatter(pieces.sparse, pieces.sparse_scale, by_row, start, stop, self.cross)
+
+    def result(self) -> Gram:
+        """The tables, complete."""
+        block = self.pieces.block
+        if block.sparse is None:
+            return self.gram
+        products = sparse_products.products(
+            block.sparse, self.pieces.sparse_scale, block.levels, self.pieces.level_scale, self.weight
+        )
+        return replace(self.gram, sparse=SparseTables(self.cross, products))
 
 
 def add_gradient(pieces: Pieces, workspace: Workspace, score: Vector, start: int, stop: int, gradient: Vector) -> None:
@@ -498,3 +584,6 @@ def add_gradient(pieces: Pieces, workspace: Workspace, score: Vector, start: int
         pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, score, start, stop, pieces.rows,
         workspace.z, workspace.codes, gradient,
     )  # fmt: skip
+    if pieces.n_sparse:
+        last = gradient[gradient.size - pieces.n_sparse :]
+        sparse_products.scatter(pieces.sparse, pieces.sparse_scale, score[:, None], start, stop, last[:, None])

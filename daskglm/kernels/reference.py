@@ -11,13 +11,19 @@ Matrix = npt.NDArray[np.float64]
 
 
 def matrix(block: Block, scaling: Scaling) -> Matrix:
-    """The raw columns [1 | (dense - shift) scale | indicator of each level times its value] as one (n, width) array."""
+    """The raw columns [1 | (dense - shift) scale | indicator of each level times its value | sparse scale] as one
+    (n, width) array."""
     columns = [np.ones((block.n, 1))]
     for column, shift, scale in zip(block.dense, scaling.shift, scaling.scale, strict=True):
         columns.append(((column.astype(np.float64) - shift) * scale)[:, None])
     for piece, scale in zip(block.levels, scaling.level_scale, strict=True):
         indicator = (piece.codes[:, None] == np.arange(piece.n_levels)).astype(np.float64)
         columns.append(indicator if piece.value is None else indicator * (piece.value * scale)[:, None])
+    if block.sparse is not None:
+        written = np.zeros((block.n, block.sparse.n_columns))
+        rows = np.repeat(np.arange(block.n), np.diff(block.sparse.indptr))
+        written[rows, block.sparse.indices] = block.sparse.data
+        columns.append(written * scaling.sparse_scale)
     return np.concatenate(columns, axis=1)
 
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels.blocks import Block, Column, Scaling
-from daskglm.kernels.products import Gram, Pieces, Workspace, add_gradient, gather
+from daskglm.kernels.products import Gram, Layout, Pieces, Scatter, Workspace, add_gradient, gather
 from daskglm.model.likelihoods import GLM, Information, RowTerms
 
 Vector = npt.NDArray[np.float64]
@@ -47,7 +47,12 @@ class Model:
 
     def gram(self, tables: Gram | None) -> Matrix | None:
         """X' diag(w) X of the columns of X (p, p)."""
-        return None if tables is None else tables.matrix()[np.ix_(self.select, self.select)]
+        if tables is None:
+            return None
+        matrix = tables.matrix()
+        if np.array_equal(self.select, np.arange(self.width)):
+            return matrix
+        return matrix[np.ix_(self.select, self.select)]
 
 
 @final
@@ -148,6 +153,20 @@ def _sum(one: Gram | None, other: Gram | None) -> Gram | None:
     return None if one is None or other is None else one + other
 
 
+def _tables(scatter: Scatter | None) -> Gram | None:
+    return None if scatter is None else scatter.result()
+
+
+def record_bytes(layout: Layout, pairs: int | None = None, meat: bool = False) -> int:
+    """About the bytes of one leaf's Moments of order 2, twice the tables where they carry the meat as well.
+
+    Dense tables have (d + 1)(d + 2) numbers, levels x (d + 2), and L_k L_l for each pair of factors, whatever the leaf;
+    the products of p_s sparse columns 12 bytes per entry, of which there are at most p_s (p_s + 1) / 2 and at most
+    `pairs`, the largest `Profile.pairs` of a leaf.
+    """
+    return (2 if meat else 1) * layout.nbytes(pairs) + 8 * layout.width
+
+
 def _floats(column: Column | None, start: int, stop: int) -> Vector | None:
     return None if column is None else column[start:stop].astype(np.float64, copy=False)
 
@@ -167,8 +186,8 @@ class _Accumulation:
         self.pieces = Pieces.of(block, model.scaling)
         self.workspace = Workspace(self.pieces)
         second = request.coef is not None and request.order > 1
-        self.gram = Gram.zeros(self.pieces) if second or request.start else None
-        self.meat = Gram.zeros(self.pieces) if request.meat else None
+        self.gram = Scatter(self.pieces, self.workspace) if second or request.start else None
+        self.meat = Scatter(self.pieces, self.workspace) if request.meat else None
         self.gradient = np.zeros(model.width)
         self.raw = None if request.coef is None else model.raw(request.coef)
         self.weight = self.weighted_y = self.loss = self.pearson = 0.0
@@ -184,8 +203,8 @@ class _Accumulation:
             self.loss = np.inf
         statistics = self.stats if self.request.statistics else None
         return Moments(
-            self.block.n, self.weight, self.weighted_y, self.loss, self.gradient, self.gram, self.pearson, self.null,
-            statistics, self.meat, self.reference,
+            self.block.n, self.weight, self.weighted_y, self.loss, self.gradient, _tables(self.gram), self.pearson,
+            self.null, statistics, _tables(self.meat), self.reference,
         )  # fmt: skip
 
     def _chunk(self, start: int, stop: int) -> None:
@@ -229,7 +248,7 @@ class _Accumulation:
             squares = np.where(squares == 0.0, 0.0, squares / terms.variance)
             self.pearson += float((squares if weight is None else squares * weight).sum())
         if self.gram is not None:
-            self.gram.take(self.pieces, self.workspace, curvature, score, start, stop)
+            self.gram.take(curvature, score, start, stop)
         elif request.order > 0:
             add_gradient(self.pieces, self.workspace, score, start, stop, self.gradient)
         if request.statistics:
@@ -243,7 +262,7 @@ class _Accumulation:
             trials = _floats(self.block.trials, start, stop)
             copies = weight if trials is None else weight / trials
             squares *= weight * weight / copies if self.model.frequency else weight * weight
-        self.meat.take(self.pieces, self.workspace, squares, score, start, stop)
+        self.meat.take(squares, score, start, stop)
 
     def _statistics(
         self, y: Vector, weight: Vector | None, offset: Vector | None, terms: RowTerms, start: int, stop: int
@@ -310,6 +329,4 @@ class _Accumulation:
         product = curvature * target
         usable = np.isfinite(product) & np.isfinite(curvature)
         assert self.gram is not None
-        self.gram.take(
-            self.pieces, self.workspace, np.where(usable, curvature, 0.0), np.where(usable, product, 0.0), start, stop
-        )
+        self.gram.take(np.where(usable, curvature, 0.0), np.where(usable, product, 0.0), start, stop)

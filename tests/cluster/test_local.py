@@ -132,7 +132,7 @@ def test_who_watches_is_told_of_every_row(source: TableSource) -> None:
     seen: list[int] = []
     lock = threading.Lock()
 
-    def watch(rows: int) -> None:
+    def watch(rows: int, leaves: int) -> None:
         with lock:
             seen.append(rows)
 

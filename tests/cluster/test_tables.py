@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import decimal
+import pickle
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,19 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
+from scipy.sparse import csr_array
 
 from daskglm.cluster import tables
-from daskglm.cluster.tables import ArraySource, TableSource, from_arrays, from_pandas, from_stream
+from daskglm.cluster.sources import kinds
+from daskglm.cluster.tables import (
+    ArraySource,
+    TableSource,
+    chunk_leaf,
+    from_arrays,
+    from_pandas,
+    from_stream,
+    leaf_rows,
+)
 from daskglm.errors import DataError, DesignError
 
 
@@ -187,3 +198,99 @@ def test_arrays_that_do_not_fit_each_other_are_named() -> None:
         from_arrays(x, {"y": np.zeros(4)})
     with pytest.raises(DesignError, match='"y"'):
         from_arrays(x, {"y": np.zeros(5)}, names=["x", "y"])
+
+
+# -- sparse matrices, and chunks ---------------------------------------------------------------------------------------
+
+
+def sparse(n: int = 50, p: int = 4) -> csr_array:
+    generator = np.random.default_rng(0)
+    return csr_array(generator.integers(1, 9, (n, p)) * (generator.random((n, p)) < 0.4))
+
+
+@pytest.mark.parametrize("rows", [1, 8, 128])
+def test_a_sparse_matrix_goes_beside_the_table_leaf_by_leaf(monkeypatch: pytest.MonkeyPatch, rows: int) -> None:
+    monkeypatch.setattr(tables, "LEAF_ROWS", rows)
+    x = sparse()
+    source, names = from_arrays(x, {"y": np.arange(50.0)})
+    assert names == ["x0", "x1", "x2", "x3"]
+    assert source.matrix_names == tuple(names)
+    assert list(source.types) == ["y"]
+    assert kinds(source) == {"y": "numeric", "X": "matrix"}
+    source.select(["X", "y"])
+    leaves = [source.load(leaf) for leaf in source.leaves]
+    assert len(leaves) == -(-50 // rows)
+    assert all(leaf.resident and leaf.rows == leaf.table.num_rows == leaf.matrix.shape[0] for leaf in leaves)
+    np.testing.assert_array_equal(np.vstack([leaf.matrix.toarray() for leaf in leaves]), x.toarray())
+    assert [v for leaf in leaves for v in leaf.table.column("y").to_pylist()] == list(range(50))
+    # entries are those of the user's matrix, not copies
+    assert all(np.shares_memory(leaf.matrix.data, x.data) for leaf in leaves if leaf.matrix.nnz)
+
+
+def test_a_matrix_alone_still_has_rows() -> None:
+    source, _ = from_arrays(sparse(), {})
+    source.select(["X"])
+    (leaf,) = (source.load(leaf) for leaf in source.leaves)
+    assert leaf.table.num_columns == 0
+    assert leaf.table.num_rows == leaf.rows == 50
+
+
+def test_a_filter_takes_the_same_rows_of_the_matrix(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tables, "LEAF_ROWS", 8)
+    x, y = sparse(), np.arange(50.0)
+    source, _ = from_arrays(x, {"y": y})
+    source.select(["X"], (pc.field("y") > 30.0) | (pc.field("y") < 3.0), ["y"])
+    leaves = [source.load(leaf) for leaf in source.leaves]
+    found = np.vstack([leaf.matrix.toarray() for leaf in leaves])
+    np.testing.assert_array_equal(found, x.toarray()[(y > 30.0) | (y < 3.0)])
+    assert [leaf.rows for leaf in leaves] == [8] * 6 + [2]
+    assert [leaf.table.num_rows for leaf in leaves] == [3, 0, 0, 1, 8, 8, 2]
+    assert leaves[0].table.column_names == ["y"]
+
+
+def test_the_bytes_of_a_row_are_those_of_its_entries() -> None:
+    x = csr_array(np.eye(64))
+    source, _ = from_arrays(x, {"y": np.ones(64)})
+    assert source.row_bytes(["y"]) == 8
+    assert source.row_bytes(["y", "X"]) == 8 + 8 + 12
+
+
+@pytest.mark.parametrize(
+    "row_bytes, rows", [(1, 131_072), (512, 131_072), (513, 65_536), (16_000, 4_096), (1e9, 4_096)]
+)
+def test_leaves_of_wide_rows_are_shorter(row_bytes: float, rows: int) -> None:
+    assert leaf_rows(row_bytes) == rows
+
+
+@pytest.mark.parametrize("order", ["C", "F"])
+@pytest.mark.parametrize("kind", ["f8", "f4", "i2", "?"])
+def test_a_dense_chunk_becomes_columns(order: str, kind: str) -> None:
+    x = np.asarray(np.arange(21).reshape(7, 3) % 2, dtype=kind, order=order)  # type: ignore[call-overload]
+    leaf = chunk_leaf(x, {"y": np.arange(7.0)[::-1]}, ["a", "b", "c"], "chunk 3")
+    assert (leaf.label, leaf.rows, leaf.matrix) == ("chunk 3", 7, None)
+    assert leaf.table.column_names == ["a", "b", "c", "y"]
+    for j, name in enumerate("abc"):
+        assert leaf.table.column(name).to_pylist() == x[:, j].tolist()
+    assert leaf.table.column("y").to_pylist() == [6.0, 5.0, 4.0, 3.0, 2.0, 1.0, 0.0]
+
+
+@pytest.mark.parametrize("form", ["csr", "csc", "coo"])
+def test_a_sparse_chunk_goes_beside_the_table_and_travels(form: str) -> None:
+    x = sparse()
+    leaf = chunk_leaf(x.asformat(form), {"y": np.ones(50)}, ["a", "b", "c", "d"], "chunk 0")
+    assert leaf.table.column_names == ["y"]
+    assert leaf.matrix.format == "csr"
+    np.testing.assert_array_equal(leaf.matrix.toarray(), x.toarray())
+    there = pickle.loads(pickle.dumps(leaf))
+    np.testing.assert_array_equal(there.matrix.toarray(), x.toarray())
+    assert there.table.equals(leaf.table)
+
+
+def test_a_chunk_without_x_is_its_other_columns() -> None:
+    leaf = chunk_leaf(None, {"y": np.ones(3)}, (), "chunk 1")
+    assert (leaf.rows, leaf.table.column_names, leaf.matrix) == (3, ["y"], None)
+
+
+def test_what_is_called_as_the_matrix_is_refused() -> None:
+    with pytest.raises(DesignError, match='X has a column named "X"'):
+        from_arrays(sparse(), {"X": np.zeros(50)})

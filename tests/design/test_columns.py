@@ -13,6 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from scipy.sparse import csr_array
 
 import daskglm as dg
 from daskglm.cluster.lakes import LeafTable
@@ -385,3 +386,72 @@ def test_text_levels_of_a_response_are_failure_and_success(tmp_path: Path) -> No
     logit = np.log(share) - np.log1p(-np.array(share))
     # a saturated model: the estimates are the logits of the two shares
     np.testing.assert_allclose(fit.params, [logit[0], logit[1] - logit[0]], rtol=1e-9)
+
+
+# -- a sparse matrix beside the table ----------------------------------------------------------------------------------
+
+
+def read_matrix(x: Any, table: pa.Table, formula: str = "y ~ X", **changes: Any) -> Columns:
+    kinds: Any = dict.fromkeys(table.column_names, "numeric") | {"X": "matrix"}
+    terms = parse(formula, kinds)
+    names = tuple(f"x{j}" for j in range(x.shape[1]))
+    options: dict[str, Any] = {
+        "products": tuple((v.name,) for v in terms.variables if v.kind == "numeric"), "response_name": "y",
+        "response_levels": False, "support": None, "support_text": "", "weight": None, "trials": None,
+        "offsets": terms.offsets, "exposure": None, "matrix": names, **changes,
+    }  # fmt: skip
+    reading = Reading(terms.variables, response=terms.response, **options)
+    return reading.read(LeafTable(table, "part 7", table.num_rows, True, csr_array(x)))
+
+
+def written(columns: Columns) -> np.ndarray:
+    assert columns.sparse is not None
+    rows = np.repeat(np.arange(columns.n), np.diff(columns.sparse.indptr))
+    result = np.zeros((columns.n, columns.sparse.n_columns))
+    result[rows, columns.sparse.indices] = columns.sparse.data
+    return result
+
+
+def sparse_rows(n: int = 40) -> np.ndarray:
+    generator = np.random.default_rng(1)
+    return generator.integers(1, 9, (n, 5)) * (generator.random((n, 5)) < 0.4).astype(float)
+
+
+def test_rows_of_a_matrix_go_with_those_of_the_table() -> None:
+    x, y, w = sparse_rows(), np.arange(40.0), np.ones(40)
+    holes = x.copy()
+    holes[[4, 9, 9], [2, 2, 0]] = np.nan
+    y[6], w[11] = np.nan, 0.0
+    columns = read_matrix(holes, pa.table({"y": y, "w": w}), weight=expressions.column("w"))
+    gone = [4, 6, 9, 11]
+    np.testing.assert_array_equal(written(columns), np.delete(x, gone, axis=0))
+    np.testing.assert_array_equal(columns.y, np.delete(y, gone))
+    np.testing.assert_array_equal(columns.kept, np.delete(np.arange(40), gone))
+    assert columns.ledger == Ledger(40, 0, 3, 1, 36, {"x0": 1, "x2": 2, "y": 1})
+    np.testing.assert_array_equal(columns.squares, (np.delete(x, gone, axis=0) ** 2).sum(axis=0))
+
+
+def test_a_matrix_beside_other_terms() -> None:
+    x = sparse_rows()
+    columns = read_matrix(x, pa.table({"y": np.zeros(40), "z": np.arange(40.0)}), "y ~ z + X")
+    np.testing.assert_array_equal(written(columns), x)
+    np.testing.assert_array_equal(columns.numeric["z"], np.arange(40.0))
+    assert columns.moments == {("z",): (19.5, 5330.0)}
+
+
+def test_a_matrix_survives_packing_and_sampling() -> None:
+    x = sparse_rows(3_000)
+    columns = read_matrix(x, pa.table({"y": np.arange(3_000.0)}))
+    header, arrays = columns.pack()
+    back = Columns.unpack(header, [array.copy() for array in arrays])
+    np.testing.assert_array_equal(written(back), x)
+    assert columns.nbytes == back.nbytes > x.astype(bool).sum() * 12
+    sample = columns.sample(0.1)
+    assert 200 < sample.n < 500
+    np.testing.assert_array_equal(written(sample), x[np.asarray(sample.y).astype(int)])
+
+
+def test_only_what_is_learnt_from_is_squared() -> None:
+    x, table = sparse_rows(), pa.table({"y": np.zeros(40)})
+    assert read_matrix(x, table, passing=True).squares is None
+    assert read_matrix(x, table, scoring=True).squares is None

@@ -17,7 +17,7 @@ import daskglm as dg
 from daskglm.cluster import tables
 from daskglm.cluster.tables import TableSource, from_pandas
 from daskglm.design.columns import Columns
-from daskglm.design.design import Design, products_of
+from daskglm.design.design import Design, Rescaling, products_of
 from daskglm.design.formula import parse
 from daskglm.design.profile import profile_of
 from daskglm.design.reading import Reading
@@ -225,7 +225,7 @@ def test_scaled_columns_have_unit_spread_and_are_unscaled_exactly(formula: str) 
     block = design.encode(leaf)
     raw, scaled = matrix(design, block), reference.matrix(block, design.scaling)[:, design.select]
     with np.errstate(all="ignore"):
-        np.testing.assert_allclose(raw @ design.unscaling(), scaled, rtol=SHIFTED, atol=SHIFTED)
+        np.testing.assert_allclose(raw @ design.unscaling().matrix(), scaled, rtol=SHIFTED, atol=SHIFTED)
     for j, name in enumerate(design.names):
         if "[" in name or name == "Intercept":
             continue
@@ -256,3 +256,20 @@ def test_aliased_columns_are_said_to_be_what_they_are() -> None:
     x = np.column_stack([np.ones(len(data)), data.x, data.a == "a2", data.a == "a3"])
     expected = np.linalg.lstsq(x, data.y, rcond=None)[0]
     np.testing.assert_allclose(fit.params[["Intercept", "x", "a[T.a2]", "a[T.a3]"]], expected, rtol=1e-10)
+
+
+@pytest.mark.parametrize("intercept", [True, False])
+def test_rescaling_is_the_matrix_it_says_and_its_inverse_undoes_it(intercept: bool) -> None:
+    generator = np.random.default_rng(0)
+    p = 6
+    factor, shift = generator.uniform(0.5, 3.0, p), np.zeros(p)
+    if intercept:
+        factor[0], shift[1:] = 1.0, generator.normal(size=p - 1)
+    change = Rescaling(factor, shift)
+    root = generator.normal(size=(p, p))
+    coef, covariance = generator.normal(size=p), root @ root.T
+    matrix = change.matrix()
+    np.testing.assert_allclose(change.coefficients(coef), matrix @ coef, rtol=1e-14)
+    np.testing.assert_allclose(change.covariance(covariance), matrix @ covariance @ matrix.T, rtol=1e-13)
+    np.testing.assert_allclose(change.inverse().matrix() @ matrix, np.eye(p), atol=1e-15)
+    np.testing.assert_allclose(change.inverse().coefficients(change.coefficients(coef)), coef, rtol=1e-13)

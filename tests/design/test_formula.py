@@ -288,3 +288,66 @@ def test_options_outside_the_formula_are_columns_or_expressions() -> None:
 def test_the_errors_reach_who_fits() -> None:
     with pytest.raises(DesignError, match=r'"xx".*did you mean "x"'):
         dg.glm("y ~ xx", FRAME)
+
+
+# -- columns in quotes, and matrices -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("text", [
+    "y ~ `x`", "y~`x`+`z`", "y ~ `x` + `x` + `a b`", "~ `a` + `x`", "y ~ `a`+ `b`  +`x`", " y ~ `a b` ",
+])  # fmt: skip
+def test_sums_of_quoted_columns_mean_what_the_grammar_says(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    at_once = parse(text, KINDS, require_response=False)
+    monkeypatch.setattr(formula, "_quoted_sum", lambda text: None)
+    assert at_once == parse(text, KINDS, require_response=False)
+
+
+@pytest.mark.parametrize("text", [
+    "y ~ x", "y ~ `x` + z", "y ~ `x`:`z`", "y ~ `x` - 1", "1 ~ `x`", "`y` ~ `x`", "log(y) ~ `x`", "y ~ `x` +", "~",
+])  # fmt: skip
+def test_whatever_is_more_than_a_sum_of_quoted_columns_is_left_to_the_grammar(text: str) -> None:
+    assert formula._quoted_sum(text) is None
+
+
+def test_columns_with_the_names_of_numbers() -> None:
+    x = np.random.default_rng(0).normal(size=(50, 3))
+    fit = dg.glm(X=pd.DataFrame(x), y=x @ [1.0, 2.0, 3.0])
+    assert list(fit.params.index) == ["Intercept", "0", "1", "2"]
+    np.testing.assert_allclose(fit.params, [0.0, 1.0, 2.0, 3.0], atol=1e-12)
+
+
+WITH_MATRIX: dict[str, Kind] = {**KINDS, "X": "matrix"}
+
+
+@pytest.mark.parametrize("text, expected", [
+    ("y ~ X", ["Intercept", "u", "v"]),
+    ("y ~ X - 1", ["u", "v"]),
+    ("y ~ x + X + X + z", ["Intercept", "x", "u", "v", "z"]),
+    ("y ~ X + a", ["Intercept", "u", "v", "a[T.a2]", "a[T.a3]"]),
+])  # fmt: skip
+def test_a_matrix_is_a_term_whose_columns_have_names(text: str, expected: list[str]) -> None:
+    terms = parse(text, WITH_MATRIX)
+    moments = {(name,): (9, 0.0, 9.0) for name in "xz"}
+    profile = Profile(9, {"a": dict.fromkeys(LEVELS["a"], 1.0)}, moments, squares=np.array([36.0, 0.0]))
+    design = Design.learn(terms, profile, matrix=("u", "v"))
+    assert list(design.names) == expected
+    assert [term for name, term in zip(design.names, design.term_of, strict=True) if name in "uv"] == ["X", "X"]
+    # whatever stands where in the formula, the columns of the matrix are the last raw ones
+    places = dict(zip(design.names, design.select.tolist(), strict=True))
+    assert (places["u"], places["v"]) == (design.width - 2, design.width - 1)
+    assert design.layout.n_sparse == 2
+    np.testing.assert_array_equal(design.scaling.sparse_scale, [0.5, 1.0])
+
+
+@pytest.mark.parametrize("text, message", [
+    ("y ~ X:x", "matrix cannot be part of an interaction, as in X:x"),
+    ("y ~ a*X", "matrix cannot be part of an interaction, as in a:X"),
+    ("y ~ log(X)", '"X" in .* is a matrix'),
+    ("y ~ C(X)", "a matrix has no levels"),
+    ("y ~ x + offset(X)", '"X" in .* is a matrix'),
+])  # fmt: skip
+def test_a_matrix_is_a_term_on_its_own_or_nothing(text: str, message: str) -> None:
+    with pytest.raises(DesignError, match=message):
+        parse(text, WITH_MATRIX)
+    with pytest.raises(DesignError, match='column "X" is a matrix, not numbers'):
+        formula.numeric("X", WITH_MATRIX)

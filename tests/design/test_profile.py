@@ -92,3 +92,14 @@ def test_an_empty_part_changes_no_moment() -> None:
     full = Profile(3, {}, {("x",): (3, 2.0, 5.0)})
     empty = Profile(0, {}, {("x",): (0, 0.0, 0.0)})
     assert (full + empty).moments == (empty + full).moments == full.moments
+
+
+def test_profiles_of_a_matrix_add() -> None:
+    one, other = (
+        Profile(n, {}, {}, squares=np.array(s), pairs=p) for n, s, p in ((2, [1.0, 0.0], 7), (3, [4.0, 2.0], 5))
+    )
+    total = one + other
+    assert total.squares is not None
+    assert total.squares.tolist() == [5.0, 2.0]
+    assert total.pairs == 7
+    assert (Profile(1, {}, {}) + Profile(2, {}, {})).squares is None

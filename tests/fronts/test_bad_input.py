@@ -102,8 +102,8 @@ def test_a_truncated_file(tmp_path: Path) -> None:
 
 
 def test_a_file_changed_between_plan_and_load(tmp_path: Path) -> None:
+    from daskglm.cluster.engine import Engine
     from daskglm.cluster.sources import open_source
-    from daskglm.fit import Engine
     from daskglm.fit import run as fit
     from daskglm.plan import make_plan
 

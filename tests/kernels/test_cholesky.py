@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, combination, factor
+from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, combination, factor, mirror
 
 EPS = float(np.finfo(np.float64).eps)
 # Backward stable: errors are a few roundings per column times the condition number, here below 1e4.
@@ -193,3 +193,29 @@ def test_nearly_collinear_columns_are_kept_with_their_pivot(left: float) -> None
 def test_a_column_with_a_rounding_left_is_set_aside() -> None:
     gram = np.array([[1.0, 1.0, 0.5], [1.0, 1.0 + 1e-13, 0.5], [0.5, 0.5, 2.0]])
     assert factor(gram).kept.tolist() == [True, False, True]
+
+
+@pytest.mark.parametrize("p", [0, 1, 2, 127, 128, 129, 300])
+def test_mirror(p: int) -> None:
+    table = np.random.default_rng(0).normal(size=(p, p))
+    expected = np.triu(table) + np.triu(table, 1).T
+    beside = np.zeros((p + 2, p + 1))
+    beside[1 : p + 1, 1:] = table
+    mirror(beside[1 : p + 1, 1:])
+    np.testing.assert_array_equal(beside[1 : p + 1, 1:], expected)
+    assert not beside[0].any()
+    assert not beside[:, 0].any()
+
+
+def test_columns_of_zeros_are_set_aside_and_the_others_factored_as_ever() -> None:
+    x = design(60, 5)
+    wide = np.zeros((60, 8))
+    wide[:, [0, 2, 3, 5, 7]] = x
+    found, plain = factor(wide.T @ wide), factor(x.T @ x)
+    assert np.flatnonzero(~found.kept).tolist() == [1, 4, 6]
+    assert found.definite
+    np.testing.assert_array_equal(found.lower, plain.lower)
+    np.testing.assert_array_equal(found.pivots[found.kept], plain.pivots)
+    np.testing.assert_array_equal(found.inverse()[np.ix_(found.kept, found.kept)], plain.inverse())
+    assert not found.inverse()[:, ~found.kept].any()
+    assert factor(np.zeros((3, 3))).rank == 0

@@ -16,9 +16,10 @@ import pytest
 import daskglm as dg
 from daskglm import fit as fitting
 from daskglm.cluster import lakes, machine
+from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import open_source
 from daskglm.errors import AliasWarning
-from daskglm.fit import Engine, run
+from daskglm.fit import run
 from daskglm.plan import make_plan
 
 # Sums of the same terms in another order; both fits are at their optimum to the last digits.

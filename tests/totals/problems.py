@@ -6,9 +6,10 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csr_array
 
 from daskglm.kernels import reference
-from daskglm.kernels.blocks import Block, Levels, Scaling
+from daskglm.kernels.blocks import Block, Levels, Scaling, Sparse
 from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
@@ -58,10 +59,12 @@ def problem(
     frequency: bool = False,
     valued: bool = False,
     seed: int = 0,
+    sparse: int = 0,
 ) -> Problem:
     """Two dense columns and a factor of three levels, the first of which is the baseline.
 
-    weight: None, "counts" or "real"; trials: the response is a proportion of up to nine.
+    weight: None, "counts" or "real"; trials: the response is a proportion of up to nine; sparse: columns of a sparse
+    piece beside them.
     """
     rng = np.random.default_rng(seed)
     levels = Levels(rng.integers(0, 3, n).astype("i1"), 3, rng.normal(size=n) if valued else None)
@@ -70,6 +73,14 @@ def problem(
     select = np.array([0, 1, 2, 4, 5])
     model = Model(likelihood(family, link), select, block.width, scaling, frequency)
     coef = np.array([INTERCEPTS[link], 0.04, -0.05, 0.06, -0.03])
+    if sparse:
+        written = rng.uniform(-1.0, 1.0, (n, sparse)) * (rng.random((n, sparse)) < 0.3)
+        block = replace(block, sparse=Sparse.of(csr_array(written)))
+        scaling = replace(scaling, sparse_scale=rng.uniform(0.5, 2.0, sparse))
+        # the first of the sparse columns stays out
+        select = np.concatenate([select, np.arange(7, 6 + sparse)])
+        model = Model(likelihood(family, link), select, block.width, scaling, frequency)
+        coef = np.concatenate([coef, rng.uniform(-0.02, 0.02, sparse - 1)])
     x = reference.matrix(block, scaling)[:, select]
     extras = {}
     if offset:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from daskglm.kernels.blocks import Block
-from daskglm.totals.moments import CHUNK_ROWS, Moments, Request, moments
+from daskglm.kernels.products import Gram, Layout
+from daskglm.totals.moments import CHUNK_ROWS, Moments, Request, moments, record_bytes
 from tests.laws.exact import DISTRIBUTIONS, PAIRS
 from tests.totals.problems import Problem, problem
 
@@ -22,6 +23,7 @@ FORMS = [
     {"weight": "real"},
     {"weight": "counts", "frequency": True, "offset": True},
     {"offset": True, "valued": True},
+    {"weight": "real", "valued": True, "sparse": 6},
 ]
 WITH_TRIALS = [{"trials": True}, {"trials": True, "weight": "counts", "frequency": True}]
 
@@ -313,3 +315,32 @@ def test_deviance_is_twice_the_loss_beyond_the_reference(family: str, link: str)
     best, here = (density(one, y, mean, np.ones(y.size)) for mean in (y, mu))
     scale = np.sum(one.weight * (np.abs(best) + np.abs(here))) + abs(sums.loss)
     assert close(2 * (sums.loss - sums.reference), 2 * np.sum(one.weight * (best - here)), scale, DENSITIES)
+
+
+def held(tables: Gram) -> int:
+    """Bytes of a Gram's arrays."""
+    arrays = [tables.dense, tables.cross, tables.square, tables.pairs]
+    if tables.sparse is not None:
+        products = tables.sparse.products
+        arrays += [tables.sparse.cross, products.data, products.indices, products.indptr]
+    return sum(array.nbytes for array in arrays)
+
+
+@pytest.mark.parametrize("sparse", [0, 60])
+def test_the_bytes_of_a_leaf_are_foreseen(sparse: int) -> None:
+    one = problem("poisson", "log", 500, sparse=sparse)
+    sums = moments(one.block, one.model, Request(one.coef, 2, meat=True))
+    assert sums.tables is not None
+    assert sums.meat is not None
+    layout = Layout(2, (3,), sparse)
+    pairs = None if one.block.sparse is None else one.block.sparse.pairs
+    # a few hundred bytes of padding and of pointers to rows
+    small = 8 * (layout.width + 64)
+    assert held(sums.tables) <= record_bytes(layout, pairs) + small
+    assert held(sums.tables) + held(sums.meat) <= record_bytes(layout, pairs, meat=True) + 2 * small
+    assert record_bytes(layout, pairs) <= held(sums.tables) * 2 + small
+
+
+def test_rows_without_a_pair_leave_a_small_record() -> None:
+    wide = Layout(0, (), 50_000)
+    assert record_bytes(wide, 10_000) < 4_000_000 < record_bytes(wide) / 1_000

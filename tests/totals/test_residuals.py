@@ -39,6 +39,20 @@ def test_products(family: str, link: str, information: str, n: int) -> None:
     assert np.all(np.abs(found.inner - inner) <= SUMS * (np.abs(residual).T @ size))
 
 
+@pytest.mark.parametrize("information", ["observed", "unit"])
+def test_products_of_sparse_columns(information: str) -> None:
+    one = problem("poisson", "log", 400, weight="real", valued=True, sparse=7)
+    basis = np.random.default_rng(1).normal(size=(one.coef.size, 3))
+    weight = np.ones(400)
+    if information == "observed":
+        weight = one.model.likelihood.rows(one.block.y, one.eta, 2, "observed").weight * one.weight
+    residual = one.x @ basis
+    found = residual_products(one.block, one.model, one.coef, basis, information)  # type: ignore[arg-type]
+    weighted = weight[:, None] * residual
+    assert np.allclose(found.cross, one.x.T @ weighted, rtol=0, atol=SUMS * np.abs(one.x.T).sum() * 10)
+    assert np.allclose(found.inner, residual.T @ weighted, rtol=SUMS)
+
+
 @pytest.mark.parametrize("left", [2.0**-20, 2.0**-30, 2.0**-40])
 def test_digits_that_a_gram_has_lost(left: float) -> None:
     """x2 = x1 + left * e: the square of the residual, left^2 sum e^2, is below the rounding of a Gram's entries."""

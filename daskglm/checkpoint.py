@@ -1,0 +1,315 @@
+"""A fit that can be interrupted: every total is written down as it is learnt, and read back instead of being computed again.
+
+All that a fit knows of the data are totals, and everything between them is arithmetic that gives the same bits each time.
+So a fit begun again takes the same way, meets the totals that are written down in the same order, and goes on from the last
+as if it had never stopped. What is written are plain arrays and JSON; nothing is executed when it is read.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from scipy.sparse import csr_array
+
+from daskglm.design.columns import Ledger
+from daskglm.design.profile import Profile
+from daskglm.errors import ChangedInputError, DesignError
+from daskglm.kernels.products import Gram, Layout
+from daskglm.kernels.sparse import SparseTables
+from daskglm.partitions import Partitions
+from daskglm.totals.likelihood import Number
+from daskglm.totals.moments import FitStats, Moments
+from daskglm.totals.residuals import ResidualProducts
+from daskglm.version import __version__
+
+FORMAT = 1
+# What reading a file that was cut short or overwritten can end in.
+_DAMAGED = (
+    OSError, ValueError, KeyError, TypeError, IndexError, AttributeError, EOFError, NotImplementedError,
+    zipfile.BadZipFile, zlib.error,
+)  # fmt: skip
+# Records that totals are made of: what a file may ask for, and no other class.
+RECORDS: Mapping[str, Any] = {
+    kind.__name__: kind
+    for kind in (Profile, Ledger, Moments, FitStats, Gram, Layout, SparseTables, ResidualProducts, Number)
+}
+
+
+# -- records as arrays and JSON ------------------------------------------------------------------------------------------
+
+
+def to_plain(value: Any, arrays: list[Any]) -> Any:
+    """A record as JSON, its arrays set aside and named by their place."""
+    if isinstance(value, np.ndarray):
+        arrays.append(value)
+        return {"array": len(arrays) - 1}
+    if isinstance(value, csr_array):
+        arrays += [value.data, value.indices, value.indptr]
+        return {"csr": [len(arrays) - 3, *value.shape]}
+    if is_dataclass(value) and not isinstance(value, type):
+        name = type(value).__name__
+        if RECORDS.get(name) is not type(value):
+            raise TypeError(f"{name} is no record of a total")
+        return {"record": name, "fields": {f.name: to_plain(getattr(value, f.name), arrays) for f in fields(value)}}
+    if isinstance(value, Mapping):
+        return {"map": [[to_plain(key, arrays), to_plain(entry, arrays)] for key, entry in value.items()]}
+    if isinstance(value, tuple):
+        return {"tuple": [to_plain(entry, arrays) for entry in value]}
+    if isinstance(value, list):
+        return {"list": [to_plain(entry, arrays) for entry in value]}
+    if isinstance(value, np.generic):
+        value = value.item()
+    if isinstance(value, float):
+        return {"float": value.hex() if math.isfinite(value) else repr(value)}
+    if value is None or isinstance(value, (bool, int, str)):
+        return value
+    raise TypeError(f"a total holds a {type(value).__name__}, which cannot be written down")
+
+
+def from_plain(document: Any, arrays: Sequence[Any]) -> Any:
+    """The record that `to_plain` described."""
+    if not isinstance(document, dict):
+        return document
+    ((kind, content), *rest) = document.items()
+    if kind == "array":
+        return arrays[content]
+    if kind == "csr":
+        at, rows, columns = content
+        return csr_array(tuple(arrays[at : at + 3]), shape=(rows, columns))
+    if kind == "record":
+        inner = dict(rest)["fields"]
+        return RECORDS[content](**{name: from_plain(entry, arrays) for name, entry in inner.items()})
+    if kind == "map":
+        return {from_plain(key, arrays): from_plain(entry, arrays) for key, entry in content}
+    if kind == "tuple":
+        return tuple(from_plain(entry, arrays) for entry in content)
+    if kind == "list":
+        return [from_plain(entry, arrays) for entry in content]
+    if kind == "float":
+        return float.fromhex(content) if "x" in content else float(content)
+    raise ValueError(f"{kind} is not known")
+
+
+def digest(value: Any) -> str:
+    """A name for arguments that is the same in another process: of arrays their bytes, of functions their names."""
+    state = hashlib.sha256()
+    _feed(state, value)
+    return state.hexdigest()[:24]
+
+
+def _feed(state: Any, value: Any) -> None:
+    state.update(type(value).__name__.encode() + b"(")
+    if isinstance(value, np.ndarray):
+        state.update(f"{value.dtype.str}{value.shape}".encode())
+        state.update(np.ascontiguousarray(value).tobytes())
+    elif isinstance(value, csr_array):
+        for part in (value.data, value.indices, value.indptr):
+            _feed(state, part)
+    elif is_dataclass(value) and not isinstance(value, type):
+        for field in fields(value):
+            _feed(state, getattr(value, field.name))
+    elif isinstance(value, Mapping):
+        for key, entry in value.items():
+            _feed(state, key)
+            _feed(state, entry)
+    elif isinstance(value, (tuple, list)):
+        for entry in value:
+            _feed(state, entry)
+    elif isinstance(value, float):
+        state.update(value.hex().encode())
+    elif callable(value):
+        state.update(str(getattr(value, "__qualname__", type(value).__qualname__)).encode())
+    else:
+        state.update(repr(value).encode())
+    state.update(b")")
+
+
+# -- the log ---------------------------------------------------------------------------------------------------------------
+
+
+@final
+class Log:
+    """Totals in the order in which a fit asked for them, a file each; `data` and `plan` name what they belong to."""
+
+    def __init__(self, path: str | os.PathLike[str], plan: str, data: str) -> None:
+        self.folder = Path(path)
+        self._next = 0
+        self._replaying = True
+        self.replayed = 0
+        self._claim({"format": FORMAT, "version": __version__, "plan": plan, "data": data})
+
+    def _claim(self, identity: dict[str, Any]) -> None:
+        """Make the folder ours: begin anew where data or version changed, refuse what is another fit's or no log at all."""
+        place = self.folder / "checkpoint.json"
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            others = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".draft-")]
+            if others and not place.exists():
+                raise DesignError(
+                    f"checkpoint={str(self.folder)!r} is a folder with other things in it: name a new one"
+                )
+            found = self._found(place, identity)
+            if found["plan"] != identity["plan"]:
+                raise DesignError(
+                    f"checkpoint={str(self.folder)!r} holds the state of another model: name another path, or remove it"
+                )
+            if found != identity:
+                for entry in self.folder.glob("total-*.npz"):
+                    entry.unlink()
+                draft = self.folder / f".draft-{os.getpid()}"
+                draft.write_text(json.dumps(identity))
+                os.replace(draft, place)
+        except OSError as error:
+            raise DesignError(f"checkpoint={str(self.folder)!r} cannot be written: {error.strerror}") from None
+
+    def _found(self, place: Path, identity: dict[str, Any]) -> dict[str, Any]:
+        """Whose log it is; a file of that name which is none is somebody else's, and so is its folder."""
+        try:
+            found = json.loads(place.read_text()) if place.exists() else {**identity, "data": None}
+        except ValueError:
+            found = None
+        if not (isinstance(found, dict) and {"format", "version", "plan", "data"} <= set(found)):
+            raise DesignError(
+                f"checkpoint={str(self.folder)!r} holds a checkpoint.json that is not of this package: name a new folder"
+            )
+        return found
+
+    def recall(self, what: str) -> tuple[bool, Any]:
+        """Whether the next total is written down under that name, and it."""
+        place = self.folder / f"total-{self._next:05d}.npz"
+        if self._replaying:
+            try:
+                with np.load(place, allow_pickle=False) as found:
+                    document = json.loads(found["document"].tobytes())
+                    arrays = [found[f"a{index}"] for index in range(document["arrays"])]
+                if document["what"] == what:
+                    record = from_plain(document["record"], arrays)
+                    self._next += 1
+                    self.replayed += 1
+                    return True, record
+            except _DAMAGED:
+                pass
+            self._replaying = False
+        return False, None
+
+    def note(self, what: str, record: Any) -> None:
+        """Write the next total down; it appears whole or not at all."""
+        arrays: list[Any] = []
+        plain = to_plain(record, arrays)
+        document = json.dumps({"what": what, "record": plain, "arrays": len(arrays)}).encode()
+        place = self.folder / f"total-{self._next:05d}.npz"
+        draft = self.folder / f".draft-{os.getpid()}.npz"
+        try:
+            np.savez(
+                draft,
+                document=np.frombuffer(document, np.uint8),
+                allow_pickle=False,
+                **{f"a{index}": array for index, array in enumerate(arrays)},
+            )
+            os.replace(draft, place)
+        except OSError as error:
+            raise DesignError(f"checkpoint={str(self.folder)!r} cannot be written: {error.strerror}") from None
+        self._next += 1
+
+    def remove(self) -> None:
+        """The fit is done and needs it no more; what somebody else has put there stays."""
+        with contextlib.suppress(OSError):
+            for entry in [*self.folder.glob("total-*.npz"), *self.folder.glob(".draft-*")]:
+                entry.unlink()
+            (self.folder / "checkpoint.json").unlink()
+            self.folder.rmdir()
+
+
+@final
+class Recorded:
+    """Partitions whose totals are written down, and read back where they are."""
+
+    def __init__(self, inner: Partitions[Any], log: Log) -> None:
+        self._inner, self._log = inner, log
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves."""
+        return self._inner.n_leaves
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them."""
+        return self._inner.rows
+
+    @property
+    def keep(self) -> str:
+        """Where items live between passes."""
+        return self._inner.keep
+
+    @property
+    def passes(self) -> int:
+        """Totals taken by the engine; those read back are not among them."""
+        return self._inner.passes
+
+    @property
+    def decodes(self) -> int:
+        """How many times every leaf was read from its source."""
+        return self._inner.decodes
+
+    def enter(self, phase: str) -> None:
+        """Name what follows."""
+        self._inner.enter(phase)
+
+    def expect(self, record: int) -> None:
+        """Size of later records."""
+        self._inner.expect(record)
+
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Call on_leaf as work goes on."""
+        self._inner.observe(on_leaf)
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """From the log, or from the engine and into the log."""
+        what = digest((function, args))
+        known, record = self._log.recall(what)
+        if not known:
+            record = self._inner.total(function, *args)
+            self._log.note(what, record)
+        return record
+
+    def kept_with_total(
+        self,
+        function: Callable[[Any], Any],
+        record: Callable[[Any], Any],
+        aside: Callable[[Any], Any] | None = None,
+        again: Callable[[Any], Any] | None = None,
+    ) -> tuple[Recorded, Any, Recorded | None]:
+        """The rows are read again, and must sum to what is written down."""
+        kept, found, beside = self._inner.kept_with_total(function, record, aside, again)
+        known, before = self._log.recall("profile")
+        if known and digest(before) != digest(found):
+            raise ChangedInputError(
+                "the rows are not those that the checkpoint was made of, although the files look the same: remove it"
+            )
+        if not known:
+            self._log.note("profile", found)
+        return Recorded(kept, self._log), found, None if beside is None else Recorded(beside, self._log)
+
+    def consumed(self, function: Callable[[Any], Any]) -> Recorded:
+        """Partitions of function(item)."""
+        return Recorded(self._inner.consumed(function), self._log)
+
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """Rows, not totals: nothing is written down."""
+        return self._inner.map(function, *args)
+
+    def release(self) -> None:
+        """Give up what is kept."""
+        self._inner.release()

@@ -1,0 +1,362 @@
+"""Dask collections as sources: a partition of a DataFrame, or a chunk of rows of arrays, is a leaf, taken as it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+
+from daskglm.cluster import schemas, tables
+from daskglm.cluster.lakes import LeafTable
+from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse
+from daskglm.errors import DataError, DesignError
+
+# What Dask writes in the place of categories that it does not know yet.
+UNKNOWN = "__UNKNOWN_CATEGORIES__"
+# Guessed for an entry-rich sparse row: only memory is planned with it.
+SPARSE_ROW_BYTES = 256
+
+
+@final
+@dataclass(frozen=True)
+class Part:
+    """The number of a partition, and its rows where they are known (0 where not)."""
+
+    number: int
+    rows: int
+
+
+def is_collection(value: Any) -> bool:
+    """Whether it is a Dask DataFrame, Series or array: nothing is imported to find out."""
+    return type(value).__module__.split(".")[0] in ("dask", "dask_expr") and hasattr(value, "__dask_graph__")
+
+
+def is_array(value: Any) -> bool:
+    """Whether a collection is an array."""
+    return hasattr(value, "chunks")
+
+
+# -- one partition to a leaf, on whatever worker holds it ----------------------------------------------------------------
+
+
+@final
+@dataclass(frozen=True)
+class FrameToLeaf:
+    """A pandas partition's columns, cast to the types of the whole, rows filtered."""
+
+    columns: tuple[str, ...]
+    types: Mapping[str, pa.DataType]
+    filter: Any
+    filter_columns: tuple[str, ...]
+
+    def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
+        """The leaf of partition `number`; parts: the partition alone."""
+        (frame,) = parts
+        label = f"partition {number} of the DataFrame"
+        wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
+        for name in wanted:
+            if name not in frame.columns:
+                raise DataError(f'{label} has no column "{name}", which the DataFrame\'s meta has')
+        table = tables.from_pandas(frame[wanted])
+        table.types = {**table.types, **{name: self.types[name] for name in wanted}}
+        table.select(wanted, self.filter)
+        leaf = table.load(RowLeaf(0, len(frame)))
+        kept = leaf.table.select(list(self.columns)) if self.columns else leaf.table
+        return LeafTable(kept, label, len(frame), resident=True)
+
+
+@final
+@dataclass(frozen=True)
+class ChunksToLeaf:
+    """A chunk of X, NumPy, pandas or sparse, and the chunks of y and others beside it."""
+
+    names: tuple[str, ...]
+    others: tuple[str, ...]
+    sparse: bool
+    columns: tuple[str, ...]
+    filter: Any
+
+    def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
+        """The leaf of chunk `number`; parts: the chunk of X and those of the others, in order."""
+        x, *rest = parts
+        label = f"chunk {number} of X"
+        if hasattr(x, "to_numpy"):
+            x = x.to_numpy()
+        if getattr(x, "ndim", 2) == 1:
+            x = x.reshape(-1, 1)
+        if is_sparse(x) != self.sparse:
+            kind = "sparse" if is_sparse(x) else "dense"
+            raise DataError(f"{label} is {kind}, which the array's meta does not say: give map_blocks(..., meta=)")
+        others: dict[str, Any] = {}
+        for name, part in zip(self.others, rest, strict=True):
+            array = np.asarray(part)
+            array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
+            if array.ndim != 1:
+                raise DesignError(f"{name} must have one dimension, not {array.ndim}")
+            if array.shape[0] != x.shape[0]:
+                raise DataError(
+                    f"chunk {number}: X has {x.shape[0]} rows and {name} {array.shape[0]}: chunk them alike"
+                )
+            others[name] = array
+        if x.shape[1] != len(self.names):
+            raise DataError(f"{label} has {x.shape[1]} columns, X {len(self.names)}")
+        leaf = chunk_leaf(x, others, self.names, label)
+        if self.filter is not None:
+            return LeafTable(schemas.filtered(leaf.table, self.filter, label), label, leaf.rows, resident=True)
+        return leaf
+
+
+# -- sources -------------------------------------------------------------------------------------------------------------
+
+
+class CollectionSource:
+    """What a DataFrame and arrays have in common: delayed partitions, and how one becomes a leaf."""
+
+    in_memory = False
+    local = True
+    ahead = 0
+    pruned_rows = 0
+    witness = None
+    fingerprint = None
+    ordered: frozenset[str] = frozenset()
+    categories: frozenset[str] = frozenset()
+    matrix_names: tuple[str, ...] = ()
+
+    def __init__(self, types: Mapping[str, pa.DataType]) -> None:
+        self.types: dict[str, pa.DataType] = dict(types)
+        self.leaves: list[Part] = []
+        self._delayed: list[tuple[Any, ...]] = []
+        self.converter: Callable[[int, Sequence[Any]], LeafTable] | None = None
+
+    @property
+    def n_rows(self) -> int | None:
+        """Rows, where every partition's are known."""
+        counts = [leaf.rows for leaf in self.leaves]
+        return sum(counts) if all(counts) else None
+
+    def row_bytes(self, columns: Sequence[str]) -> int:
+        """About what a row takes once decoded."""
+        known = [name for name in columns if name in self.types]
+        return sum(schemas.kept_bytes(self.types[n]) for n in known) + (SPARSE_ROW_BYTES if self.matrix_names else 0)
+
+    def chunks(self, client: Any) -> list[list[Any]]:
+        """Futures of every leaf's parts on a cluster, computed by Dask as the collection says."""
+        flat = [part for parts in self._delayed for part in parts]
+        futures = iter(client.compute(flat))
+        return [[next(futures) for _ in parts] for parts in self._delayed]
+
+    @property
+    def reader(self) -> CollectionSource:
+        """Itself, in this process."""
+        return self
+
+    def part(self, leaves: Sequence[Part]) -> CollectionSource:
+        """A collection travels by its graph, never as rows."""
+        raise DesignError("a Dask collection is read by the cluster whose client is active")
+
+    def announce(self, leaf: Part) -> None:
+        """Nothing to prepare."""
+
+    def load(self, leaf: Part) -> LeafTable:
+        """Compute one partition in this thread."""
+        import dask
+
+        assert self.converter is not None
+        return self.converter(leaf.number, dask.compute(*self._delayed[leaf.number], scheduler="synchronous"))
+
+
+@final
+class FrameSource(CollectionSource):
+    """A Dask DataFrame; its partitions are the leaves."""
+
+    def __init__(self, frame: Any) -> None:
+        meta = frame._meta_nonempty
+        twice = sorted({str(name) for name in meta.columns if list(meta.columns).count(name) > 1})
+        if twice:
+            raise DesignError(f"two columns of the DataFrame have the same name: {twice[0]!r}")
+        super().__init__(tables.from_pandas(meta).types)
+        self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
+        factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
+        self.categories = frozenset(factors)
+        # categories that are known come in their order; unknown ones differ between partitions, and are sorted
+        self.ordered = frozenset(n for n in factors if UNKNOWN not in list(frame._meta[_own(frame, n)].cat.categories))
+        for name in self.categories - self.ordered:
+            self.types[name] = pa.string()
+
+    def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
+        """Settle what is read; what is not needed is not computed, where the partitions stay as they are."""
+        wanted = list(dict.fromkeys((*columns, *filter_columns)))
+        delayed = self._frame[wanted].to_delayed() if wanted else self._frame.to_delayed()
+        if len(delayed) != self._frame.npartitions:
+            # the optimiser would join partitions
+            delayed = self._frame.to_delayed(optimize_graph=False)
+        self._delayed = [(part,) for part in delayed]
+        self.leaves = [Part(number, 0) for number in range(len(delayed))]
+        types = {name: self.types[name] for name in wanted}
+        self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns))
+
+
+def _own(frame: Any, name: str) -> Any:
+    """A column's name as the frame has it, which need not be text."""
+    return next(column for column in frame.columns if str(column) == name)
+
+
+@final
+class ChunkSource(CollectionSource):
+    """X (n, p) chunked along rows, and y, weights and offsets (n,) chunked alike; p names of columns."""
+
+    def __init__(self, x: Any, others: Mapping[str, Any], names: Sequence[str]) -> None:
+        meta = x._meta
+        self._sparse = is_sparse(meta)
+        frame = hasattr(x, "dtypes") and not is_array(x)
+        kinds = [x.dtypes.iloc[j] for j in range(len(names))] if frame else [x.dtype] * len(names)
+        types = {} if self._sparse else {n: _arrow(kind) for n, kind in zip(names, kinds, strict=True)}
+        super().__init__(types | {name: _arrow(array.dtype) for name, array in others.items()})
+        self._names, self._others = tuple(names), tuple(others)
+        self.matrix_names = tuple(names) if self._sparse else ()
+        blocks = [_blocks(x), *(_blocks(array) for array in others.values())]
+        for name, found in zip(others, blocks[1:], strict=True):
+            if len(found) != len(blocks[0]):
+                raise DesignError(f"X has {len(blocks[0])} chunks of rows and {name} {len(found)}: rechunk them alike")
+        self._all = [tuple(parts) for parts in zip(*blocks, strict=True)]
+        self._sizes = _sizes(x, len(self._all))
+
+    def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
+        """Settle what is read."""
+        if row_filter is not None and self._sparse:
+            raise DesignError("where= is for tables: leave rows of a sparse X out before they come here")
+        self._delayed = self._all
+        self.leaves = [Part(number, rows) for number, rows in enumerate(self._sizes)]
+        self.converter = ChunksToLeaf(self._names, self._others, self._sparse, tuple(columns), row_filter)
+
+
+def _arrow(kind: Any) -> pa.DataType:
+    if getattr(kind, "kind", "O") not in "biuf":
+        raise DesignError(f"arrays must be numbers, not {kind}: for other columns write a formula")
+    return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
+
+
+def _blocks(value: Any) -> list[Any]:
+    """The delayed parts of a collection, in the order of its rows."""
+    delayed = value.to_delayed()
+    return list(np.asarray(delayed, object).ravel()) if is_array(value) else list(delayed)
+
+
+def _sizes(x: Any, parts: int) -> list[int]:
+    if not is_array(x):
+        return [0] * parts
+    return [0 if np.isnan(size) else int(size) for size in x.chunks[0]]
+
+
+def open_chunks(x: Any, others: Mapping[str, Any]) -> tuple[ChunkSource, list[str]]:
+    """X and what goes with it, chunked alike: known sizes are rechunked to X's, unknown ones must have as many chunks."""
+    if not is_collection(x):
+        rows = {name: array for name, array in others.items() if is_collection(array)}
+        raise DesignError(
+            f"{next(iter(rows))} is a Dask collection and X is not: make X one, or compute {next(iter(rows))}"
+        )
+    if is_array(x):
+        if x.ndim == 1:
+            x = x.reshape((-1, 1)) if not np.isnan(x.shape[0]) else x[:, None]
+        if x.ndim != 2:
+            raise DesignError(f"X must have two dimensions, not {x.ndim}")
+        if np.isnan(x.shape[1]):
+            raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
+        if x.numblocks[1] > 1:
+            x = x.rechunk({1: -1})
+        names = [f"x{j}" for j in range(x.shape[1])]
+    else:
+        names = [str(name) for name in x.columns]
+    aligned = {name: _alike(array, x, name) for name, array in others.items()}
+    for name in aligned:
+        if name in names and not is_sparse(x._meta):
+            raise DesignError(f'X has a column named "{name}", which is what {name}= is called here: rename it')
+    if is_sparse(x._meta) and MATRIX in aligned:
+        raise DesignError(f'"{MATRIX}" is what the matrix is called here')
+    return ChunkSource(x, aligned, names), names
+
+
+def _alike(array: Any, x: Any, name: str) -> Any:
+    """An array chunked as X is."""
+    if not is_collection(array):
+        if not is_array(x) or np.isnan(x.shape[0]):
+            raise DesignError(
+                f"{name} is in memory and the sizes of X's chunks are not known: make it a Dask collection chunked as X, or "
+                "call X.compute_chunk_sizes()"
+            )
+        import dask.array as da
+
+        plain = np.asarray(array)
+        if plain.shape[0] != x.shape[0]:
+            raise DesignError(f"{name} has {plain.shape[0]} rows, X has {x.shape[0]}")
+        return da.from_array(plain, chunks=(x.chunks[0], *plain.shape[1:]))
+    if is_array(array) and is_array(x) and array.chunks[0] != x.chunks[0]:
+        unknown = np.isnan(array.shape[0]) or np.isnan(x.shape[0])
+        if not unknown:
+            if array.shape[0] != x.shape[0]:
+                raise DesignError(f"{name} has {array.shape[0]} rows, X has {x.shape[0]}")
+            return array.rechunk({0: x.chunks[0]})
+        if array.numblocks[0] != x.numblocks[0]:
+            raise DesignError(
+                f"X has {x.numblocks[0]} chunks of rows and {name} {array.numblocks[0]}, of unknown sizes: call "
+                "compute_chunk_sizes() on both, or rechunk them alike"
+            )
+    return array
+
+
+# -- predictions, lazily -------------------------------------------------------------------------------------------------
+
+
+def mapped(data: Any, function: Callable[[Any], Any], columns: Sequence[str], name: str | None) -> Any:
+    """function of each partition, as the same kind of collection: nothing is computed.
+
+    function: a pandas partition or NumPy chunk to an array (m, len(columns)); name: of the Series, None for a DataFrame.
+    """
+    if not is_array(data):
+        meta: Any = (
+            pd.Series(np.zeros(0), name=name) if name is not None else pd.DataFrame({c: np.zeros(0) for c in columns})
+        )
+        meta.index = data._meta.index[:0]
+        return data.map_partitions(FramePart(function, tuple(columns), name), meta=meta)
+    x = data if data.ndim == 1 or data.numblocks[1] == 1 else data.rechunk({1: -1})
+    if name is not None:
+        drop = None if x.ndim == 1 else 1
+        return x.map_blocks(ArrayPart(function, True), dtype=np.float64, drop_axis=drop, meta=np.zeros(0))
+    if x.ndim == 1:
+        x = x[:, None]
+    return x.map_blocks(
+        ArrayPart(function, False), dtype=np.float64, chunks=(x.chunks[0], (len(columns),)), meta=np.zeros((0, 0))
+    )
+
+
+@final
+@dataclass(frozen=True)
+class FramePart:
+    """Results beside the index of their partition."""
+
+    function: Callable[[Any], Any]
+    columns: tuple[str, ...]
+    name: str | None
+
+    def __call__(self, frame: Any) -> Any:
+        values = self.function(frame)
+        if self.name is not None:
+            return pd.Series(values[:, 0], index=frame.index, name=self.name)
+        return pd.DataFrame(values, index=frame.index, columns=list(self.columns))
+
+
+@final
+@dataclass(frozen=True)
+class ArrayPart:
+    """Results of a chunk, (m,) or (m, k)."""
+
+    function: Callable[[Any], Any]
+    flat: bool
+
+    def __call__(self, chunk: Any) -> Any:
+        values = self.function(chunk)
+        return values[:, 0] if self.flat else values

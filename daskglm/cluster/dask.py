@@ -1,0 +1,456 @@
+"""The distributed engine: shelves of leaves as futures on a Dask cluster, summed by few tasks a pass.
+
+The unit of data is the leaf, the unit of work the shelf: 2^k neighbouring leaves that one task sums, a whole subtree of the
+fixed tree, so that the bits do not depend on workers, grouping or failures. Shelves are futures and recover by lineage; a
+pass sends one task a shelf and fetches small records, or lets the workers add them first where they are large.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import contextlib
+import sys
+import uuid
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Literal
+
+import dask
+from distributed import Client, Future, wait
+
+from daskglm.cluster import preflight, worker
+from daskglm.cluster.cells import Counter
+from daskglm.cluster.watch import Watch, lost
+from daskglm.errors import ClusterError, DesignError
+from daskglm.partitions import TreeSum
+
+Keep = Literal["memory", "disk", "reread"]
+
+# Shelves per thread of the cluster: enough to even out the work and to share it with workers that join.
+SHELVES_PER_SLOT = 4
+# A call above this travels to each worker once, as a task's result, and not with every task through the scheduler.
+CARRIED_BYTES = 64 << 10
+# Records above this in all are added on the workers, four at a time, and only the last few fetched.
+FETCHED_BYTES = 8 << 20
+FETCHED_ANSWERS = 256
+FAN_IN = 4
+# While a pass runs, the driver looks this often whether something went wrong.
+LOOK_SECONDS = 1.0
+# What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
+HELD_RECORDS = 5
+
+_greeted: weakref.WeakSet[Client] = weakref.WeakSet()
+
+
+class Cluster:
+    """A client as one fit sees it: its workers, the keys the fit owns, and what happened. It is a guest here: nothing of
+    the client is changed, and every key is given back.
+    """
+
+    def __init__(self, client: Client) -> None:
+        if not isinstance(client, Client):
+            raise DesignError(f"client= takes a distributed.Client, not {type(client).__name__}")
+        if client.asynchronous:
+            raise DesignError("client= is asynchronous: pass a synchronous distributed.Client")
+        if client.status == "closed":
+            raise DesignError("client= is closed: pass one that is connected")
+        self.client = client
+        self.fit = uuid.uuid4().hex[:12]
+        self.watch = Watch(client)
+        self.own = preflight.facts()
+        self.known: dict[str, str] = {}
+        self.phase = "read"
+        self.counter = Counter()
+        self.fetched_bytes = 0
+        self.tasks = 0
+        self.record_bytes: int | None = None
+        self._serial = 0
+        self._owned: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._on_disk = False
+
+    @contextlib.contextmanager
+    def guest(self) -> Iterator[None]:
+        """Speak to the cluster: this client is the current one for as long, and a lost connection is one sentence."""
+        with lost(self.client), self.client.as_current():
+            yield
+
+    # -- preflight -------------------------------------------------------------------------------------------------
+
+    def inspect(self, path: str | None = None) -> list[preflight.Worker]:
+        """Workers with their facts, compared with one another, the scheduler and this process."""
+        with self.guest():
+            described = self.watch.workers_soon()
+            scheduler = self._ask_scheduler()
+            found = self._ask(list(described), path)
+        if not found:
+            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
+        preflight.check_versions(self.own, {"the scheduler": scheduler, **found})
+        preflight.check_features(self.own, found)
+        workers = [
+            preflight.Worker(
+                address, int(w["nthreads"]), int(w["memory_limit"] or 0), str(w["status"]), found.get(address)
+            )
+            for address, w in described.items()
+        ]
+        preflight.check_threads(workers)
+        self.known = {address: facts.identity for address, facts in found.items()}
+        return workers
+
+    def _ask_scheduler(self) -> preflight.Facts:
+        try:
+            answer: preflight.Facts = self.client.run_on_scheduler(preflight.facts)
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ClusterError(
+                f"the scheduler cannot run daskglm ({error}): install the same environment on client, scheduler and workers"
+            ) from None
+        return answer
+
+    def _ask(self, addresses: Sequence[str], path: str | None) -> dict[str, preflight.Facts]:
+        answers = self.client.run(worker.look, path, workers=list(addresses), on_error="return")
+        found: dict[str, preflight.Facts] = {}
+        for address, answer in answers.items():
+            if isinstance(answer, preflight.Facts):
+                found[address] = answer
+            elif isinstance(answer, (ImportError, AttributeError)):
+                raise ClusterError(
+                    f"the worker {address} cannot run daskglm ({answer}): install the same environment on client, "
+                    "scheduler and workers"
+                )
+            elif isinstance(answer, OSError):
+                continue  # gone since it was listed; the scheduler will notice
+            elif isinstance(answer, BaseException):
+                raise answer
+        return found
+
+    def seen(self, answer: worker.Answer) -> None:
+        """A worker that joined after the preflight is looked at before what it computed is used."""
+        for address, identity in answer.makers.items():
+            alike = identity in self.known.values()
+            if self.known.get(address) == identity:
+                continue
+            self.known[address] = identity
+            if not alike:
+                found = self._ask([address], None)
+                preflight.check_versions(self.own, found)
+                preflight.check_features(self.own, found)
+
+    def greet(self) -> None:
+        """Say once per client where the dashboard is."""
+        if self.client in _greeted:
+            return
+        _greeted.add(self.client)
+        link = self.client.dashboard_link
+        if link:
+            print(f"daskglm: dashboard {link}", file=sys.stderr)
+
+    # -- tasks -----------------------------------------------------------------------------------------------------
+
+    def key(self, name: str, number: int) -> tuple[str, int]:
+        """The dashboard groups tasks by what stands before the fit's own hexadecimal name."""
+        return (f"daskglm-{name}-{self.fit}{self._serial:04x}", number)
+
+    def map(self, name: str, task: Callable[..., Any], *iterables: Sequence[Any]) -> list[Future[Any]]:
+        """One task per element."""
+        self._serial += 1
+        keys = [self.key(name, number) for number in range(len(iterables[0]))]
+        self.tasks += len(keys)
+        with self.guest(), dask.annotate(daskglm={"fit": self.fit, "phase": self.phase}):
+            futures: list[Future[Any]] = self.client.map(task, *iterables, key=keys, pure=False)
+        return self.owned(futures)
+
+    def owned(self, futures: list[Future[Any]]) -> list[Future[Any]]:
+        """Futures that `close` gives back, whoever still holds them: the frames of an error do."""
+        self._owned.update(futures)
+        return futures
+
+    def call(self, *parts: Any) -> Any:
+        """Functions and arguments, ready to be sent with every task of a pass."""
+        call = worker.Call(*parts)
+        if len(call.blob) <= CARRIED_BYTES:
+            return call
+        self._serial += 1
+        self.tasks += 1
+        with self.guest():
+            return self.owned([self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)])[0]
+
+    def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
+        """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
+        left = set(futures)
+        sizes = dict(zip(futures, rows, strict=False))
+        self.watch.begin()
+        while left:
+            with self.guest(), contextlib.suppress(TimeoutError):
+                wait(list(left), timeout=LOOK_SECONDS)
+            # what died with its worker is "lost" until it has been computed again
+            done = {future for future in left if future.status not in ("pending", "lost")}
+            for future in done:
+                if future.status != "finished":
+                    self.watch.explain(future)
+                if self.counter.on_leaf is not None and future in sizes:
+                    self.counter.on_leaf(*sizes[future])
+            left -= done
+            if left:
+                with self.guest():
+                    self.watch.look(left, bool(done))
+
+    def fetch(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> list[worker.Answer]:
+        """The answers, in order; their size is counted."""
+        self.finish(futures, rows)
+        with self.guest():
+            answers = self._gathered(futures)
+        for answer in answers:
+            self.seen(answer)
+            self.counter.count(answer.loads)
+            self.fetched_bytes += answer.nbytes
+        return answers
+
+    def _gathered(self, futures: Sequence[Future[Any]]) -> list[worker.Answer]:
+        """What finished tasks returned; watched, for a worker can be lost with what it holds before that was fetched."""
+        loop = self.client.loop.asyncio_loop
+        coming = asyncio.run_coroutine_threadsafe(self.client.gather(list(futures), asynchronous=True), loop)
+        self.watch.begin()
+        try:
+            while not concurrent.futures.wait([coming], LOOK_SECONDS).done:
+                left = [future for future in futures if future.status != "finished"]
+                # as long as all are there, they are on their way, which can take long
+                self.watch.look(left, not left)
+            answers: list[worker.Answer] = coming.result()
+        finally:
+            coming.cancel()
+        return answers
+
+    def close(self) -> None:
+        """Give up every key, and what lies on the workers' disks."""
+        for future in list(self._owned):
+            with contextlib.suppress(Exception):
+                future.release()
+        if self._on_disk and self.client.status == "running":
+            with contextlib.suppress(Exception):
+                self.client.run(worker.forget, self.fit, on_error="ignore")
+            self._on_disk = False
+
+    def uses_disk(self) -> None:
+        """Blocks will be written; `close` removes them."""
+        self._on_disk = True
+
+
+class DistributedPartitions:
+    """Shelves of leaves on a cluster: futures, or recipes of shelves that nothing has been read of."""
+
+    def __init__(
+        self, cluster: Cluster, shelves: Sequence[Any], rows: Sequence[tuple[int, int]], height: int, keep: Keep
+    ) -> None:
+        self._cluster = cluster
+        self._shelves = list(shelves)
+        self._rows = list(rows)
+        self._height = height
+        self.keep = keep
+        self.n_leaves = 0
+        self.regroup = 0
+        self.owner = False
+
+    @property
+    def rows(self) -> int | None:
+        """Rows of all leaves as the source counts them; None where it does not know."""
+        counts = [rows for rows, _ in self._rows]
+        return sum(counts) if all(counts) else None
+
+    @property
+    def passes(self) -> int:
+        """Totals taken."""
+        return self._cluster.counter.passes
+
+    @property
+    def decodes(self) -> int:
+        """Times every leaf was decoded, rounded up."""
+        return self._cluster.counter.decodes
+
+    @property
+    def fetched_bytes(self) -> int:
+        """Bytes of records fetched to this process so far."""
+        return self._cluster.fetched_bytes
+
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Call on_leaf(rows, leaves) after each shelf of any later total."""
+        self._cluster.counter.on_leaf = on_leaf
+
+    def enter(self, phase: str) -> None:
+        """Name what follows on the dashboard."""
+        self._cluster.phase = phase
+
+    def expect(self, record: int) -> None:
+        """Later totals have records of about so many bytes: ClusterError where they cannot fit."""
+        self._cluster.record_bytes = record
+        for address, found in self._cluster.watch.described().items():
+            limit, threads = int(found["memory_limit"] or 0), int(found["nthreads"])
+            preflight.check_records(record, HELD_RECORDS, threads, limit, f"the worker {address}")
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The tree sum over leaves of function(item, *args)."""
+        cluster = self._cluster
+        cluster.counter.passes += 1
+        call = cluster.call(function, args)
+        futures = cluster.map(_name(function), worker.subtree, self._shelves, [call] * len(self._shelves))
+        return self._collected(futures, cluster.record_bytes or 0)
+
+    def _collected(self, futures: list[Future[Any]], record_bytes: int) -> Any:
+        """The sum of the shelves' answers: added here where they are small and few, on the workers first where not."""
+        cluster, height = self._cluster, self._height
+        if len(futures) * record_bytes <= FETCHED_BYTES and len(futures) <= FETCHED_ANSWERS:
+            return _added(cluster.fetch(futures, self._rows), height)
+        cluster.finish(futures, self._rows)
+        while len(futures) > 1:
+            groups = [futures[at : at + FAN_IN] for at in range(0, len(futures), FAN_IN)]
+            # the sums below are given up as soon as theirs is there
+            futures = cluster.map("combine", worker.combine, groups, [height] * len(groups))
+            del groups
+            height += FAN_IN.bit_length() - 1
+            cluster.finish(futures)
+        return _added(cluster.fetch(futures), height)
+
+    def kept_with_total(
+        self,
+        function: Callable[[Any], Any],
+        record: Callable[[Any], Any],
+        aside: Callable[[Any], Any] | None = None,
+        again: Callable[[Any], Any] | None = None,
+    ) -> tuple[DistributedPartitions, Any, DistributedPartitions | None]:
+        """Keep function(item) on the workers as asked, sum its record, and hold aside(function(item)) in their memory."""
+        cluster = self._cluster
+        if self.keep == "disk":
+            cluster.uses_disk()
+        call = cluster.call(function, record, aside, again, self.keep, cluster.fit)
+        filled = cluster.map("read", worker.fill, self._shelves, [call] * len(self._shelves))
+        profiles = cluster.map("profile", worker.record_of, filled)
+        record_sum = self._collected(profiles, 0)
+        beside = None
+        if aside is not None:
+            beside = self._with(cluster.map("sample", worker.aside_of, filled), keep="memory")
+        # what was read into futures has served; recipes cost nothing
+        self._shelves = [shelf for shelf in self._shelves if not isinstance(shelf, Future)]
+        return self._with(filled), record_sum, beside
+
+    def consumed(self, function: Callable[[Any], Any]) -> DistributedPartitions:
+        """Partitions of function(item), as shelves of the size that passes want; the old ones are given up."""
+        cluster = self._cluster
+        call = cluster.call(function)
+        size = 1 << self.regroup
+        groups = [self._shelves[at : at + size] for at in range(0, len(self._shelves), size)]
+        rows = [_both(self._rows[at : at + size]) for at in range(0, len(self._rows), size)]
+        futures = cluster.map("encode", worker.convert, groups, [call] * len(groups))
+        cluster.finish(futures)
+        result = DistributedPartitions(cluster, futures, rows, self._height + self.regroup, self.keep)
+        result.n_leaves = self.n_leaves
+        self._shelves = []
+        return result
+
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """function(item, *args) of every leaf, in order; a few shelves' results are on their way at a time."""
+        cluster = self._cluster
+        call = cluster.call(function, args)
+        window = max(2 * sum(cluster.watch.threads().values()), 1)
+        for at in range(0, len(self._shelves), window):
+            shelves = self._shelves[at : at + window]
+            for answer in cluster.fetch(cluster.map(_name(function), worker.each, shelves, [call] * len(shelves))):
+                yield from answer.record
+
+    def release(self) -> None:
+        """Give up every key and every file."""
+        for shelf in self._shelves:
+            if isinstance(shelf, Future):
+                shelf.release()
+        self._shelves = []
+        if self.owner:
+            self._cluster.close()
+
+    def _with(self, shelves: Sequence[Any], keep: Keep | None = None) -> DistributedPartitions:
+        result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep or self.keep)
+        result.n_leaves, result.regroup = self.n_leaves, self.regroup
+        return result
+
+
+def _both(rows: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    return sum(n for n, _ in rows), sum(leaves for _, leaves in rows)
+
+
+def _name(function: Any) -> str:
+    return str(getattr(function, "__name__", type(function).__name__)).strip("_").replace("_", "-")
+
+
+def _added(answers: Sequence[worker.Answer], height: int) -> Any:
+    tree: TreeSum[Any] = TreeSum()
+    for answer in answers:
+        tree.push(answer.record, height)
+    return tree.result()
+
+
+def shelf_height(leaves: int, slots: int) -> int:
+    """k such that 2^k leaves a shelf make at most SHELVES_PER_SLOT shelves per slot."""
+    each = -(-leaves // max(SHELVES_PER_SLOT * slots, 1))
+    return max(each - 1, 0).bit_length()
+
+
+def open_partitions(
+    source: Any, columns: Sequence[str], keep: str, client: Client, leaves_per_task: int | None = None
+) -> DistributedPartitions:
+    """Partitions of LeafTable over a source whose selection is settled, on the workers of a client."""
+    cluster = Cluster(client)
+    try:
+        return _opened(cluster, source, columns, keep, leaves_per_task)
+    except BaseException:
+        cluster.close()
+        raise
+
+
+def _opened(
+    cluster: Cluster, source: Any, columns: Sequence[str], keep: str, leaves_per_task: int | None
+) -> DistributedPartitions:
+    collection = hasattr(source, "chunks")
+    path = None if collection else source.witness
+    cluster.greet()
+    workers = cluster.inspect(path)
+    slots = sum(found.threads for found in workers)
+    needed = (source.n_rows or 0) * source.row_bytes(columns)
+    mode = _keep(source, keep, needed, workers, collection)
+    preflight.check_blocks(needed, workers, mode)
+    leaves = source.leaves
+    cluster.counter.leaves = len(leaves)
+    height = shelf_height(len(leaves), slots) if leaves_per_task is None else leaves_per_task.bit_length() - 1
+    size = 1 << height
+    if collection:
+        call = cluster.call(source.converter)
+        with cluster.guest():
+            chunks = source.chunks(cluster.client)
+        cluster.owned([future for parts in chunks for future in parts])
+        shelves = cluster.map("lay-out", worker.lay_out_part, chunks, [call] * len(leaves), range(len(leaves)))
+        rows = [(leaf.rows, 1) for leaf in leaves]
+        result = DistributedPartitions(cluster, shelves, rows, 0, mode)
+        result.regroup = height
+    else:
+        runs = [leaves[at : at + size] for at in range(0, len(leaves), size)]
+        # a task that reads carries what it reads, so that whichever worker is free takes the next one. Tying tasks to
+        # workers, however loosely, leaves them without one when that worker dies (distributed 2026.8)
+        shelves = [worker.Call(source.reader.part(run), run, at * size) for at, run in enumerate(runs)]
+        result = DistributedPartitions(
+            cluster, shelves, [(sum(leaf.rows for leaf in run), len(run)) for run in runs], height, mode
+        )
+    result.n_leaves, result.owner = len(leaves), True
+    return result
+
+
+def _keep(source: Any, keep: str, needed: int, workers: Sequence[preflight.Worker], collection: bool) -> Keep:
+    if keep not in ("auto", "memory", "disk", "reread"):
+        raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
+    if collection:
+        if keep in ("disk", "reread"):
+            raise DesignError(
+                f'keep="{keep}" is for files: what a Dask collection holds is kept in the memory of the workers, which '
+                "Dask spills to disk"
+            )
+        return "memory"
+    if keep != "auto":
+        return keep  # type: ignore[return-value]
+    if source.in_memory or needed <= sum(found.memory for found in workers) // 2:
+        return "memory"
+    return "reread" if source.local else "disk"

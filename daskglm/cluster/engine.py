@@ -1,0 +1,70 @@
+"""Which engine does the work: threads in this process, or the cluster of a client that is active or named."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, final
+
+from daskglm.cluster import local
+from daskglm.cluster.sources import Source
+from daskglm.errors import DesignError
+from daskglm.partitions import Partitions
+
+
+@final
+@dataclass(frozen=True)
+class Engine:
+    """Where the work is done and how it is grouped.
+
+    threads, memory_limit: of the embedded engine; leaves_per_task: a power of two, None for a rule; client: a
+    `distributed.Client`, None for the one that is active, if any.
+    """
+
+    threads: int | None = None
+    memory_limit: int | None = None
+    leaves_per_task: int | None = None
+    client: Any = None
+
+    def __post_init__(self) -> None:
+        if self.client is not None and (self.threads or self.memory_limit):
+            raise DesignError(
+                "threads and memory limit are those of the workers: leave them out where a cluster is named"
+            )
+        size = self.leaves_per_task
+        if size is not None and (size < 1 or size & (size - 1)):
+            raise DesignError(f"leaves_per_task must be a power of two, not {size}")
+
+
+def client_for(source: Source, engine: Engine) -> Any:
+    """The client whose cluster reads a source, or None for the embedded engine.
+
+    Rows in this process's memory stay in this process unless a client is named; rows of a Dask collection never come here.
+    """
+    if engine.client is not None:
+        return engine.client
+    if engine.threads or engine.memory_limit:
+        return None
+    return None if source.in_memory else _active()
+
+
+def _active() -> Any:
+    """The client that is current; where distributed was never imported there is none."""
+    module = sys.modules.get("distributed.client")
+    if module is None:
+        return None
+    try:
+        return module.default_client()
+    except ValueError:
+        return None
+
+
+def open_rows(source: Source, columns: Sequence[str], keep: str, engine: Engine) -> Partitions[Any]:
+    """Partitions of LeafTable over a source whose selection is settled."""
+    client, size = client_for(source, engine), engine.leaves_per_task
+    if client is None:
+        return local.open_partitions(source, columns, keep, engine.threads, engine.memory_limit, size)
+    from daskglm.cluster import dask as distributed_engine
+
+    return distributed_engine.open_partitions(source, columns, keep, client, size)

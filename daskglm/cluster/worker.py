@@ -1,0 +1,329 @@
+"""What runs on the workers: shelves of leaves are filled, summed and given up. Nothing here knows of the driver."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+from dask.sizeof import sizeof
+from distributed import get_worker
+from distributed.protocol.pickle import dumps, loads
+
+from daskglm.cluster import preflight
+from daskglm.cluster.arrays import array_bytes, landed
+from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, announce_after, store
+from daskglm.cluster.machine import one_blas_thread
+from daskglm.errors import DataError, DesignError
+from daskglm.partitions import TreeSum
+
+# Folders of fits whose driver died are removed when another fit begins and nobody has used them for this long.
+ABANDONED_SECONDS = 24 * 3600.0
+FOLDER = "daskglm"
+# Fits that have ended while this process was a worker.
+_forgotten: set[str] = set()
+
+
+@final
+class Call:
+    """Functions and arguments as they travel: written once by the driver, opened by each task, opaque in between.
+
+    Dask looks for keys in whatever tuples and lists a task is given, and the scheduler unpickles what it is sent; bytes
+    are spared both.
+    """
+
+    __slots__ = ("blob",)
+
+    def __init__(self, *parts: Any) -> None:
+        self.blob: bytes = dumps(parts)
+
+    def open(self) -> Any:
+        """What was given."""
+        return loads(self.blob)
+
+    def __reduce__(self) -> Any:
+        return _call, (self.blob,)
+
+
+def _call(blob: bytes) -> Call:
+    call: Call = object.__new__(Call)
+    call.blob = blob
+    return call
+
+
+def carried(call: Call) -> Call:
+    """A call too large to be sent with every task is a task's result itself, which recovers as any other."""
+    return call
+
+
+@final
+@dataclass(frozen=True)
+class Answer:
+    """What a task hands to the driver: the sum of its leaves, decodes it took, and the identity of each worker that had a
+    part in it.
+    """
+
+    record: Any
+    loads: int
+    makers: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the record."""
+        return array_bytes(self.record)
+
+    def __reduce__(self) -> Any:
+        return _answered, (self.record, self.loads, self.makers)
+
+
+def _answered(*parts: Any) -> Answer:
+    """An answer that arrived."""
+    return Answer(*landed(parts))
+
+
+@final
+@dataclass(frozen=True)
+class Shelf:
+    """A run of neighbouring leaves: `start` is the first one's number. record and aside: what filling it summed and set
+    apart, until it has been fetched.
+    """
+
+    cells: tuple[Any, ...]
+    start: int
+    record: Any = None
+    aside: tuple[Any, ...] = ()
+    loads: int = 0
+
+    @property
+    def rows(self) -> int:
+        """Rows of its leaves as the source counts them."""
+        return sum(cell.rows for cell in self.cells)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held, each buffer counted once, so that Dask's memory manager sees them."""
+        return sum(sizeof(cell) for cell in (*self.cells, *self.aside)) + array_bytes(self.record)
+
+
+@sizeof.register(Shelf)
+def _shelf_size(shelf: Shelf) -> int:
+    return 1000 + shelf.nbytes
+
+
+@sizeof.register(Kept)
+def _kept_size(cell: Kept) -> int:
+    return 200 + cell.nbytes
+
+
+@sizeof.register(Answer)
+def _answer_size(answer: Answer) -> int:
+    return 1000 + answer.nbytes
+
+
+# -- places on this worker ---------------------------------------------------------------------------------------------
+
+
+def _folder(fit: str) -> str:
+    """Where this worker keeps blocks of a fit; Dask removes it with the worker, or after it."""
+    return os.path.join(get_worker().local_directory, FOLDER, fit)
+
+
+def forget(fit: str, dask_worker: Any = None) -> None:
+    """Remove a fit's folder, and those of fits that were left behind long ago. Dask names the worker."""
+    # a task of the fit may still be running, and would make the folder anew
+    _forgotten.add(fit)
+    folder = os.path.join(dask_worker.local_directory, FOLDER)
+    shutil.rmtree(os.path.join(folder, fit), ignore_errors=True)
+    with contextlib.suppress(OSError):
+        for entry in os.scandir(folder):
+            if time.time() - entry.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
+@final
+@dataclass(frozen=True)
+class Filed:
+    """A block on a worker's disk: which file, and how to rebuild it where that file is not.
+
+    It travels as the few words it is. On another worker, or after the disk was cleaned, it is rebuilt from the source.
+    """
+
+    fit: str
+    name: str
+    stored: Stored | None
+    origin: Applied
+    rows: int
+
+    ahead = 1
+
+    def _here(self) -> Stored | None:
+        if self.stored is None:
+            return None
+        path = os.path.join(_folder(self.fit), f"{self.name}.block")
+        with contextlib.suppress(OSError):
+            if os.path.getsize(path) == self.stored.size:
+                return replace(self.stored, path=path)
+        return None
+
+    def get(self, counter: Counter) -> Any:
+        """Read back, or rebuilt and written again where there is room."""
+        here = self._here()
+        if here is not None:
+            with contextlib.suppress(OSError, DesignError):
+                return here.get(counter)
+        item = self.origin.get(counter)
+        file(item, self.fit, self.name, self.rows)
+        return item
+
+    def announce(self) -> None:
+        """Let the disk, or the source, begin."""
+        here = self._here()
+        if here is not None:
+            here.announce()
+        else:
+            self.origin.announce()
+
+
+def filed(item: Any, fit: str, name: str, origin: Applied) -> Filed:
+    """An item written to this worker's disk."""
+    return Filed(fit, name, file(item, fit, name, origin.rows), origin, origin.rows)
+
+
+def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
+    """Write an item to this worker's disk; None where there is no room, and it will be rebuilt when needed."""
+    folder = _folder(fit)
+    try:
+        os.makedirs(folder, exist_ok=True)
+        os.utime(folder)
+        if shutil.disk_usage(folder).free < SPARE_DISK + item.nbytes:
+            return None
+        return store(item, os.path.join(folder, f"{name}.block"), rows)
+    except OSError:
+        return None
+    finally:
+        if fit in _forgotten:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _answer(record: Any, loads: int, earlier: Sequence[Answer] = ()) -> Answer:
+    makers = {address: identity for answer in earlier for address, identity in answer.makers.items()}
+    return Answer(record, loads, {**makers, get_worker().address: preflight.identity()})
+
+
+# -- tasks -------------------------------------------------------------------------------------------------------------
+
+
+def lay_out(reader: Any, leaves: Sequence[Any], start: int) -> Shelf:
+    """A shelf of leaves that are decoded when asked for."""
+    return Shelf(tuple(Loaded(reader, leaf, leaf.rows) for leaf in leaves), start)
+
+
+def lay_out_part(parts: Sequence[Any], call: Call, start: int) -> Shelf:
+    """A shelf of one leaf, made of one partition or chunk of a collection."""
+    (converter,) = call.open()
+    table = converter(start, parts)
+    return Shelf((Kept(table, table.rows),), start)
+
+
+def opened(shelf: Shelf | Call) -> Shelf:
+    """A shelf, or the recipe of one: a reader, its leaves and the number of the first."""
+    return shelf if isinstance(shelf, Shelf) else lay_out(*shelf.open())
+
+
+def fill(given: Shelf | Call, call: Call) -> Shelf:
+    """Turn every leaf into function(leaf), keep that as asked, sum its record, and set something of it apart."""
+    shelf = opened(given)
+    function, record, aside, again, keep, fit = call.open()
+    tree: TreeSum[Any] = TreeSum()
+    cells: list[Any] = []
+    beside: list[Any] = []
+    counter = Counter()
+    with one_blas_thread():
+        for number, cell in enumerate(shelf.cells, shelf.start):
+            announce_after(shelf.cells, number - shelf.start)
+            item = function(cell.get(counter))
+            tree.push(record(item))
+            origin = Applied(cell, again or function, cell.rows)
+            if aside is not None:
+                part = aside(item)
+                if keep == "disk":
+                    beside.append(filed(part, fit, f"{number}-aside", Applied(origin, aside, cell.rows)))
+                else:
+                    beside.append(Kept(part, cell.rows))
+            if keep == "memory":
+                cells.append(Kept(item, cell.rows))
+            elif keep == "disk":
+                cells.append(filed(item, fit, str(number), origin))
+            else:
+                cells.append(origin)
+    return Shelf(tuple(cells), shelf.start, tree.result(), tuple(beside), counter.loads)
+
+
+def record_of(shelf: Shelf) -> Answer:
+    """What filling it summed."""
+    return _answer(shelf.record, shelf.loads)
+
+
+def aside_of(shelf: Shelf) -> Shelf:
+    """What filling it set apart."""
+    return Shelf(shelf.aside, shelf.start)
+
+
+def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
+    """Neighbouring shelves as one, of function(item): now for what is in memory, when asked for what is not."""
+    shelves = [opened(shelf) for shelf in given]
+    (function,) = call.open()
+    counter = Counter()
+    cells: list[Any] = []
+    with one_blas_thread():
+        for cell in (cell for shelf in shelves for cell in shelf.cells):
+            if isinstance(cell, Kept):
+                cells.append(Kept(function(cell.item), cell.rows))
+            else:
+                cells.append(Applied(cell, function, cell.rows))
+    return Shelf(tuple(cells), shelves[0].start, loads=counter.loads)
+
+
+def subtree(given: Shelf | Call, call: Call) -> Answer:
+    """The fixed-order sum of function(item, *arguments) over a shelf."""
+    shelf = opened(given)
+    function, arguments = call.open()
+    tree: TreeSum[Any] = TreeSum()
+    counter = Counter()
+    with one_blas_thread():
+        for number, cell in enumerate(shelf.cells, shelf.start):
+            announce_after(shelf.cells, number - shelf.start)
+            tree.push(function(cell.get(counter), *arguments))
+    return _answer(tree.result(), counter.loads)
+
+
+def combine(answers: Sequence[Answer], height: int) -> Answer:
+    """The sum of neighbouring sums, each of 2^height leaves, in the order of the fixed tree."""
+    tree: TreeSum[Any] = TreeSum()
+    for answer in answers:
+        tree.push(answer.record, height)
+    return _answer(tree.result(), sum(answer.loads for answer in answers), answers)
+
+
+def each(given: Shelf | Call, call: Call) -> Answer:
+    """function(item, *arguments) of every leaf of a shelf, in order."""
+    shelf = opened(given)
+    function, arguments = call.open()
+    counter = Counter()
+    with one_blas_thread():
+        results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
+    return _answer(results, counter.loads)
+
+
+def look(path: str | None = None, dask_worker: Any = None) -> preflight.Facts:
+    """The facts of this worker; DataError where it does not see a file that the driver sees. Dask names the worker."""
+    if path is not None and not os.path.exists(path):
+        raise DataError(
+            f"the worker {dask_worker.address} does not see {path}: a lake must lie where every worker can read it, on a "
+            "shared file system or in an object store"
+        )
+    return preflight.facts(dask_worker.local_directory)

@@ -1,0 +1,57 @@
+"""One cluster of two worker processes for all tests of the distributed engine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from daskglm import fit as fitting
+from daskglm.cluster import lakes, machine
+from tests.cluster.problem import write_lake
+
+
+@pytest.fixture(scope="session")
+def scratch(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where workers keep what they keep: a folder that is no memory, as `keep="disk"` wants it."""
+    folder = tmp_path_factory.mktemp("workers")
+    if machine.on_memory(str(folder)):
+        pytest.skip("the folder of temporary files is memory itself")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def cluster(scratch: Path) -> Iterator[Any]:
+    """Two workers with one thread each."""
+    from distributed import LocalCluster
+
+    with LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=":0", memory_limit="2GiB",
+        local_directory=str(scratch), silence_logs=50,
+    ) as found:  # fmt: skip
+        yield found
+
+
+@pytest.fixture
+def client(cluster: Any) -> Iterator[Any]:
+    """A client that nobody finds unless it is named; both workers are there."""
+    from distributed import Client
+
+    with Client(cluster, set_as_default=False) as found:
+        found.wait_for_workers(2, timeout=30)
+        yield found
+
+
+@pytest.fixture(scope="session")
+def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Files of many small leaves."""
+    return write_lake(tmp_path_factory.mktemp("cluster") / "lake")
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every row group a leaf, and pilots from a thousand rows on."""
+    monkeypatch.setattr(lakes, "LEAF_BYTES", 1)
+    monkeypatch.setattr(fitting, "PILOT_ROWS", 1_000)
