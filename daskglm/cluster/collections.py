@@ -118,6 +118,7 @@ class CollectionSource:
 
     in_memory = False
     local = True
+    ahead = 0
     pruned_rows = 0
     witness = None
     fingerprint = None

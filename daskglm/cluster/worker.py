@@ -16,7 +16,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
 from daskglm.cluster.arrays import array_bytes, landed
-from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
+from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, announce_after, store
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError, DesignError
 from daskglm.partitions import TreeSum
@@ -158,6 +158,8 @@ class Filed:
     origin: Applied
     rows: int
 
+    ahead = 1
+
     def _here(self) -> Stored | None:
         if self.stored is None:
             return None
@@ -243,7 +245,7 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
     counter = Counter()
     with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
-            _announce_next(shelf, number)
+            announce_after(shelf.cells, number - shelf.start)
             item = function(cell.get(counter))
             tree.push(record(item))
             origin = Applied(cell, again or function, cell.rows)
@@ -295,7 +297,7 @@ def subtree(given: Shelf | Call, call: Call) -> Answer:
     counter = Counter()
     with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
-            _announce_next(shelf, number)
+            announce_after(shelf.cells, number - shelf.start)
             tree.push(function(cell.get(counter), *arguments))
     return _answer(tree.result(), counter.loads)
 
@@ -316,12 +318,6 @@ def each(given: Shelf | Call, call: Call) -> Answer:
     with one_blas_thread():
         results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
     return _answer(results, counter.loads)
-
-
-def _announce_next(shelf: Shelf, number: int) -> None:
-    following = number - shelf.start + 1
-    if following < len(shelf.cells):
-        shelf.cells[following].announce()
 
 
 def look(path: str | None = None, dask_worker: Any = None) -> preflight.Facts:
