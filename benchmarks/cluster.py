@@ -113,6 +113,7 @@ class Synthetic:
     in_memory = False
     local = True
     witness = None
+    ahead = 0
     pruned_rows = 0
 
     @property
