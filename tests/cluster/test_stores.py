@@ -237,6 +237,31 @@ def test_a_reader_travels_to_another_process(proxy: weed.Proxy) -> None:
     assert proxy.counts() == Counter({f"{BUCKET}/flat/part-2.parquet": 1})
 
 
+@pytest.mark.parametrize("keep", ["memory", "disk"])
+def test_workers_of_a_cluster_read_it_themselves(disk: Path, proxy: weed.Proxy, client: Any, keep: str) -> None:
+    names = list(weed.environment(""))
+    before = client.run(_variables, names)
+    try:
+        client.run(_restored, names, {name: os.environ[name] for name in names})
+        proxy.clear()
+        with client.as_current():
+            there = fitted(url("flat/"), keep=keep)
+        assert bits(there) == bits(fitted(disk / "flat"))
+        assert set(proxy.counts().values()) == {2}
+    finally:
+        client.run(_restored, names, next(iter(before.values())))
+
+
+def _variables(names: list[str]) -> dict[str, str]:
+    return {name: os.environ[name] for name in names if name in os.environ}
+
+
+def _restored(names: list[str], values: dict[str, str]) -> None:
+    for name in names:
+        os.environ.pop(name, None)
+    os.environ.update(values)
+
+
 # -- few requests ------------------------------------------------------------------------------------------------------
 
 
