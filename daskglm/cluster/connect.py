@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -35,11 +36,8 @@ def connected(options: Mapping[str, Any]) -> Iterator[Any]:
 
     place = str(address or path)
     try:
-        if path is not None:
-            _await_file(str(path))
-            client = Client(scheduler_file=str(path), security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-        else:
-            client = Client(str(address), security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+        found = _address_in(str(path)) if path is not None else str(address)
+        client = Client(found, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
     except (OSError, TimeoutError, ValueError, RuntimeError) as error:
         reason = " ".join(str(error.__cause__ or error).split())[:200]
         raise ClusterError(f"the scheduler at {place} cannot be reached: {reason or type(error).__name__}") from None
@@ -71,9 +69,14 @@ def _security(given: Mapping[str, Any], address: Any) -> Any:
     )
 
 
-def _await_file(path: str) -> None:
+def _address_in(path: str) -> str:
+    """The address in a scheduler's file, which may not be there yet, or half written."""
     until = time.monotonic() + CONNECT_SECONDS
-    while not (os.path.exists(path) and os.path.getsize(path)):
+    while True:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            with open(path, encoding="utf-8") as handle:
+                return str(json.load(handle)["address"])
         if time.monotonic() > until:
-            raise ClusterError(f"the scheduler file {path} did not appear in {CONNECT_SECONDS:.0f} s")
+            what = "names no address" if os.path.exists(path) else "did not appear"
+            raise ClusterError(f"the scheduler file {path} {what} in {CONNECT_SECONDS:.0f} s")
         time.sleep(0.1)
