@@ -130,7 +130,8 @@ class Cluster:
             if self.known.get(address) == identity:
                 continue
             self.known[address] = identity
-            if not alike:
+            # one that is gone again would be waited for
+            if not alike and address in self.watch.described():
                 found = self._ask([address], None)
                 preflight.check_versions(self.own, found)
                 preflight.check_features(self.own, found)

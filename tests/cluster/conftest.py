@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,16 @@ def client(cluster: Any) -> Iterator[Any]:
 def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Files of many small leaves."""
     return write_lake(tmp_path_factory.mktemp("cluster") / "lake")
+
+
+@pytest.fixture
+def quiet() -> Iterator[None]:
+    """What the command line silences speaks again afterwards."""
+    loggers = [logging.getLogger(name) for name in ("distributed", "tornado")]
+    levels = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, levels, strict=True):
+        logger.setLevel(level)
 
 
 @pytest.fixture

@@ -1,0 +1,373 @@
+"""Clusters that end, freeze or are full: healed with the same bits, or one sentence in good time."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import dask
+import pytest
+from click.testing import CliRunner
+from distributed import Client, LocalCluster
+from distributed import scheduler as scheduler_module
+from distributed.comm import CommClosedError
+from distributed.core import Status
+from distributed.scheduler import KilledWorker
+
+from daskglm.cli import main
+from daskglm.cluster import dask as engine
+from daskglm.cluster import watch
+from daskglm.cluster.engine import Engine
+from daskglm.cluster.watch import Watch, lost
+from daskglm.errors import ClusterError, DataError
+from tests.cluster.problem import FORMULA, Told, bits, fitted, left_on
+
+pytestmark = pytest.mark.usefixtures("small")
+
+
+@pytest.fixture
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A second without progress is enough."""
+    monkeypatch.setenv("DASKGLM_PATIENCE", "1")
+
+
+# A worker of one thread that nobody starts again.
+ALONE = ["--nthreads", "1", "--no-nanny", "--no-dashboard"]
+
+
+@contextlib.contextmanager
+def threads(count: int, **options: Any) -> Iterator[tuple[Any, Any]]:
+    """A cluster in this process, which begins and ends at once, and a client."""
+    with (
+        LocalCluster(
+            n_workers=count, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0,
+            silence_logs=50, **options,
+        ) as cluster,
+        Client(cluster, set_as_default=False) as client,
+    ):  # fmt: skip
+        yield cluster, client
+
+
+# -- no one works ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_a_cluster_without_workers_is_a_sentence(lake: Path) -> None:
+    with threads(0) as (_, client):
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match=r"the scheduler at inproc://\S+ has no workers, and none came in 1 s"):
+            fitted(lake, Engine(client=client))
+        assert 1.0 <= time.monotonic() - began < 5.0
+        assert left_on(client) == []
+
+
+def test_the_first_worker_is_waited_for(lake: Path) -> None:
+    with threads(0) as (cluster, client):
+        timer = threading.Timer(0.5, lambda: cluster.scale(1))
+        timer.start()
+        record = fitted(lake, Engine(client=client), formula="y ~ x")
+        timer.join()
+        assert bits(record) == bits(fitted(lake, Engine(1), formula="y ~ x"))
+        assert left_on(client) == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_workers_that_all_leave_in_mid_fit_are_a_sentence(lake: Path) -> None:
+    with threads(1) as (cluster, client):
+        (address,) = client.scheduler_info()["workers"]
+
+        def leave() -> None:
+            cluster.sync(cluster.scheduler.remove_worker, address, stimulus_id="test", expected=True)
+
+        with pytest.raises(
+            ClusterError, match=r"nothing has happened for .* s: the cluster has no workers; start some"
+        ):
+            fitted(lake, Engine(client=client), reporter=Told("pass", leave, 1))
+        assert left_on(client) == []
+
+
+@pytest.mark.usefixtures("impatient")
+def test_workers_that_are_paused_are_a_sentence(lake: Path) -> None:
+    def pause(dask_worker: Any) -> None:
+        dask_worker.status = Status.paused
+
+    with threads(2) as (_, client):
+        told = Told("pass", lambda: client.run(pause), 1)
+        began = time.monotonic()
+        with pytest.raises(
+            ClusterError, match=r"is paused with \d+ of 0 MB in use: it needs more memory, or more room"
+        ):
+            fitted(lake, Engine(client=client), reporter=told)
+        assert time.monotonic() - began < 10.0
+        assert left_on(client) == []
+
+
+# -- frozen ------------------------------------------------------------------------------------------------------------
+
+
+def test_a_frozen_worker_is_given_up_and_no_bit_changes(
+    lake: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # by default a worker says every half second that it lives, and is given up after ten silences at the least
+    monkeypatch.setattr(scheduler_module, "heartbeat_interval", lambda n: 0.1)
+    with (
+        dask.config.set({"distributed.scheduler.worker-ttl": "0.2s"}),
+        threads(1, protocol="tcp://") as (cluster, client),
+    ):
+        cluster.scheduler.worker_ttl = 60.0
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, *ALONE]
+        frozen = subprocess.Popen(
+            [*command, "--local-directory", str(scratch)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        try:
+            client.wait_for_workers(2, timeout=60)
+
+            def freeze() -> None:
+                frozen.send_signal(signal.SIGSTOP)
+                cluster.scheduler.worker_ttl = 1.0
+
+            told = Told("pass", freeze)
+            began = time.monotonic()
+            record = fitted(lake, Engine(client=client, leaves_per_task=2), "memory", told)
+            assert time.monotonic() - began > 1.0
+            assert len(client.scheduler_info()["workers"]) == 1
+        finally:
+            frozen.kill()
+            frozen.wait()
+        assert bits(record) == bits(fitted(lake, Engine(2)))
+
+
+# -- between a result and its fetching ---------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("impatient")
+def test_results_that_are_lost_before_they_are_fetched_are_waited_for_in_vain(
+    lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with threads(1) as (cluster, client):
+        (address,) = client.scheduler_info()["workers"]
+        finish = engine.Cluster.finish
+
+        def and_then_leave(self: Any, futures: Any, rows: Any = ()) -> None:
+            finish(self, futures, rows)
+            if self.phase == "pass":
+                cluster.sync(cluster.scheduler.remove_worker, address, stimulus_id="test", expected=True)
+
+        monkeypatch.setattr(engine.Cluster, "finish", and_then_leave)
+        with pytest.raises(
+            ClusterError, match=r"nothing has happened for .* s: the cluster has no workers; start some"
+        ):
+            fitted(lake, Engine(client=client))
+        assert left_on(client) == []
+
+
+# -- the scheduler -----------------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def apart(folder: Path) -> Iterator[tuple[Path, int]]:
+    """A scheduler and a worker in processes of their own: the scheduler's file and its process."""
+    folder.mkdir()
+    place = folder / "scheduler.json"
+    file = ["--scheduler-file", str(place)]
+    started = [
+        [*file, "--port", "0", "--host", "127.0.0.1", "--no-dashboard", "--no-show"],
+        [*file, *ALONE, "--local-directory", str(folder)],
+    ]
+    processes = []
+    for name, arguments in zip(("scheduler", "worker"), started, strict=True):
+        command = [sys.executable, "-m", f"distributed.cli.dask_{name}", *arguments]
+        processes.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
+    try:
+        yield place, processes[0].pid
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+def await_file(path: Path) -> None:
+    until = time.monotonic() + 60.0
+    while not path.exists() and time.monotonic() < until:
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("keep", ["disk"])
+def test_a_scheduler_that_dies_is_a_sentence_and_the_rerun_goes_on(
+    client: Any, lake: Path, tmp_path: Path, quiet: None, keep: str
+) -> None:
+    log = tmp_path / "log"
+    with apart(tmp_path / "cluster") as (place, number):
+        await_file(place)
+        killer = threading.Thread(target=lambda: (await_file(log / "total-00003.npz"), os.kill(number, signal.SIGKILL)))
+        killer.start()
+        began = time.monotonic()
+        arguments = ["fit", FORMULA, str(lake), "--family", "poisson", "--keep", keep, "--checkpoint", str(log)]
+        result = CliRunner().invoke(main, [*arguments, "--scheduler-file", str(place)])
+        killer.join()
+        assert result.exit_code == 5, result.output
+        assert time.monotonic() - began < 30.0
+    assert len(result.stderr.splitlines()) <= 2
+    assert "error: the scheduler was lost" in result.stderr
+    assert "with checkpoint= the same call goes on from the last pass" in result.stderr
+    written = len(list(log.glob("total-*.npz")))
+    assert written >= 4
+    here, told = Told(), Told()
+    record = fitted(lake, Engine(client=client), reporter=told, checkpoint=str(log))
+    assert bits(record) == bits(fitted(lake, Engine(2), reporter=here))
+    # the profile is read again; of the totals, those that were written down are not summed again
+    assert told.partitions.passes == here.partitions.passes - (written - 1)
+    assert not log.exists()
+
+
+# -- sentences ---------------------------------------------------------------------------------------------------------
+
+
+def standing(status: str = "running") -> Any:
+    return SimpleNamespace(status=status)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        CommClosedError("in <TCP>: Stream is closed"),
+        CancelledError("a key"),
+        TimeoutError(),
+        ConnectionRefusedError("no"),
+        OSError("Timed out trying to connect"),
+        RuntimeError("cannot schedule new futures: Client is closed"),
+    ],
+)
+def test_a_lost_connection_is_one_sentence(error: BaseException) -> None:
+    what = str(error) or type(error).__name__
+    with (
+        pytest.raises(ClusterError, match=r"the scheduler was lost \(.*\): start it again and rerun") as caught,
+        lost(standing()),
+    ):
+        raise error
+    assert what in str(caught.value)
+    assert caught.value.exit_code == 5
+    assert caught.value.__suppress_context__
+
+
+@pytest.mark.parametrize(
+    "error",
+    [FileNotFoundError("here"), PermissionError("no"), RuntimeError("of a task"), ZeroDivisionError(), DataError("y")],
+)
+def test_other_errors_are_left_as_they_are(error: BaseException) -> None:
+    with pytest.raises(type(error)) as caught, lost(standing()):
+        raise error
+    assert caught.value is error
+
+
+@pytest.mark.parametrize(
+    "error, said",
+    [
+        (
+            KilledWorker("a task", SimpleNamespace(address="tcp://a"), 4),
+            "ended its worker again and again, most likely for lack of memory",
+        ),
+        (MemoryError(), "a worker ran out of memory: give workers more"),
+        (CancelledError("key"), r"the scheduler was lost \(key\)"),
+    ],
+)
+def test_what_made_a_task_fail_is_explained(error: BaseException, said: str) -> None:
+    future: Any = SimpleNamespace(status="error", exception=lambda: error)
+    with pytest.raises(ClusterError, match=said):
+        Watch(standing()).explain(future)
+    with pytest.raises(ClusterError, match="a task was cancelled"):
+        Watch(standing()).explain(SimpleNamespace(status="cancelled"))
+
+
+@pytest.mark.parametrize("error", [ValueError("as it is"), OSError(5, "of a disk"), DataError("a.parquet")])
+def test_errors_of_tasks_are_raised_as_they_are(error: BaseException) -> None:
+    future: Any = SimpleNamespace(status="error", exception=lambda: error)
+    with pytest.raises(type(error)) as caught:
+        Watch(standing()).explain(future)
+    assert caught.value is error
+
+
+# -- patience ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("given, seconds", [(None, 60.0), ("90", 90.0), ("0.1", 1.0), ("soon", 60.0)])
+def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, given: str | None, seconds: float) -> None:
+    monkeypatch.delenv("DASKGLM_PATIENCE", raising=False)
+    if given is not None:
+        monkeypatch.setenv("DASKGLM_PATIENCE", given)
+    assert watch.patience() == seconds
+
+
+class Clock:
+    """The time, as the test has it."""
+
+    def __init__(self) -> None:
+        self.now = 1_000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+    time = monotonic
+
+
+def looks(
+    monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any], busy: dict[str, Any], seconds: int, progress: int = 0
+) -> str | None:
+    """What is said of a cluster that stays like that, with progress every so many seconds."""
+    clock = Clock()
+    monkeypatch.setattr(watch, "time", clock)
+    client: Any = SimpleNamespace(status="running", processing=lambda: busy)
+    one = Watch(client)
+    monkeypatch.setattr(one, "described", lambda: workers)
+    one.begin()
+    for second in range(1, seconds + 1):
+        clock.now += 1.0
+        for found in workers.values():
+            if not found.get("frozen"):
+                found["last_seen"] = clock.now
+        try:
+            one.look([], bool(progress) and second % progress == 0)
+        except ClusterError as error:
+            return f"after {second} s: {error}"
+    return None
+
+
+def described(status: str = "running", **other: Any) -> dict[str, Any]:
+    return {"status": status, "last_seen": 1_000.0, "memory_limit": 10**9, "metrics": {"memory": 9 * 10**8}, **other}
+
+
+KEY = ("daskglm-moments-0123", 1)
+
+
+def test_work_that_goes_on_may_take_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "20")
+    assert looks(monkeypatch, {"a": described(), "b": described("paused")}, {"a": [KEY]}, 500) is None
+    assert looks(monkeypatch, {"b": described("paused")}, {}, 500, progress=15) is None
+
+
+def test_nothing_is_given_up_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "20")
+    for workers, busy, seconds, said in [
+        ({}, {}, 21, "the cluster has no workers"),
+        ({"a": described("paused")}, {"a": [KEY]}, 21, "a is paused with 900 of 1000 MB in use"),
+        ({"a": described(frozen=True)}, {"a": [KEY]}, 31, "a has been silent for 31 s"),
+        ({"a": described()}, {"a": ["of somebody else"]}, 21, "no worker has taken up the work"),
+    ]:
+        found = looks(monkeypatch, workers, busy, 100)
+        assert found is not None
+        assert found.startswith(f"after {seconds} s: nothing has happened for 21 s: " + said), found
+
+
+def test_a_client_that_was_closed_is_noticed_at_once() -> None:
+    with pytest.raises(ClusterError, match="the client is closed"):
+        Watch(standing("closed")).look([], False)
