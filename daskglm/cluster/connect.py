@@ -73,9 +73,8 @@ def _address_in(path: str) -> str:
     """The address in a scheduler's file, which may not be there yet, or half written."""
     until = time.monotonic() + CONNECT_SECONDS
     while True:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            with open(path, encoding="utf-8") as handle:
-                return str(json.load(handle)["address"])
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as handle:
+            return str(json.load(handle)["address"])
         if time.monotonic() > until:
             what = "names no address" if os.path.exists(path) else "did not appear"
             raise ClusterError(f"the scheduler file {path} {what} in {CONNECT_SECONDS:.0f} s")
