@@ -255,6 +255,8 @@ class _Connection:
     def renewed(self) -> _Connection:
         """This connection, with the credentials read again if those it had were refused: files of profiles change."""
         if self._refused:
+            # the session has read its files, and older s3fs would go on with it
+            self._s3.session = None
             self._s3.connect(refresh=True)
             self._refused = False
         return self
