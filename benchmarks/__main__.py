@@ -1,4 +1,4 @@
-"""`python -m benchmarks kernel|compare|gamma|memory|cluster`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|kernel`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -206,6 +206,23 @@ def memory(rows: int, fitting: int, gib: float, folder: Path) -> None:
 
 
 @main.command()
+@click.option("--objects", "count", default=10_000, help="Objects of the lake.")
+@click.option("--rows", default=1_000, help="Rows of each object.")
+@click.option("--latency-ms", default=50.0, help="Round trip between the fit and the store.")
+@click.option("--errors", default=0.01, help="Share of requests that are answered with 503 SlowDown.")
+@click.option("--concurrency", default=32, help="Requests at once.")
+@FOLDER
+def objects(count: int, rows: int, latency_ms: float, errors: float, concurrency: int, folder: Path) -> None:
+    """Planning and fitting a lake of many objects in a store that is far and sometimes busy."""
+    from benchmarks.objects import report
+
+    try:
+        report(count, rows, latency_ms / 1e3, errors, concurrency, folder)
+    except RuntimeError as error:
+        raise click.ClickException(str(error)) from None
+
+
+@main.command()
 @click.option("--rows", default=1_000_000, help="Rows.")
 @click.option("--repeat", default=9, help="Repetitions, of which the median counts.")
 def kernel(rows: int, repeat: int) -> None:
@@ -223,7 +240,7 @@ PARTS = ("bits", "collections", "gain", "overhead", "wide", "small", "large", "t
 @click.option("--rows", default=10_000_000, help="Rows of the claims lake.")
 @click.option("--dense-rows", default=24_000, help="Rows with 2 000 columns.")
 @click.option("--small-rows", default=20_000_000, help="Rows whose blocks lie on one small worker's disk.")
-@click.option("--large-rows", default=180_000_000, help="Rows of the lake far larger than memory.")
+@click.option("--large-rows", default=200_000_000, help="Rows of the lake far larger than memory.")
 @click.option("--repeat", default=5, help="Repetitions, of which the median counts.")
 @click.option("--seed", default=1, help="Of the moments at which workers are killed.")
 @FOLDER

@@ -113,6 +113,7 @@ class Synthetic:
     in_memory = False
     local = True
     witness = None
+    ahead = 0
     pruned_rows = 0
 
     @property
@@ -426,7 +427,7 @@ class Dot(Count):
 
 def dotted(leaf: Made, vector: Any) -> Dot:
     """Something of every coefficient."""
-    return Dot(float(vector @ np.cos(vector + leaf.number)))
+    return Dot(float(np.sum(vector * np.cos(vector + leaf.number))))
 
 
 def small(folder: Path, rows: int) -> None:

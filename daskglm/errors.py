@@ -33,6 +33,12 @@ class ChangedInputError(DataError):
     exit_code = 7
 
 
+class UnavailableError(DataError):
+    """An input is in a store that does not answer, or is too busy to; trying again later may succeed."""
+
+    exit_code = 7
+
+
 class SolverError(DaskglmError):
     """No optimum could be reached, and no model can be reported."""
 

@@ -16,8 +16,8 @@ import numpy as np
 
 from daskglm.cluster import machine
 from daskglm.cluster.arrays import landed
-from daskglm.cluster.lakes import read_ahead
 from daskglm.cluster.sources import Reader
+from daskglm.cluster.stores import read_ahead
 from daskglm.errors import DesignError
 
 # Room that is left on a disk for others.
@@ -57,6 +57,10 @@ class Cell(Protocol):
 
     rows: int
 
+    @property
+    def ahead(self) -> int:
+        """How many cells like this are worth announcing before they are asked for."""
+
     def get(self, counter: Counter) -> Any:
         """The item; decodes it took are counted."""
 
@@ -71,6 +75,8 @@ class Kept:
 
     item: Any
     rows: int
+
+    ahead = 0
 
     def get(self, counter: Counter) -> Any:
         """As it is."""
@@ -102,6 +108,11 @@ class Loaded:
     leaf: Any
     rows: int
 
+    @property
+    def ahead(self) -> int:
+        """As the source says."""
+        return self.reader.ahead
+
     def get(self, counter: Counter) -> Any:
         """One decode."""
         counter.count()
@@ -120,6 +131,11 @@ class Applied:
     cell: Any
     function: Callable[[Any], Any]
     rows: int
+
+    @property
+    def ahead(self) -> int:
+        """As the cell below says."""
+        return int(self.cell.ahead)
 
     def get(self, counter: Counter) -> Any:
         """Computed now."""
@@ -140,6 +156,8 @@ class Stored:
     header: Any
     layout: list[tuple[str, tuple[int, ...], int]]
     rows: int
+
+    ahead = 1
 
     def announce(self) -> None:
         """Let the disk begin."""
@@ -217,3 +235,12 @@ class Spill:
 def cells_of(reader: Reader, leaves: Sequence[Any]) -> list[Loaded]:
     """The leaves of a source as they are before anything is kept."""
     return [Loaded(reader, leaf, leaf.rows) for leaf in leaves]
+
+
+def announce_after(cells: Sequence[Any], at: int, threads: int = 1) -> None:
+    """While the cell at this place of a thread's way is worked on, let those after it be prepared: as many as are worth it
+    for all threads together. Each call adds the last of them, the first call all.
+    """
+    depth = max(1, cells[at].ahead // threads)
+    for following in range(at + 1 if at == 0 else at + depth, min(at + depth + 1, len(cells))):
+        cells[following].announce()

@@ -118,6 +118,7 @@ class CollectionSource:
 
     in_memory = False
     local = True
+    ahead = 0
     pruned_rows = 0
     witness = None
     fingerprint = None
@@ -181,8 +182,10 @@ class FrameSource(CollectionSource):
         self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
         factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
         self.categories = frozenset(factors)
-        # categories that are known come in their order; unknown ones differ between partitions, and are sorted
-        self.ordered = frozenset(n for n in factors if UNKNOWN not in list(frame._meta[_own(frame, n)].cat.categories))
+        # categories that are known come in their order; unknown ones differ between partitions, and are sorted. What
+        # Dask reads from Parquet it declares known, and empty
+        declared = {n: list(frame._meta[_own(frame, n)].cat.categories) for n in factors}
+        self.ordered = frozenset(n for n, found in declared.items() if found and UNKNOWN not in found)
         for name in self.categories - self.ordered:
             self.types[name] = pa.string()
 

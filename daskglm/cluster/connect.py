@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import logging
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -31,51 +32,85 @@ def connected(options: Mapping[str, Any]) -> Iterator[Any]:
     address, path = given.get("scheduler"), given.get("scheduler_file")
     if (address is None) == (path is None):
         raise DesignError("name one scheduler: --scheduler tcp://host:port, or --scheduler-file FILE")
+    if path is not None:
+        address = _awaited(str(path))
+    place, address = str(path or address), str(address)
     security = _security(given, address)
     from distributed import Client
 
-    place = str(address or path)
+    with _quiet():
+        try:
+            client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            said = [" ".join(str(each).split()) for each in (error.__cause__, error) if each is not None]
+            reason = next((text[:200] for text in said if text), type(error).__name__)
+            raise ClusterError(f"the scheduler at {place} cannot be reached: {reason}") from None
+        try:
+            yield client
+        finally:
+            with contextlib.suppress(Exception):
+                client.close(timeout=5)
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Dask tells of a lost connection in tracebacks; whoever asked for a fit is told in one sentence."""
+    names = [name for name in logging.root.manager.loggerDict if name.split(".")[0] == "distributed"]
+    levels = {name: logging.getLogger(name).level for name in names}
+    for name in names:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     try:
-        found = _address_in(str(path)) if path is not None else str(address)
-        client = Client(found, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-    except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-        reason = " ".join(str(error.__cause__ or error).split())[:200]
-        raise ClusterError(f"the scheduler at {place} cannot be reached: {reason or type(error).__name__}") from None
-    try:
-        yield client
+        yield
     finally:
-        with contextlib.suppress(Exception):
-            client.close(timeout=5)
+        for name, level in levels.items():
+            logging.getLogger(name).setLevel(level)
 
 
-def _security(given: Mapping[str, Any], address: Any) -> Any:
-    files = {name: given[name] for name in ("tls_ca_file", "tls_cert", "tls_key") if name in given}
-    if not files:
-        return None
-    if address is not None and not str(address).startswith("tls://"):
+def _security(given: Mapping[str, Any], address: str) -> Any:
+    """What to speak to the address with: the files given, or Dask's configuration.
+
+    DesignError for what Dask would refuse too, since a client that it refuses takes a minute to be rid of.
+    """
+    from distributed import Security
+
+    files = {name: str(given[name]) for name in ("tls_ca_file", "tls_cert", "tls_key") if name in given}
+    encrypted = address.startswith("tls://")
+    if files and not encrypted:
         raise DesignError(f"certificates are for a scheduler at tls://, not for {address}")
-    if len(files) < 3:
+    if files and len(files) < 3:
         raise DesignError("TLS takes three files: --tls-ca-file, --tls-cert and --tls-key")
     for name, file in files.items():
         if not os.path.isfile(file):
             raise DesignError(f"--{name.replace('_', '-')}: {file} does not exist")
-    from distributed import Security
+    names = {"tls_ca_file": "tls_ca_file", "tls_cert": "tls_client_cert", "tls_key": "tls_client_key"}
+    chosen = {names[name]: file for name, file in files.items()}
+    security = Security(**chosen, require_encryption=True) if chosen else Security()
+    try:
+        arguments = security.get_connection_args("client")
+    except OSError as error:
+        told = ", ".join(files.values()) or "those of Dask's configuration"
+        raise DesignError(f"certificates that cannot be used ({told}): {' '.join(str(error).split())}") from None
+    if arguments["require_encryption"] and not encrypted:
+        raise DesignError(f"Dask's configuration here demands encryption: name the scheduler by tls://, not {address}")
+    if encrypted and arguments["ssl_context"] is None:
+        raise DesignError(f"{address} takes certificates: give --tls-ca-file, --tls-cert and --tls-key")
+    return security
 
-    return Security(
-        tls_ca_file=str(files["tls_ca_file"]),
-        tls_client_cert=str(files["tls_cert"]),
-        tls_client_key=str(files["tls_key"]),
-        require_encryption=True,
-    )
 
-
-def _address_in(path: str) -> str:
-    """The address in a scheduler's file, which may not be there yet, or half written."""
+def _awaited(path: str) -> str:
+    """The address in a scheduler's file, which may still be on its way."""
     until = time.monotonic() + CONNECT_SECONDS
     while True:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError), open(path, encoding="utf-8") as handle:
-            return str(json.load(handle)["address"])
-        if time.monotonic() > until:
-            what = "names no address" if os.path.exists(path) else "did not appear"
-            raise ClusterError(f"the scheduler file {path} {what} in {CONNECT_SECONDS:.0f} s")
+        written = False
+        try:
+            with open(path, encoding="utf-8") as handle:
+                written = bool(handle.read(1))
+                handle.seek(0)
+                return str(json.load(handle)["address"])
+        except (OSError, ValueError, KeyError, TypeError):
+            if time.monotonic() > until:
+                break
         time.sleep(0.1)
+    if written:
+        raise DesignError(f"{path} is not the file of a scheduler (dask scheduler --scheduler-file)")
+    raise ClusterError(f"the scheduler file {path} did not appear in {CONNECT_SECONDS:.0f} s")

@@ -204,6 +204,7 @@ class Cluster:
             self.seen(answer)
             self.counter.count(answer.loads)
             self.fetched_bytes += answer.nbytes
+        _released(futures)
         return answers
 
     def _gathered(self, futures: Sequence[Future[Any]]) -> list[worker.Answer]:
@@ -303,9 +304,9 @@ class DistributedPartitions:
         cluster.finish(futures, self._rows)
         while len(futures) > 1:
             groups = [futures[at : at + FAN_IN] for at in range(0, len(futures), FAN_IN)]
+            sums, futures = futures, cluster.map("combine", worker.combine, groups, [height] * len(groups))
             # the sums below are given up as soon as theirs is there
-            futures = cluster.map("combine", worker.combine, groups, [height] * len(groups))
-            del groups
+            _released(sums)
             height += FAN_IN.bit_length() - 1
             cluster.finish(futures)
         return _added(cluster.fetch(futures), height)
@@ -369,6 +370,12 @@ class DistributedPartitions:
         result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep or self.keep)
         result.n_leaves, result.regroup = self.n_leaves, self.regroup
         return result
+
+
+def _released(futures: Sequence[Future[Any]]) -> None:
+    """Give up keys here and now: what a future does when it is collected, an interrupt cannot get through."""
+    for future in futures:
+        future.release()
 
 
 def _both(rows: Sequence[tuple[int, int]]) -> tuple[int, int]:

@@ -6,12 +6,11 @@ load: a file that changed in between is named instead of being mixed with what w
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
+import importlib.util
 import os
 import re
-import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -21,10 +20,10 @@ import pyarrow.parquet as pq
 from pyarrow import fs
 
 from daskglm.cluster import schemas
-from daskglm.errors import ChangedInputError, DataError, DesignError
+from daskglm.cluster.stores import SUFFIXES, ArrowStore, Entry, Range, Store, changed, concurrency, footer_size
+from daskglm.errors import DaskglmError, DataError, DesignError
 
 LEAF_BYTES = 64 << 20
-_SUFFIXES = (".parquet", ".parq", ".pq")
 _WILD = re.compile(r"[*?\[]")
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
@@ -53,20 +52,36 @@ class LeafTable:
 
 @final
 @dataclass(frozen=True)
+class Shape:
+    """What files have in common: the schema, and which column chunks of a row group belong to each of its columns."""
+
+    schema: pa.Schema
+    chunks: Mapping[str, tuple[int, ...]]
+
+
+@final
+@dataclass(frozen=True)
 class File:
-    """A file as planned: its footer, what identifies it, and the values its folders carry."""
+    """A file as planned: its footer, what identifies it, rows of its row groups, and the values its folders carry."""
 
     path: str
     size: int
-    modified: int
+    tag: str
     metadata: pq.FileMetaData
     digest: bytes
+    shape: Shape
+    rows: tuple[int, ...]
     partition: Mapping[str, str | None]
 
     @property
     def schema(self) -> pa.Schema:
         """The Arrow schema of its footer."""
-        return self.metadata.schema.to_arrow_schema()
+        return self.shape.schema
+
+    @property
+    def entry(self) -> Entry:
+        """As it was listed."""
+        return Entry(self.path, self.size, self.tag)
 
 
 @final
@@ -87,7 +102,7 @@ class LakeReader:
     files: those that the leaves lie in, by their number; types: of the columns read.
     """
 
-    filesystem: fs.FileSystem
+    store: Store
     files: Mapping[int, File]
     types: Mapping[str, pa.DataType]
     columns: tuple[str, ...]
@@ -97,7 +112,12 @@ class LakeReader:
     @property
     def local(self) -> bool:
         """Whether the files lie on a disk, so that reading ahead is the operating system's business."""
-        return isinstance(self.filesystem, fs.LocalFileSystem)
+        return self.store.local
+
+    @property
+    def ahead(self) -> int:
+        """How many leaves are worth announcing before they are loaded."""
+        return self.store.ahead
 
     def part(self, leaves: Sequence[ParquetLeaf]) -> LakeReader:
         """The reader of a few leaves, with their files alone."""
@@ -111,41 +131,49 @@ class LakeReader:
         """Decode one leaf. DataError names a corrupt file; ChangedInputError one that is not as it was planned."""
         file = self.files[leaf.file]
         label = f"{file.path} (row group {leaf.row_groups[0]})" if len(file.path) else "the file"
-        self._check_unchanged(file)
-        stored = [c for c in (*self.columns, *self.filter_columns) if c not in file.partition]
-        schema = file.schema
+        stored, schema = self._stored(file), file.schema
         for name in stored:
             if name not in schema.names:
                 raise DataError(f'{file.path} has no column "{name}", which other files of the lake have')
         texts = [n for n in stored if pa.types.is_string(self.types[n]) and not _nested(schema.field(n).type)]
         try:
-            with self.filesystem.open_input_file(file.path) as handle:
-                self._check_footer(file, handle)
+            with self.store.reading(file.entry, self._ranges(leaf)) as handle:
+                if not self.store.conditional:
+                    _check_footer(file, handle)
+                # from a disk, and from pieces that are here already
+                one_by_one = self.local or self.store.conditional
                 reader = pq.ParquetFile(
-                    handle, metadata=file.metadata, read_dictionary=texts, pre_buffer=not self.local,
+                    handle, metadata=file.metadata, read_dictionary=texts, pre_buffer=not one_by_one,
                     page_checksum_verification=True,
                 )  # fmt: skip
-                table = reader.read_row_groups(
-                    list(leaf.row_groups), columns=list(dict.fromkeys(stored)), use_threads=False
-                )
-        except (ChangedInputError, DataError):
+                table = _decoded(reader, leaf.row_groups, stored, one_by_one)
+        except DaskglmError:
             raise
-        except FileNotFoundError:
-            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now") from None
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{label} cannot be decoded, the file is corrupt: {_one_line(error)}") from None
-        self._check_unchanged(file)
         return LeafTable(self._finished(table, file, label), label, leaf.rows)
 
     def announce(self, leaf: ParquetLeaf) -> None:
-        """Tell the operating system which part of a local file will be read next."""
-        if not self.local:
-            return
+        """Tell the store what will be read soon."""
+        self.store.expect(self.files[leaf.file].entry, self._ranges(leaf))
+
+    def _stored(self, file: File) -> list[str]:
+        return [c for c in dict.fromkeys((*self.columns, *self.filter_columns)) if c not in file.partition]
+
+    def _ranges(self, leaf: ParquetLeaf) -> list[Range]:
+        """Where the leaf's columns are in its file."""
         file = self.files[leaf.file]
-        groups = [file.metadata.row_group(index) for index in leaf.row_groups]
-        start = min(_group_start(group) for group in groups)
-        with contextlib.suppress(OSError), open(file.path, "rb", buffering=0) as handle:
-            read_ahead(handle.fileno(), start, sum(group.total_byte_size for group in groups))
+        chunks = [chunk for name in self._stored(file) for chunk in file.shape.chunks.get(name, ())]
+        found = []
+        for index in leaf.row_groups:
+            group = file.metadata.row_group(index)
+            for chunk in chunks:
+                column = group.column(chunk)
+                start, dictionary = column.data_page_offset, column.dictionary_page_offset
+                if dictionary and dictionary < start:
+                    start = dictionary
+                found.append((start, start + column.total_compressed_size))
+        return found
 
     def _finished(self, table: pa.Table, file: File, label: str) -> pa.Table:
         wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
@@ -161,17 +189,6 @@ class LakeReader:
             result = schemas.filtered(result, self.filter, label)
         return result.select(list(self.columns)) if self.columns else result
 
-    def _check_unchanged(self, file: File) -> None:
-        info = self.filesystem.get_file_info(file.path)
-        if info.type == fs.FileType.NotFound:
-            raise ChangedInputError(f"{file.path} was there when the lake was listed, and is gone now")
-        if info.size != file.size or (info.mtime_ns or 0) != file.modified:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
-
-    def _check_footer(self, file: File, handle: Any) -> None:
-        if _footer_digest(handle, file.size, file.metadata.serialized_size) != file.digest:
-            raise ChangedInputError(f"{file.path} changed while it was being read: run again when it has settled")
-
 
 class ParquetLake:
     """Files of one shape, read by column and by row group."""
@@ -179,31 +196,34 @@ class ParquetLake:
     in_memory = False
     matrix_names: tuple[str, ...] = ()
 
-    def __init__(self, paths: Sequence[str], filesystem: fs.FileSystem, base: str | None) -> None:
-        self.filesystem = filesystem
-        self.local = isinstance(filesystem, (fs.LocalFileSystem,))
-        workers = 4 if self.local else 16
-        with ThreadPoolExecutor(workers) as pool:
-            self.files: list[File] = list(pool.map(lambda path: self._plan(path, base), paths))
+    def __init__(self, entries: Sequence[Entry], store: Store, base: str | None) -> None:
+        self.store = store
+        self.local = store.local
+        self._shapes = _Shapes()
+        self.files: list[File] = list(store.footers(entries, lambda entry, tail: self._plan(entry, tail, base)))
         self.conflicts: dict[str, str] = {}
-        self.types = self._types()
+        # the first file of each shape: what it has, the others have
+        shapes = list({id(file.shape): file for file in reversed(self.files)}.values())[::-1]
+        self.types = self._types(shapes)
+        first = self.files[0].schema
         self.ordered = frozenset(
-            field.name
-            for file in self.files[:1]
-            for field in file.schema
-            if pa.types.is_dictionary(field.type) and field.type.ordered
+            field.name for field in first if pa.types.is_dictionary(field.type) and field.type.ordered
         )
-        first = {field.name for field in self.files[0].schema if pa.types.is_dictionary(field.type)}
         self.categories = frozenset(
-            name
-            for name in first
-            if all(name not in f.schema.names or pa.types.is_dictionary(f.schema.field(name).type) for f in self.files)
+            field.name
+            for field in first
+            if all(
+                pa.types.is_dictionary(other.type)
+                for file in shapes
+                for other in file.schema
+                if other.name == field.name
+            )
         )
         self.leaves: list[ParquetLeaf] = []
-        self._lock = threading.Lock()
         self._columns: tuple[str, ...] = ()
         self._filter: Any = None
         self._filter_columns: tuple[str, ...] = ()
+        self._reader: LakeReader | None = None
         self.pruned_rows = 0
 
     @property
@@ -213,11 +233,11 @@ class ParquetLake:
 
     @property
     def fingerprint(self) -> str:
-        """Of the files: names, sizes, times and footers."""
+        """Of the files: names, sizes, times or ETags, and footers."""
         state = hashlib.sha256()
         for file in self.files:
             path = os.path.abspath(file.path) if self.local else file.path
-            state.update(repr((path, file.size, file.modified, file.digest)).encode())
+            state.update(repr((path, file.size, file.tag, file.digest)).encode())
         return state.hexdigest()
 
     @property
@@ -235,15 +255,15 @@ class ParquetLake:
             if name in self.conflicts:
                 raise DataError(self.conflicts[name])
         self._columns, self._filter, self._filter_columns = tuple(columns), row_filter, tuple(filter_columns)
-        self.leaves, self.pruned_rows = [], 0
+        self.leaves, self.pruned_rows, self._reader = [], 0, None
         width = max(self.row_bytes({*columns, *filter_columns} & set(self.types)), 1)  # type: ignore[arg-type]
-        for index, file in enumerate(self.files):
-            groups = self._surviving(file)
-            self.pruned_rows += file.metadata.num_rows - sum(file.metadata.row_group(g).num_rows for g in groups)
+        surviving = self._surviving()
+        for index, (file, groups) in enumerate(zip(self.files, surviving, strict=True)):
+            self.pruned_rows += file.metadata.num_rows - sum(file.rows[group] for group in groups)
             run: list[int] = []
             rows = 0
             for group in groups:
-                n = file.metadata.row_group(group).num_rows
+                n = file.rows[group]
                 if run and (rows + n) * width > LEAF_BYTES:
                     self.leaves.append(ParquetLeaf(index, tuple(run), rows))
                     run, rows = [], 0
@@ -255,10 +275,12 @@ class ParquetLake:
     @property
     def reader(self) -> LakeReader:
         """How the leaves of the present selection are decoded."""
-        used = (*self._columns, *self._filter_columns)
-        types = {name: self.types[name] for name in used}
-        files = dict(enumerate(self.files))
-        return LakeReader(self.filesystem, files, types, self._columns, self._filter, self._filter_columns)
+        if self._reader is None:
+            used = (*self._columns, *self._filter_columns)
+            types = {name: self.types[name] for name in used}
+            files = dict(enumerate(self.files))
+            self._reader = LakeReader(self.store, files, types, self._columns, self._filter, self._filter_columns)
+        return self._reader
 
     def load(self, leaf: ParquetLeaf) -> LeafTable:
         """Decode one leaf."""
@@ -266,25 +288,24 @@ class ParquetLake:
 
     # -- planning --------------------------------------------------------------------------------------------------
 
-    def _plan(self, path: str, base: str | None) -> File:
+    def _plan(self, entry: Entry, tail: bytes, base: str | None) -> File:
+        path = entry.path
+        assert entry.size is not None
+        assert entry.tag is not None
+        if entry.size == 0:
+            raise DataError(f"{path} is empty, not even a Parquet footer: the file is corrupt or still being written")
         try:
-            info = self.filesystem.get_file_info(path)
-            if info.type == fs.FileType.NotFound:
-                raise DesignError(f"{path} does not exist")
-            if info.size == 0:
-                raise DataError(
-                    f"{path} is empty, not even a Parquet footer: the file is corrupt or still being written"
-                )
-            with self.filesystem.open_input_file(path) as handle:
-                metadata = pq.read_metadata(handle)
-                digest = _footer_digest(handle, info.size, metadata.serialized_size)
+            metadata = pq.read_metadata(pa.BufferReader(tail))
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{path} is not a readable Parquet file: {_one_line(error)}") from None
-        return File(path, info.size, info.mtime_ns or 0, metadata, digest, _partition(path, base))
+        digest = hashlib.sha256(memoryview(tail)[-footer_size(tail) :]).digest()
+        rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
+        shape = self._shapes.of(metadata)
+        return File(path, entry.size, entry.tag, metadata, digest, shape, rows, _partition(path, base))
 
-    def _types(self) -> dict[str, pa.DataType]:
+    def _types(self, shapes: Sequence[File]) -> dict[str, pa.DataType]:
         types: dict[str, list[tuple[pa.DataType, str]]] = {}
-        for file in self.files:
+        for file in shapes:
             names = file.schema.names
             for name in {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ():
                 self.conflicts[name] = f'{file.path} has two columns named "{name}"'
@@ -302,41 +323,75 @@ class ParquetLake:
             result[name] = _partition_type(values)
         return result
 
-    def _surviving(self, file: File) -> list[int]:
-        groups = list(range(file.metadata.num_row_groups))
+    def _surviving(self) -> Iterable[Sequence[int]]:
+        """The row groups of each file that may have rows that pass, from footers alone."""
         if self._filter is None:
-            return groups
+            return [range(len(file.rows)) for file in self.files]
+        from pyarrow import dataset as ds
+
+        parquet = ds.ParquetFileFormat()
+        known: dict[int, pa.Schema] = {}
+        return [self._passing(file, parquet, known) for file in self.files]
+
+    def _passing(self, file: File, parquet: Any, known: dict[int, pa.Schema]) -> Sequence[int]:
         from pyarrow import dataset as ds
 
         expression = None
         for name, value in file.partition.items():
             part = ds.field(name) == pa.scalar(value).cast(self.types[name]) if value is not None else None
             expression = part if expression is None else expression if part is None else expression & part
-        known = {field.name: schemas.plain(field.type) for field in file.schema}
-        schema = pa.schema([(name, known.get(name, kind)) for name, kind in self.types.items()])
-        fragment = ds.ParquetFileFormat().make_fragment(
-            file.path, self.filesystem, partition_expression=expression, row_groups=groups
-        )
+        if id(file.shape) not in known:
+            here = {field.name: schemas.plain(field.type) for field in file.schema}
+            known[id(file.shape)] = pa.schema([(name, here.get(name, kind)) for name, kind in self.types.items()])
+        # a file of no more than the footer, which is here already
+        footer = pa.BufferOutputStream()
+        file.metadata.write_metadata_file(footer)
+        groups = range(len(file.rows))
+        fragment = parquet.make_fragment(footer.getvalue(), partition_expression=expression, row_groups=groups)
         try:
-            return [group.id for group in fragment.subset(self._filter, schema=schema).row_groups]
+            passing = fragment.subset(self._filter, schema=known[id(file.shape)])
+            return [group.id for group in passing.row_groups]
         except pa.ArrowException:
             return groups
 
 
-def read_ahead(descriptor: int, start: int, length: int) -> None:
-    """Ask for a part of a file to be fetched in the background, where the system can."""
-    if hasattr(os, "posix_fadvise"):
-        os.posix_fadvise(descriptor, start, length, os.POSIX_FADV_WILLNEED)
+class _Shapes:
+    """One Shape for all files that have it: to ask each file for its schema would take longer than to parse its footer."""
+
+    def __init__(self) -> None:
+        self._written: dict[bytes | None, list[tuple[Any, Shape]]] = {}
+        self._shapes: dict[bytes, Shape] = {}
+
+    def of(self, metadata: pq.FileMetaData) -> Shape:
+        """The shape of a file; files may be planned by several threads, and at worst one is worked out twice."""
+        alike = self._written.setdefault((metadata.metadata or {}).get(b"ARROW:schema"), [])
+        for parquet, shape in alike:
+            if parquet.equals(metadata.schema):
+                return shape
+        schema = metadata.schema.to_arrow_schema().remove_metadata()
+        chunks: dict[str, list[int]] = {}
+        for index in range(metadata.num_columns):
+            column = metadata.schema.column(index)
+            name = column.path if column.path in schema.names else column.path.partition(".")[0]
+            chunks.setdefault(name, []).append(index)
+        made = Shape(schema, {name: tuple(indices) for name, indices in chunks.items()})
+        shape = self._shapes.setdefault(schema.serialize().to_pybytes(), made)
+        alike.append((metadata.schema, shape))
+        return shape
 
 
-def _group_start(group: Any) -> int:
-    column = group.column(0)
-    return int(column.dictionary_page_offset or column.data_page_offset)
+def _decoded(reader: Any, groups: Sequence[int], columns: list[str], one_by_one: bool) -> pa.Table:
+    """Columns of row groups. One by one where that asks for nothing more: all together hold three times what they take."""
+    if not one_by_one or len(columns) < 2:
+        return reader.read_row_groups(list(groups), columns=columns, use_threads=False)
+    parts = [reader.read_row_groups(list(groups), columns=[name], use_threads=False) for name in columns]
+    return pa.table({name: part.column(0) for name, part in zip(columns, parts, strict=True)})
 
 
-def _footer_digest(handle: Any, size: int, footer: int) -> bytes:
-    length = min(footer + 8, size)
-    return hashlib.sha256(handle.read_at(length, size - length)).digest()
+def _check_footer(file: File, handle: Any) -> None:
+    length = min(file.metadata.serialized_size + 8, file.size)
+    if hashlib.sha256(handle.read_at(length, file.size - length)).digest() != file.digest:
+        raise changed(file.path)
 
 
 def _nested(kind: pa.DataType) -> bool:
@@ -379,58 +434,78 @@ def _repeated(value: str | None, kind: pa.DataType, n: int) -> pa.ChunkedArray:
 
 def open_lake(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> ParquetLake:
     """A lake from a file, a folder, a glob pattern, or a list of these; local, or a URL of a known file system."""
-    given = [source] if isinstance(source, (str, os.PathLike)) else list(source)
+    given = [os.fspath(entry) for entry in ([source] if isinstance(source, (str, os.PathLike)) else source)]
     if not given:
         raise DesignError("the list of files is empty")
-    found: dict[str, None] = {}
+    found: dict[str, Entry] = {}
     base: str | None = None
-    filesystem: fs.FileSystem | None = None
-    for entry in given:
-        here, path = _filesystem(os.fspath(entry))
-        if filesystem is not None and not here.equals(filesystem):
-            raise DesignError(f"{entry} is on another file system than {given[0]}: read one at a time")
-        filesystem = here
+    store: Store | None = None
+    for name in given:
+        here, path = _store(name)
+        if store is not None and here != store:
+            raise DesignError(f"{_shown(name)} is on another file system than {_shown(given[0])}: read one at a time")
+        # what one process holds of a store, it holds once
+        store = store or here
         if _WILD.search(path):
-            found.update(dict.fromkeys(_globbed(here, path)))
+            found.update((entry.path, entry) for entry in _globbed(store, path))
             continue
-        info = here.get_file_info(path)
-        if info.type == fs.FileType.NotFound:
-            raise DesignError(f"{entry} does not exist")
-        if info.type == fs.FileType.Directory:
-            base = path if len(given) == 1 else None
-            found.update(dict.fromkeys(_listed(here, path)))
+        entry = store.entry(path) if len(given) == 1 else store.presumed(path)
+        if entry is None:
+            raise DesignError(f"{_shown(name)} does not exist")
+        if entry.folder:
+            base = entry.path if len(given) == 1 else None
+            found.update((inner.path, inner) for inner in _listed(store, entry.path))
         else:
-            found[path] = None
-    assert filesystem is not None
+            found[entry.path] = entry
+    assert store is not None
     if not found:
-        raise DataError(f"there are no Parquet files in {', '.join(map(str, given[:3]))}: the lake is empty")
-    return ParquetLake(list(found), filesystem, base)
+        raise DataError(f"there are no Parquet files in {', '.join(map(_shown, given[:3]))}: the lake is empty")
+    return ParquetLake(list(found.values()), store, base)
 
 
-def _filesystem(path: str) -> tuple[fs.FileSystem, str]:
+def lake_of(paths: Sequence[str], filesystem: fs.FileSystem) -> ParquetLake:
+    """A lake of files that Arrow has listed already."""
+    return ParquetLake([Entry(path) for path in paths], ArrowStore(filesystem), None)
+
+
+def _shown(name: str) -> str:
+    """A URL without its secrets."""
+    return re.sub(r"^([A-Za-z0-9+.-]+://)[^/@]*@", r"\1", name)
+
+
+def _store(path: str) -> tuple[Store, str]:
     scheme = re.match(r"([A-Za-z][A-Za-z0-9+.-]+)://", path)
     if not scheme:
-        return fs.LocalFileSystem(), os.path.expanduser(path).rstrip("/") or "/"
+        return ArrowStore(fs.LocalFileSystem()), os.path.expanduser(path).rstrip("/") or "/"
+    if scheme.group(1) in ("s3", "s3a") and importlib.util.find_spec("s3fs") is not None:
+        from daskglm.cluster.objects import from_url
+
+        return from_url(path)
     if scheme.group(1) in ("file", "s3", "gs", "gcs", "hdfs", "abfs", "abfss"):
         try:
-            return fs.FileSystem.from_uri(path)  # type: ignore[no-any-return]
+            filesystem, inner = fs.FileSystem.from_uri(path)
+            return ArrowStore(filesystem), inner
         except (pa.ArrowException, OSError) as error:
-            raise DesignError(f"{path} cannot be opened: {_one_line(error)}") from None
+            raise DesignError(f"{_shown(path)} cannot be opened: {_one_line(error)}") from None
     try:
         import fsspec
 
         handler, inner = fsspec.core.url_to_fs(path)
     except (ImportError, ValueError) as error:
-        raise DesignError(f"{path} cannot be opened: {_one_line(error)}") from None
-    return fs.PyFileSystem(fs.FSSpecHandler(handler)), inner.rstrip("/")
+        raise DesignError(f"{_shown(path)} cannot be opened: {_one_line(error)}") from None
+    return ArrowStore(fs.PyFileSystem(fs.FSSpecHandler(handler))), inner.rstrip("/")
 
 
-def _listed(filesystem: fs.FileSystem, folder: str) -> list[str]:
-    infos = filesystem.get_file_info(fs.FileSelector(folder, recursive=True))
+def _listed(store: Store, folder: str) -> list[Entry]:
+    return _of_lake(folder, store.listed(folder))
+
+
+def _of_lake(folder: str, entries: Iterable[Entry]) -> list[Entry]:
+    """The Parquet files among what is in a folder, in order, without those that are hidden."""
     prefix = folder.rstrip("/") + "/"
-    names = []
-    for info in infos:
-        inside = info.path[len(prefix) :] if info.path.startswith(prefix) else info.path
+    found = []
+    for entry in entries:
+        inside = entry.path[len(prefix) :] if entry.path.startswith(prefix) else entry.path
         parts = inside.split("/")
         if parts[0] == "metadata" and inside.endswith(".metadata.json"):
             raise DesignError(
@@ -443,35 +518,42 @@ def _listed(filesystem: fs.FileSystem, folder: str) -> list[str]:
                 "pass the list of files of its current snapshot"
             )
         hidden = any(part.startswith(("_", ".")) for part in parts)
-        if info.type == fs.FileType.File and not hidden and info.path.endswith(_SUFFIXES):
-            names.append(info.path)
-    return sorted(names)
+        if not entry.folder and not hidden and entry.path.endswith(SUFFIXES):
+            found.append(entry)
+    return sorted(found, key=_path)
 
 
-def _globbed(filesystem: fs.FileSystem, pattern: str) -> list[str]:
+def _path(entry: Entry) -> str:
+    return entry.path
+
+
+def _globbed(store: Store, pattern: str) -> list[Entry]:
     pattern = re.sub(r"^(\./+)+", "", pattern)
-    fixed = _WILD.split(pattern)[0].rpartition("/")[0] or ("/" if pattern.startswith("/") else ".")
+    fixed, _, stem = _WILD.split(pattern)[0].rpartition("/")
+    fixed = fixed or ("/" if pattern.startswith("/") else ".")
     rest = pattern.removeprefix(fixed).lstrip("/")
     try:
-        infos = filesystem.get_file_info(fs.FileSelector(fixed, recursive="**" in rest or "/" in rest))
+        entries = store.listed(fixed, stem, recursive="**" in rest or "/" in rest)
     except FileNotFoundError:
         raise DesignError(f"{pattern}: the folder {fixed} does not exist") from None
     matches = re.compile(_glob_expression(pattern)).fullmatch
-    found = []
-    for info in infos:
-        path = info.path[2:] if fixed == "." and info.path.startswith("./") else info.path
+    found: list[Entry] = []
+    folders: list[Entry] = []
+    for entry in entries:
+        path = entry.path[2:] if fixed == "." and entry.path.startswith("./") else entry.path
         inside = path.removeprefix(fixed).lstrip("/").split("/")
         # as in a listed folder, unless the pattern asks for such names
         hidden = any(part.startswith(mark) and f"/{mark}" not in f"/{rest}" for part in inside for mark in "_.")
         if hidden or not matches(path):
             continue
-        if info.type == fs.FileType.File:
-            found.append(info.path)
-        elif info.type == fs.FileType.Directory:
-            found.extend(_listed(filesystem, info.path))
+        (folders if entry.folder else found).append(entry)
+    if folders:
+        with ThreadPoolExecutor(1 if store.local else concurrency()) as pool:
+            for inner in pool.map(lambda folder: _listed(store, folder.path), folders):
+                found += inner
     if not found:
         raise DesignError(f"no file matches {pattern}")
-    return sorted(dict.fromkeys(found))
+    return sorted({entry.path: entry for entry in found}.values(), key=_path)
 
 
 def _glob_expression(pattern: str) -> str:

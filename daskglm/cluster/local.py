@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, Literal
 
 from daskglm.cluster import machine
-from daskglm.cluster.cells import Applied, Counter, Kept, Spill, cells_of
+from daskglm.cluster.cells import Applied, Counter, Kept, Spill, announce_after, cells_of
 from daskglm.cluster.sources import Source
 from daskglm.errors import DesignError
 from daskglm.partitions import Record, TreeSum
@@ -84,11 +84,11 @@ class LocalPartitions:
 
         def subtree(start: int) -> Any:
             tree: TreeSum[Any] = TreeSum()
-            for at, cell in enumerate(self._cells[start : start + size], start):
-                # while this leaf is worked on, the disk fetches the one this thread takes next
-                following = at + 1 if at + 1 < start + size else start + size * self.threads
-                if following < len(self._cells):
-                    self._cells[following].announce()
+            # while a leaf is worked on, the store fetches those that this thread takes next
+            later = start + size * self.threads
+            way = self._cells[start : start + size] + self._cells[later : later + size]
+            for at, cell in enumerate(way[:size]):
+                announce_after(way, at, self.threads)
                 tree.push(function(cell.get(self._counter), *args))
                 self._seen(cell.rows)
             return tree.result()
@@ -126,7 +126,7 @@ class LocalPartitions:
 
         cells, extras = [], []
         tree: TreeSum[Any] = TreeSum()
-        for cell, summary, extra in self._each(visit, range(len(self._cells))):
+        for cell, summary, extra in self._each(visit, self._announced()):
             cells.append(cell)
             extras.append(extra)
             tree.push(summary)
@@ -152,7 +152,7 @@ class LocalPartitions:
         def visit(index: int) -> Any:
             return function(self._cells[index].get(self._counter), *args)
 
-        yield from self._each(visit, range(len(self._cells)))
+        yield from self._each(visit, self._announced())
 
     def release(self) -> None:
         """Give up what is kept."""
@@ -178,16 +178,24 @@ class LocalPartitions:
         if self._counter.on_leaf is not None:
             self._counter.on_leaf(rows, 1)
 
-    def _each(self, function: Callable[[int], Any], items: Sequence[int]) -> Iterator[Any]:
+    def _announced(self) -> Iterator[int]:
+        """Every leaf's number, once those that follow it are on their way, where their store is far."""
+        depth = self._cells[0].ahead if self._cells else 0
+        for number in range(len(self._cells)):
+            if depth > 1:
+                for following in range(number and number + depth, min(number + depth + 1, len(self._cells))):
+                    self._cells[following].announce()
+            yield number
+
+    def _each(self, function: Callable[[int], Any], items: Iterable[int]) -> Iterator[Any]:
         """function of each item, in order, by this engine's threads; a window keeps results from piling up."""
-        if self.threads == 1 or len(items) == 1:
+        if self.threads == 1 or len(self._cells) == 1:
             yield from map(function, items)
             return
         pending: list[Any] = []
-        queue = iter(items)
         pool = ThreadPoolExecutor(self.threads, thread_name_prefix="daskglm")
         try:
-            for item in queue:
+            for item in items:
                 pending.append(pool.submit(function, item))
                 if len(pending) > 2 * self.threads:
                     yield pending.pop(0).result()

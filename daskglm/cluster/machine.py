@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -114,15 +115,23 @@ class _OneBlasThread:
         self._lock = threading.Lock()
         self._inside = 0
         self._limits: Any = None
+        self._found: Any = None
+        self._modules = -1
+
+    def _controller(self) -> Any:
+        """The libraries that are loaded, looked for again only where something was imported since: it takes a while."""
+        if self._modules != len(sys.modules):
+            from threadpoolctl import ThreadpoolController
+
+            self._found, self._modules = ThreadpoolController(), len(sys.modules)
+        return self._found
 
     @contextlib.contextmanager
     def __call__(self) -> Iterator[None]:
-        from threadpoolctl import threadpool_limits
-
         with self._lock:
             _take_control()
             # every thread that enters says so, for some libraries count threads by caller
-            limits = threadpool_limits(1, user_api="blas")
+            limits = self._controller().limit(limits=1, user_api="blas")
             self._limits = limits if self._inside == 0 else self._limits
             self._inside += 1
         try:

@@ -79,8 +79,10 @@ def features() -> dict[str, str]:
     from threadpoolctl import threadpool_info
 
     core: Any = getattr(np, "_core", None)
-    enabled = getattr(getattr(core, "_multiarray_umath", None), "__cpu_features__", {})
-    simd = ",".join(sorted(name for name, on in enabled.items() if on))
+    umath = getattr(core, "_multiarray_umath", None)
+    enabled = getattr(umath, "__cpu_features__", {})
+    # only what NumPy has code for: what else a processor can do changes nothing, and cannot be pinned
+    simd = ",".join(sorted(name for name in getattr(umath, "__cpu_dispatch__", enabled) if enabled.get(name)))
     flags = hashlib.sha256(_processor_flags().encode()).hexdigest()[:12]
     pinned = [os.environ.get(name, "") for name in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES")]
     blas = sorted(

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from daskglm.cluster import schemas, tables
-from daskglm.cluster.lakes import LeafTable, open_lake
+from daskglm.cluster.lakes import LeafTable, lake_of, open_lake
 from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
 
@@ -19,6 +19,10 @@ class Reader(Protocol):
 
     def part(self, leaves: Sequence[Any]) -> Reader:
         """A reader of these leaves alone, fit to travel."""
+
+    @property
+    def ahead(self) -> int:
+        """How many leaves are worth announcing before they are loaded."""
 
     def announce(self, leaf: Any) -> None:
         """The leaf will be loaded soon."""
@@ -108,9 +112,7 @@ def _dataset(data: Any) -> Source:
     # a dataset that filters, or reads columns from its paths by a scheme of its own, is left to Arrow
     plain = not getattr(data, "_scan_options", None)
     if plain and isinstance(data, ds.FileSystemDataset) and isinstance(data.format, ds.ParquetFileFormat):
-        from daskglm.cluster.lakes import ParquetLake
-
-        return ParquetLake(sorted(data.files), data.filesystem, None)
+        return lake_of(sorted(data.files), data.filesystem)
     return tables.TableSource(data.to_table())
 
 

@@ -44,6 +44,8 @@ class Ready:
 
     tables: Mapping[RowLeaf, LeafTable]
 
+    ahead = 0
+
     def part(self, leaves: Sequence[RowLeaf]) -> Ready:
         """Some of them."""
         return Ready({leaf: self.tables[leaf] for leaf in leaves})
@@ -83,6 +85,7 @@ class TableSource:
 
     in_memory = True
     local = True
+    ahead = 0
     pruned_rows = 0
     witness = None
     fingerprint = None

@@ -16,7 +16,7 @@ from distributed.protocol.pickle import dumps, loads
 
 from daskglm.cluster import preflight
 from daskglm.cluster.arrays import array_bytes, landed
-from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, store
+from daskglm.cluster.cells import SPARE_DISK, Applied, Counter, Kept, Loaded, Stored, announce_after, store
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError, DesignError
 from daskglm.partitions import TreeSum
@@ -153,15 +153,17 @@ class Filed:
     """
 
     fit: str
-    number: int
+    name: str
     stored: Stored | None
     origin: Applied
     rows: int
 
+    ahead = 1
+
     def _here(self) -> Stored | None:
         if self.stored is None:
             return None
-        path = os.path.join(_folder(self.fit), f"{self.number}.block")
+        path = os.path.join(_folder(self.fit), f"{self.name}.block")
         with contextlib.suppress(OSError):
             if os.path.getsize(path) == self.stored.size:
                 return replace(self.stored, path=path)
@@ -175,7 +177,7 @@ class Filed:
                 return here.get(counter)
         item = self.origin.get(counter)
         if self.stored is not None:
-            file(item, self.fit, self.number, self.rows)
+            file(item, self.fit, self.name, self.rows)
         return item
 
     def announce(self) -> None:
@@ -187,7 +189,12 @@ class Filed:
             self.origin.announce()
 
 
-def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
+def filed(item: Any, fit: str, name: str, origin: Applied) -> Filed:
+    """An item written to this worker's disk."""
+    return Filed(fit, name, file(item, fit, name, origin.rows), origin, origin.rows)
+
+
+def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
     """Write an item to this worker's disk; None where there is no room, and it will be rebuilt when needed."""
     folder = _folder(fit)
     try:
@@ -195,7 +202,7 @@ def file(item: Any, fit: str, number: int, rows: int) -> Stored | None:
         os.utime(folder)
         if shutil.disk_usage(folder).free < SPARE_DISK + item.nbytes:
             return None
-        return store(item, os.path.join(folder, f"{number}.block"), rows)
+        return store(item, os.path.join(folder, f"{name}.block"), rows)
     except OSError:
         return None
     finally:
@@ -238,18 +245,20 @@ def fill(given: Shelf | Call, call: Call) -> Shelf:
     counter = Counter()
     with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
-            _announce_next(shelf, number)
+            announce_after(shelf.cells, number - shelf.start)
             item = function(cell.get(counter))
             tree.push(record(item))
+            origin = Applied(cell, again or function, cell.rows)
             if aside is not None:
-                beside.append(Kept(aside(item), cell.rows))
+                part = aside(item)
+                if keep == "disk":
+                    beside.append(filed(part, fit, f"{number}-aside", Applied(origin, aside, cell.rows)))
+                else:
+                    beside.append(Kept(part, cell.rows))
             if keep == "memory":
                 cells.append(Kept(item, cell.rows))
-                continue
-            origin = Applied(cell, again or function, cell.rows)
-            if keep == "disk":
-                stored = file(item, fit, number, cell.rows)
-                cells.append(Filed(fit, number, stored, origin, cell.rows))
+            elif keep == "disk":
+                cells.append(filed(item, fit, str(number), origin))
             else:
                 cells.append(origin)
     return Shelf(tuple(cells), shelf.start, tree.result(), tuple(beside), counter.loads)
@@ -288,7 +297,7 @@ def subtree(given: Shelf | Call, call: Call) -> Answer:
     counter = Counter()
     with one_blas_thread():
         for number, cell in enumerate(shelf.cells, shelf.start):
-            _announce_next(shelf, number)
+            announce_after(shelf.cells, number - shelf.start)
             tree.push(function(cell.get(counter), *arguments))
     return _answer(tree.result(), counter.loads)
 
@@ -309,12 +318,6 @@ def each(given: Shelf | Call, call: Call) -> Answer:
     with one_blas_thread():
         results = [function(cell.get(counter), *arguments) for cell in shelf.cells]
     return _answer(results, counter.loads)
-
-
-def _announce_next(shelf: Shelf, number: int) -> None:
-    following = number - shelf.start + 1
-    if following < len(shelf.cells):
-        shelf.cells[following].announce()
 
 
 def look(path: str | None = None, dask_worker: Any = None) -> preflight.Facts:

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import inspect
 import os
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numba
+from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 
 def _cache_directory() -> str | None:
-    """A writable folder for compiled kernels, or None; its name changes with the sources of this room.
+    """A folder for compiled kernels, or None; its name changes with the sources of this room.
 
-    numba refuses to import a cached function where it finds no writable place (a read-only image without HOME), and
-    does not notice a change in an imported intrinsic; both are settled here.
+    One that is there already serves even where it cannot be written to, as in an image whose root is mounted
+    read-only: a hit only reads.
     """
     sources = sorted(Path(__file__).parent.glob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
@@ -24,27 +26,66 @@ def _cache_directory() -> str | None:
     if not root:
         root = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     folder = os.path.join(root, "daskglm", f"kernels-{digest}")
-    try:
+    with contextlib.suppress(OSError):
         os.makedirs(folder, exist_ok=True)
-        with tempfile.TemporaryFile(dir=folder):
-            return folder
-    except OSError:
-        return None
+    return folder if os.path.isdir(folder) else None
 
 
 _DIRECTORY = _cache_directory()
+
+
+class _Place(_CacheLocator):  # type: ignore[misc]
+    """Where the entries of one function lie.
+
+    numba's own locators pass over a folder that they cannot write to, and refuse the function when none is left; older
+    ones also take a source for another when only its time has changed, which happens to the layers of an image.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self._source = inspect.getfile(function)
+        self._line = function.__code__.co_firstlineno
+
+    def get_cache_path(self) -> str:
+        return os.path.join(_DIRECTORY or "", self.get_suitable_cache_subpath(self._source))
+
+    def get_source_stamp(self) -> str:
+        return hashlib.sha256(Path(self._source).read_bytes()).hexdigest()
+
+    def get_disambiguator(self) -> str:
+        return str(self._line)
+
+    @classmethod
+    def from_function(cls, function: Callable[..., Any], source: str) -> _Place:
+        return cls(function)
+
+
+class _Entries(CompileResultCacheImpl):  # type: ignore[misc]
+    _locator_classes = [_Place]  # noqa: RUF012 -- numba's attribute
+
+
+class _Cache(FunctionCache):  # type: ignore[misc]
+    """Spares time and decides nothing: what cannot be read is compiled, and what cannot be written is not kept."""
+
+    _impl_class = _Entries
+
+    def load_overload(self, sig: Any, target_context: Any) -> Any:
+        with contextlib.suppress(OSError):
+            return super().load_overload(sig, target_context)
+        return None
+
+    def save_overload(self, sig: Any, data: Any) -> None:
+        with contextlib.suppress(OSError):
+            super().save_overload(sig, data)
 
 
 def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """Compile now, for this one signature, without the GIL and without licence to reorder sums."""
 
     def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
-        previous = numba.config.CACHE_DIR
-        numba.config.CACHE_DIR = _DIRECTORY or previous
-        try:
-            dispatcher = numba.njit(signature, nogil=True, cache=_DIRECTORY is not None, error_model="numpy")(function)
-        finally:
-            numba.config.CACHE_DIR = previous
+        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
+        if _DIRECTORY is not None:
+            dispatcher._cache = _Cache(function)
+        dispatcher.compile(signature)
         dispatcher.disable_compile()
         return dispatcher  # type: ignore[no-any-return]
 

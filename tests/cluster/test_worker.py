@@ -88,7 +88,7 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any
 def filed(fit: str, number: int = 3) -> Filed:
     """A block on this worker's disk."""
     origin = Applied(Decoded(), Item, 100)
-    return Filed(fit, number, worker.file(origin.get(Counter()), fit, number, 100), origin, 100)
+    return Filed(fit, str(number), worker.file(origin.get(Counter()), fit, str(number), 100), origin, 100)
 
 
 def block(folder: Path) -> Path:
@@ -169,7 +169,7 @@ def test_a_block_that_is_not_whole_is_rebuilt_and_written_again(
 def test_a_block_of_another_worker_is_rebuilt_here(here: Any, tmp_path: Path) -> None:
     one, counter = filed("moved"), Counter()
     here("two")
-    travelled = pickle.loads(pickle.dumps(Filed("moved", 3, one.stored, Applied(Fixed(), Item, 100), 100)))
+    travelled = pickle.loads(pickle.dumps(Filed("moved", "3", one.stored, Applied(Fixed(), Item, 100), 100)))
     np.testing.assert_array_equal(travelled.get(counter).x, np.arange(100.0))
     assert sorted(path.parts[-4] for path in blocks_under(tmp_path)) == ["one", "two"]
     # and is no larger on its way than its few words

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +13,16 @@ import pytest
 
 from daskglm.kernels import compiled
 
+# The file alone: to import the package would be to compile all of its kernels.
+ONE_KERNEL = """
+import runpy, sys
+kernel = runpy.run_path(sys.argv[1])["kernel"]
+@kernel("float64(float64)")
+def twice(x):
+    return 2.0 * x
+assert twice(3.0) == 6.0
+print(sum(twice.stats.cache_hits.values()), sum(twice.stats.cache_misses.values()))
+"""
 VARIABLES = ("DASKGLM_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
 
 
@@ -81,3 +95,47 @@ def test_a_changed_source_has_another_folder(tmp_path: Path, monkeypatch: pytest
         (room / "lanes.py").write_text(text)
         found.append(compiled._cache_directory())
     assert found[0] == found[2] != found[1]
+
+
+def powerless() -> list[str]:
+    """A command in front of another that makes permissions hold for root too."""
+    if os.geteuid():
+        return []
+    if not shutil.which("setpriv"):
+        pytest.skip("root writes everywhere, and there is no setpriv to take that away")
+    return ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
+
+
+def test_a_cache_that_cannot_be_written_to_is_read(tmp_path: Path) -> None:
+    """As in an image with its kernels in it and its root mounted read-only: no write, no compilation, no failure."""
+    script, cache = tmp_path / "one_kernel.py", tmp_path / "cache"
+    script.write_text(ONE_KERNEL)
+
+    def hits_and_misses(*prefix: str) -> str:
+        command = [*prefix, sys.executable, str(script), compiled.__file__]
+        environment = {**os.environ, "DASKGLM_CACHE_DIR": str(cache)}
+        return subprocess.run(command, env=environment, check=True, capture_output=True, text=True).stdout.strip()
+
+    prefix = powerless()
+    assert hits_and_misses() == "0 1"
+    entries = {path: path.stat() for path in cache.rglob("*") if path.is_file()}
+    folders = [cache, *(path for path in cache.rglob("*") if path.is_dir())]
+    assert entries
+    try:
+        for path in (*entries, *folders):
+            path.chmod(0o555)
+        # the layers of an image keep what a source says and not always when it was written
+        os.utime(script, (0, 0))
+        assert hits_and_misses(*prefix) == "1 0"
+        script.write_text(ONE_KERNEL.replace("2.0 * x", "x + x"))
+        assert hits_and_misses(*prefix) == "0 1"
+        assert {path for path in cache.rglob("*") if path.is_file()} == set(entries)
+        assert all(path.stat().st_mtime_ns == stat.st_mtime_ns for path, stat in entries.items())
+        # one that cannot even be read is in nobody's way
+        script.write_text(ONE_KERNEL)
+        for path in entries:
+            path.chmod(0)
+        assert hits_and_misses(*prefix) == "0 1"
+    finally:
+        for path in (*entries, *folders):
+            path.chmod(0o755)
