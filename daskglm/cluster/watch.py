@@ -46,9 +46,10 @@ def lost(client: Client) -> Iterator[None]:
 
 
 def _gone(client: Client, error: BaseException) -> str:
-    what = "its connection broke"
-    if isinstance(error, OSError) and not isinstance(error, CommClosedError):
-        what = " ".join(str(error).split())[:200] or what
+    what = " ".join(str(error).split())[:200] or type(error).__name__
+    if "Futures cancelled" in what:
+        # Dask lists every one
+        what = "its connection broke"
     return (
         f"the scheduler was lost ({what}): start it again and rerun; with checkpoint= the same call goes on from the last "
         "pass"

@@ -238,24 +238,20 @@ def standing(status: str = "running") -> Any:
 
 
 @pytest.mark.parametrize(
-    "error",
+    "error, what",
     [
-        CommClosedError("in <TCP>: Stream is closed"),
-        CancelledError("a key"),
-        TimeoutError(),
-        ConnectionRefusedError("no"),
-        OSError("Timed out trying to connect"),
-        RuntimeError("cannot schedule new futures: Client is closed"),
+        (CommClosedError("in <TCP>: Stream is closed"), "its connection broke"),
+        (CancelledError("a key"), "its connection broke"),
+        (TimeoutError(), "its connection broke"),
+        (RuntimeError("cannot schedule new futures: Client is closed"), "its connection broke"),
+        (ConnectionRefusedError("nobody is there"), "nobody is there"),
+        (OSError("Timed out trying\n to connect"), "Timed out trying to connect"),
     ],
 )
-def test_a_lost_connection_is_one_sentence(error: BaseException) -> None:
-    what = str(error) or type(error).__name__
-    with (
-        pytest.raises(ClusterError, match=r"the scheduler was lost \(.*\): start it again and rerun") as caught,
-        lost(standing()),
-    ):
+def test_a_lost_connection_is_one_sentence(error: BaseException, what: str) -> None:
+    said = rf"the scheduler was lost \({what}\): start it again and rerun"
+    with pytest.raises(ClusterError, match=said) as caught, lost(standing()):
         raise error
-    assert what in str(caught.value)
     assert caught.value.exit_code == 5
     assert caught.value.__suppress_context__
 
@@ -278,14 +274,14 @@ def test_other_errors_are_left_as_they_are(error: BaseException) -> None:
             "ended its worker again and again, most likely for lack of memory",
         ),
         (MemoryError(), "a worker ran out of memory: give workers more"),
-        (CancelledError("key"), r"the scheduler was lost \(key\)"),
+        (CancelledError("key"), "the scheduler was lost"),
     ],
 )
 def test_what_made_a_task_fail_is_explained(error: BaseException, said: str) -> None:
     future: Any = SimpleNamespace(status="error", exception=lambda: error)
     with pytest.raises(ClusterError, match=said):
         Watch(standing()).explain(future)
-    with pytest.raises(ClusterError, match="a task was cancelled"):
+    with pytest.raises(ClusterError, match="the scheduler was lost"):
         Watch(standing()).explain(SimpleNamespace(status="cancelled"))
 
 
@@ -369,5 +365,5 @@ def test_nothing_is_given_up_before_its_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_client_that_was_closed_is_noticed_at_once() -> None:
-    with pytest.raises(ClusterError, match="the client is closed"):
+    with pytest.raises(ClusterError, match="the scheduler was lost"):
         Watch(standing("closed")).look([], False)
