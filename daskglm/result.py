@@ -7,16 +7,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+import pyarrow as pa
 
 from daskglm import persist, summary
-from daskglm.cluster.collections import is_collection, mapped
+from daskglm.cluster.collections import is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
 from daskglm.plan import refuse_unknown
-from daskglm.predict import Prediction, predict, result_columns
+from daskglm.predict import Prediction, predict, result_columns, scorer
 from daskglm.record import Certificate, FitRecord
 
 if TYPE_CHECKING:
@@ -269,10 +270,27 @@ class Fit:
         for name, value in (("offset", offset), ("exposure", exposure)):
             if value is not None and not isinstance(value, (str, int, float)):
                 raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
+        scorer(self.record, wanted, self._described(data), offset, exposure)
         score = _PredictPart(self.record, wanted, offset, exposure)
         columns = score.columns()
         single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
         return mapped(data, score, columns, single)
+
+    def _described(self, data: Any) -> Source:
+        """A source of the collection's columns, to check a request against; nothing of it is computed."""
+        if not is_array(data):
+            source = open_source(data)
+            # what Dask calls an object may be anything; each partition says what it is
+            unsaid = [str(name) for name, kind in data.dtypes.items() if kind == object]
+            source.types |= dict.fromkeys(unsaid, pa.null())
+            return source
+        if data.ndim not in (1, 2):
+            raise DesignError(f"X must have two dimensions, not {data.ndim}")
+        width = 1 if data.ndim == 1 else data.shape[1]
+        if np.isnan(width):
+            raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
+        empty = type(data._meta) if is_sparse(data._meta) else np.zeros
+        return self._arrays(empty((0, int(width))), {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -329,7 +347,7 @@ class Fit:
 
             rows = x if is_sparse(x) else csr_array(x)
             if rows.ndim != 2 or rows.shape[1] != len(matrix.columns):
-                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has shape {x.shape}")
+                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has {x.shape[-1]}")
             return from_arrays(rows, others, matrix.columns)[0]
         if is_sparse(x):
             raise DesignError("this model was not fitted to a sparse X: pass X.toarray(), or a table with its columns")
@@ -341,8 +359,10 @@ class Fit:
         columns = x[:, None] if x.ndim == 1 else x
         if self.record.design.factors or names != list(self.record.specification.predictors):
             raise DesignError("this model was fitted with a formula: predict needs a table with its columns")
-        if columns.ndim != 2 or columns.shape[1] != len(names):
-            raise DesignError(f"the model needs {len(names)} columns, X has shape {x.shape}")
+        if columns.ndim != 2:
+            raise DesignError(f"X must have two dimensions, not {columns.ndim}")
+        if columns.shape[1] != len(names):
+            raise DesignError(f"the model needs {len(names)} columns, X has {columns.shape[1]}")
         return dict(zip(names, columns.T, strict=True))
 
     def _series(self, values: Any) -> pd.Series:
@@ -370,7 +390,8 @@ class _PredictPart:
             Fit(self.record)._arrays(part, {}) if isinstance(part, np.ndarray) or is_sparse(part) else open_source(part)
         )
         found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
-        return np.column_stack([found[name] for name in self.columns()])
+        # without columns, as the terms of a model of the intercept alone, there are still rows
+        return np.column_stack([np.empty((part.shape[0], 0)), *(found[name] for name in self.columns())])
 
 
 @final

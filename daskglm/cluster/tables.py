@@ -302,6 +302,9 @@ def from_stream(data: Any) -> TableSource:
 def from_arrays(x: Any, others: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
     """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
     columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]
+    twice = sorted({name for name in columns_of_x if columns_of_x.count(name) > 1}) if names is not None else []
+    if twice:
+        raise DesignError(f"two columns of X have the same name: {twice[0]!r}")
     taken = {MATRIX} if is_sparse(x) else set(columns_of_x)
     for name, array in others.items():
         if array.shape[0] != x.shape[0]:
