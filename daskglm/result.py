@@ -281,7 +281,7 @@ class Fit:
         if not is_array(data):
             source = open_source(data)
             # what Dask calls an object may be anything; each partition says what it is
-            unsaid = [str(name) for name, kind in data.dtypes.items() if kind == object]
+            unsaid = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
             source.types |= dict.fromkeys(unsaid, pa.null())
             return source
         if data.ndim not in (1, 2):

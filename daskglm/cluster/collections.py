@@ -74,6 +74,7 @@ class FrameToLeaf:
                 raise DataError(f'{label} has no column "{name}", which the DataFrame\'s meta has')
         table = tables.from_pandas(frame[wanted])
         table.types = {**table.types, **{name: self.types[name] for name in wanted}}
+        table.label = label
         table.select(wanted, self.filter)
         leaf = table.load(RowLeaf(0, len(frame)))
         kept = leaf.table.select(list(self.columns)) if self.columns else leaf.table
@@ -203,7 +204,7 @@ class FrameSource(CollectionSource):
             raise DesignError(f"two columns of the DataFrame have the same name: {twice[0]!r}")
         super().__init__(tables.from_pandas(meta).types)
         # of what Dask calls an object its example says nothing: it is text, as Dask itself has it by default
-        self.types |= {str(name): pa.string() for name, kind in meta.dtypes.items() if kind == object}
+        self.types |= {str(name): pa.string() for name, kind in meta.dtypes.items() if kind == np.dtype(object)}
         self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
         factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
         self.categories = frozenset(factors)

@@ -90,6 +90,8 @@ class TableSource:
     witness = None
     fingerprint = None
     matrix_names: tuple[str, ...] = ()
+    # what messages call it, where it is not by its rows
+    label = ""
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
         names = table.column_names
@@ -137,7 +139,7 @@ class TableSource:
     def load(self, leaf: RowLeaf) -> LeafTable:
         """One leaf's columns."""
         table = self._table.slice(leaf.start, leaf.rows).select(list(self._columns))
-        label = f"rows {leaf.start} to {leaf.stop - 1}" if leaf.rows else "the table"
+        label = self.label or (f"rows {leaf.start} to {leaf.stop - 1}" if leaf.rows else "the table")
         for i, name in enumerate(self._columns):
             kind = self.types[name]
             if pa.types.is_string_view(table.schema.field(i).type):
