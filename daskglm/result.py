@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -270,8 +271,10 @@ class Fit:
         for name, value in (("offset", offset), ("exposure", exposure)):
             if value is not None and not isinstance(value, (str, int, float)):
                 raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
-        scorer(self.record, wanted, self._described(data), offset, exposure)
-        score = _PredictPart(self.record, wanted, offset, exposure)
+        source = self._described(data)
+        needed = scorer(self.record, wanted, source, offset, exposure).reading.columns
+        types = {name: source.types[name] for name in needed if name in source.types}
+        score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types)
         columns = score.columns()
         single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
         return mapped(data, score, columns, single)
@@ -280,9 +283,10 @@ class Fit:
         """A source of the collection's columns, to check a request against; nothing of it is computed."""
         if not is_array(data):
             source = open_source(data)
-            # what Dask calls an object may be anything; each partition says what it is
-            unsaid = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
-            source.types |= dict.fromkeys(unsaid, pa.null())
+            # what Dask calls an object may be anything; where the model wants no text, each partition says what it is
+            objects = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
+            kinds = self.record.specification.kinds
+            source.types |= {name: pa.null() for name in objects if kinds.get(name) != "factor"}
             return source
         if data.ndim not in (1, 2):
             raise DesignError(f"X must have two dimensions, not {data.ndim}")
@@ -374,21 +378,28 @@ class Fit:
 @final
 @dataclass(frozen=True)
 class _PredictPart:
-    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is."""
+    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is.
+
+    types: of the columns of a whole DataFrame, which are those of each partition.
+    """
 
     record: FitRecord
     wanted: Prediction
     offset: Any
     exposure: Any
+    types: Mapping[str, pa.DataType]
 
     def columns(self) -> tuple[str, ...]:
         """Names of the result's columns."""
         return result_columns(self.record, self.wanted)
 
     def __call__(self, part: Any) -> np.ndarray[Any, Any]:
-        source = (
-            Fit(self.record)._arrays(part, {}) if isinstance(part, np.ndarray) or is_sparse(part) else open_source(part)
-        )
+        if isinstance(part, np.ndarray) or is_sparse(part):
+            source = Fit(self.record)._arrays(part, {})
+        else:
+            source = open_source(part)
+            known = {name: kind for name, kind in self.types.items() if not pa.types.is_null(kind)}
+            source.types |= {name: kind for name, kind in known.items() if name in source.types}
         found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
         # without columns, as the terms of a model of the intercept alone, there are still rows
         return np.column_stack([np.empty((part.shape[0], 0)), *(found[name] for name in self.columns())])

@@ -263,9 +263,10 @@ class ChunkSource(CollectionSource):
         self._sparse = is_sparse(meta)
         frame = hasattr(x, "dtypes") and not is_array(x)
         kinds = [x.dtypes.iloc[j] for j in range(len(names))] if frame else [x.dtype] * len(names)
-        found = {n: _arrow(kind, "X" if not frame else f'"{n}"') for n, kind in zip(names, kinds, strict=True)}
-        types = {} if self._sparse else found
-        super().__init__(types | {name: _arrow(array.dtype, name) for name, array in others.items()})
+        types = {n: _arrow(kind, f'"{n}"' if frame else "X") for n, kind in zip(names, kinds, strict=True)}
+        super().__init__(
+            ({} if self._sparse else types) | {name: _arrow(array.dtype, name) for name, array in others.items()}
+        )
         self._names, self._others = tuple(names), tuple(others)
         self.matrix_names = tuple(names) if self._sparse else ()
         blocks = [_blocks(x), *(_blocks(array) for array in others.values())]

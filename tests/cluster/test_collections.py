@@ -237,10 +237,12 @@ def test_unknown_categories_are_sorted(place: Place) -> None:
     assert not collection.a.cat.known
     same(place.fit("y ~ x + a", collection), dg.glm("y ~ x + a", shuffled, family="poisson"))
     # numbers as levels are sorted as text
-    same(
-        place.fit("y ~ k", data.assign(k=data.k.astype("category"))),
-        dg.glm("y ~ k", WHOLE.assign(k=WHOLE.k.astype(str)), family="poisson"),
-    )
+    numbers = data.assign(k=data.k.astype("category"))
+    text = WHOLE.assign(k=WHOLE.k.astype(str))
+    truth = dg.glm("y ~ k", text, family="poisson")
+    fit = place.fit("y ~ k", numbers)
+    same(fit, truth)
+    np.testing.assert_allclose(place.computed(fit.predict(numbers)), truth.predict(text), rtol=SAME)
 
 
 # Dask's own reading warns of pandas 4
@@ -267,6 +269,15 @@ def test_kinds_of_text_and_numbers(place: Place) -> None:
         as_objects = split(DATA.assign(a=DATA.a.astype(object)), 150)
         assert as_objects.dtypes["a"] == np.dtype(object)
         same(place.fit(formula, as_objects), truth)
+        # an object is text, whatever it is, save where a model has it as a number
+        numbers = WHOLE.assign(k=WHOLE.k.astype(object), b=WHOLE.b.astype(object))
+        text = dg.glm("y ~ k", WHOLE.assign(k=WHOLE.k.astype(str)), family="poisson")
+        fit = place.fit("y ~ k", split(numbers, 150))
+        same(fit, text)
+        lazy = fit.predict(split(numbers, 150))
+        np.testing.assert_allclose(place.computed(lazy), text.predict(WHOLE.assign(k=WHOLE.k.astype(str))), rtol=SAME)
+        told = dg.glm("y ~ b", numbers, family="poisson")
+        alike(place.computed(told.predict(split(numbers, 150))), told.predict(numbers))
     same(place.fit(formula, split(DATA.astype({"a": "string[python]", "x": "float32"}), 150)), truth)
 
 
