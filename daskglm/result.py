@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
+import pyarrow as pa
 
 from daskglm import persist, summary
-from daskglm.cluster.collections import is_collection, mapped
+from daskglm.cluster.collections import is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
 from daskglm.plan import refuse_unknown
-from daskglm.predict import Prediction, predict, result_columns
+from daskglm.predict import Prediction, predict, result_columns, scorer
 from daskglm.record import Certificate, FitRecord
 
 if TYPE_CHECKING:
@@ -269,10 +271,30 @@ class Fit:
         for name, value in (("offset", offset), ("exposure", exposure)):
             if value is not None and not isinstance(value, (str, int, float)):
                 raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
-        score = _PredictPart(self.record, wanted, offset, exposure)
+        source = self._described(data)
+        needed = scorer(self.record, wanted, source, offset, exposure).reading.columns
+        types = {name: source.types[name] for name in needed if name in source.types}
+        score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types)
         columns = score.columns()
         single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
         return mapped(data, score, columns, single)
+
+    def _described(self, data: Any) -> Source:
+        """A source of the collection's columns, to check a request against; nothing of it is computed."""
+        if not is_array(data):
+            source = open_source(data)
+            # what Dask calls an object may be anything; where the model wants no text, each partition says what it is
+            objects = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
+            kinds = self.record.specification.kinds
+            source.types |= {name: pa.null() for name in objects if kinds.get(name) != "factor"}
+            return source
+        if data.ndim not in (1, 2):
+            raise DesignError(f"X must have two dimensions, not {data.ndim}")
+        width = 1 if data.ndim == 1 else data.shape[1]
+        if np.isnan(width):
+            raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
+        empty = type(data._meta) if is_sparse(data._meta) else np.zeros
+        return self._arrays(empty((0, int(width))), {})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -329,7 +351,7 @@ class Fit:
 
             rows = x if is_sparse(x) else csr_array(x)
             if rows.ndim != 2 or rows.shape[1] != len(matrix.columns):
-                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has shape {x.shape}")
+                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has {x.shape[-1]}")
             return from_arrays(rows, others, matrix.columns)[0]
         if is_sparse(x):
             raise DesignError("this model was not fitted to a sparse X: pass X.toarray(), or a table with its columns")
@@ -341,8 +363,10 @@ class Fit:
         columns = x[:, None] if x.ndim == 1 else x
         if self.record.design.factors or names != list(self.record.specification.predictors):
             raise DesignError("this model was fitted with a formula: predict needs a table with its columns")
-        if columns.ndim != 2 or columns.shape[1] != len(names):
-            raise DesignError(f"the model needs {len(names)} columns, X has shape {x.shape}")
+        if columns.ndim != 2:
+            raise DesignError(f"X must have two dimensions, not {columns.ndim}")
+        if columns.shape[1] != len(names):
+            raise DesignError(f"the model needs {len(names)} columns, X has {columns.shape[1]}")
         return dict(zip(names, columns.T, strict=True))
 
     def _series(self, values: Any) -> pd.Series:
@@ -354,23 +378,31 @@ class Fit:
 @final
 @dataclass(frozen=True)
 class _PredictPart:
-    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is."""
+    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is.
+
+    types: of the columns of a whole DataFrame, which are those of each partition.
+    """
 
     record: FitRecord
     wanted: Prediction
     offset: Any
     exposure: Any
+    types: Mapping[str, pa.DataType]
 
     def columns(self) -> tuple[str, ...]:
         """Names of the result's columns."""
         return result_columns(self.record, self.wanted)
 
     def __call__(self, part: Any) -> np.ndarray[Any, Any]:
-        source = (
-            Fit(self.record)._arrays(part, {}) if isinstance(part, np.ndarray) or is_sparse(part) else open_source(part)
-        )
+        if isinstance(part, np.ndarray) or is_sparse(part):
+            source = Fit(self.record)._arrays(part, {})
+        else:
+            source = open_source(part)
+            known = {name: kind for name, kind in self.types.items() if not pa.types.is_null(kind)}
+            source.types |= {name: kind for name, kind in known.items() if name in source.types}
         found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
-        return np.column_stack([found[name] for name in self.columns()])
+        # without columns, as the terms of a model of the intercept alone, there are still rows
+        return np.column_stack([np.empty((part.shape[0], 0)), *(found[name] for name in self.columns())])
 
 
 @final

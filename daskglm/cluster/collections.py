@@ -37,7 +37,18 @@ def is_collection(value: Any) -> bool:
 
 def is_array(value: Any) -> bool:
     """Whether a collection is an array."""
-    return hasattr(value, "chunks")
+    # something delayed has every attribute
+    return isinstance(getattr(value, "chunks", None), tuple)
+
+
+def is_frame(value: Any) -> bool:
+    """Whether a collection is a DataFrame: a Series has no columns, though Dask's says that it had."""
+    return hasattr(getattr(value, "_meta", None), "columns")
+
+
+def is_series(value: Any) -> bool:
+    """Whether a collection is a Series."""
+    return hasattr(getattr(value, "_meta", None), "to_frame") and not is_frame(value)
 
 
 # -- one partition to a leaf, on whatever worker holds it ----------------------------------------------------------------
@@ -63,6 +74,7 @@ class FrameToLeaf:
                 raise DataError(f'{label} has no column "{name}", which the DataFrame\'s meta has')
         table = tables.from_pandas(frame[wanted])
         table.types = {**table.types, **{name: self.types[name] for name in wanted}}
+        table.label = label
         table.select(wanted, self.filter)
         leaf = table.load(RowLeaf(0, len(frame)))
         kept = leaf.table.select(list(self.columns)) if self.columns else leaf.table
@@ -84,8 +96,7 @@ class ChunksToLeaf:
         """The leaf of chunk `number`; parts: the chunk of X and those of the others, in order."""
         x, *rest = parts
         label = f"chunk {number} of X"
-        if hasattr(x, "to_numpy"):
-            x = x.to_numpy()
+        x = _plain(x, label)
         if getattr(x, "ndim", 2) == 1:
             x = x.reshape(-1, 1)
         if is_sparse(x) != self.sparse:
@@ -93,7 +104,7 @@ class ChunksToLeaf:
             raise DataError(f"{label} is {kind}, which the array's meta does not say: give map_blocks(..., meta=)")
         others: dict[str, Any] = {}
         for name, part in zip(self.others, rest, strict=True):
-            array = np.asarray(part)
+            array = _plain(part, f"chunk {number} of {name}")
             array = array[:, 0] if array.ndim == 2 and array.shape[1] == 1 else array
             if array.ndim != 1:
                 raise DesignError(f"{name} must have one dimension, not {array.ndim}")
@@ -108,6 +119,19 @@ class ChunksToLeaf:
         if self.filter is not None:
             return LeafTable(schemas.filtered(leaf.table, self.filter, label), label, leaf.rows, resident=True)
         return leaf
+
+
+def _plain(part: Any, label: str) -> Any:
+    """A chunk as NumPy, pandas' own kinds of numbers among them, or as it is where it is sparse."""
+    values = part.to_numpy() if hasattr(part, "to_numpy") else part if is_sparse(part) else np.asarray(part)
+    if values.dtype.kind == "O" and hasattr(part, "to_numpy"):
+        try:
+            values = part.to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError) as error:
+            raise DataError(f"{label} is no chunk of numbers: {error}") from None
+    if values.dtype.kind not in "biuf":
+        raise DataError(f"{label} is of {values.dtype}, not of numbers as the collection's meta says")
+    return values
 
 
 # -- sources -------------------------------------------------------------------------------------------------------------
@@ -179,6 +203,8 @@ class FrameSource(CollectionSource):
         if twice:
             raise DesignError(f"two columns of the DataFrame have the same name: {twice[0]!r}")
         super().__init__(tables.from_pandas(meta).types)
+        # of what Dask calls an object its example says nothing: it is text, as Dask itself has it by default
+        self.types |= {str(name): pa.string() for name, kind in meta.dtypes.items() if kind == np.dtype(object)}
         self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
         factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
         self.categories = frozenset(factors)
@@ -192,7 +218,7 @@ class FrameSource(CollectionSource):
     def select(self, columns: Sequence[str], row_filter: Any = None, filter_columns: Sequence[str] = ()) -> None:
         """Settle what is read; what is not needed is not computed, where the partitions stay as they are."""
         wanted = list(dict.fromkeys((*columns, *filter_columns)))
-        delayed = self._frame[wanted].to_delayed() if wanted else self._frame.to_delayed()
+        delayed = (_projected(self._frame, wanted) if wanted else self._frame).to_delayed()
         if len(delayed) != self._frame.npartitions:
             # the optimiser would join partitions
             delayed = self._frame.to_delayed(optimize_graph=False)
@@ -200,6 +226,27 @@ class FrameSource(CollectionSource):
         self.leaves = [Part(number, 0) for number in range(len(delayed))]
         types = {name: self.types[name] for name in wanted}
         self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns))
+
+
+def _projected(frame: Any, wanted: Sequence[str]) -> Any:
+    """These columns: Dask reads no others where it can; where it cannot, a partition that lacks one is told by us."""
+    names = list(wanted)
+    found = frame[names]
+    if type(found.expr.simplify()).__name__ != "Projection":
+        return found
+    return frame.map_partitions(ThoseThere(tuple(names)), meta=frame._meta[names], enforce_metadata=False)
+
+
+@final
+@dataclass(frozen=True)
+class ThoseThere:
+    """Some columns of a partition, as far as it has them."""
+
+    columns: tuple[str, ...]
+    __name__ = "columns"
+
+    def __call__(self, frame: Any) -> Any:
+        return frame[[name for name in self.columns if name in frame.columns]]
 
 
 def _own(frame: Any, name: str) -> Any:
@@ -216,8 +263,10 @@ class ChunkSource(CollectionSource):
         self._sparse = is_sparse(meta)
         frame = hasattr(x, "dtypes") and not is_array(x)
         kinds = [x.dtypes.iloc[j] for j in range(len(names))] if frame else [x.dtype] * len(names)
-        types = {} if self._sparse else {n: _arrow(kind) for n, kind in zip(names, kinds, strict=True)}
-        super().__init__(types | {name: _arrow(array.dtype) for name, array in others.items()})
+        types = {n: _arrow(kind, f'"{n}"' if frame else "X") for n, kind in zip(names, kinds, strict=True)}
+        super().__init__(
+            ({} if self._sparse else types) | {name: _arrow(array.dtype, name) for name, array in others.items()}
+        )
         self._names, self._others = tuple(names), tuple(others)
         self.matrix_names = tuple(names) if self._sparse else ()
         blocks = [_blocks(x), *(_blocks(array) for array in others.values())]
@@ -236,9 +285,9 @@ class ChunkSource(CollectionSource):
         self.converter = ChunksToLeaf(self._names, self._others, self._sparse, tuple(columns), row_filter)
 
 
-def _arrow(kind: Any) -> pa.DataType:
+def _arrow(kind: Any, name: str) -> pa.DataType:
     if getattr(kind, "kind", "O") not in "biuf":
-        raise DesignError(f"arrays must be numbers, not {kind}: for other columns write a formula")
+        raise DesignError(f"{name} must be numbers, not {kind}: for other columns write a formula")
     return pa.from_numpy_dtype(np.dtype(getattr(kind, "numpy_dtype", kind)))
 
 
@@ -271,8 +320,16 @@ def open_chunks(x: Any, others: Mapping[str, Any]) -> tuple[ChunkSource, list[st
         if x.numblocks[1] > 1:
             x = x.rechunk({1: -1})
         names = [f"x{j}" for j in range(x.shape[1])]
-    else:
+    elif is_frame(x):
         names = [str(name) for name in x.columns]
+    elif is_series(x):
+        x = x.to_frame()
+        names = [str(name) for name in x.columns]
+    else:
+        raise DesignError(f"X= takes a Dask array or DataFrame, not {type(x).__name__}")
+    twice = sorted({name for name in names if names.count(name) > 1})
+    if twice:
+        raise DesignError(f"two columns of X have the same name: {twice[0]!r}")
     aligned = {name: _alike(array, x, name) for name, array in others.items()}
     for name in aligned:
         if name in names and not is_sparse(x._meta):
@@ -285,17 +342,24 @@ def open_chunks(x: Any, others: Mapping[str, Any]) -> tuple[ChunkSource, list[st
 def _alike(array: Any, x: Any, name: str) -> Any:
     """An array chunked as X is."""
     if not is_collection(array):
+        plain = np.asarray(array)
+        if plain.ndim == 0 or plain.dtype.kind not in "biuf":
+            raise DesignError(f"with X= and y=, {name} must be an array of numbers of one dimension")
+        _one_dimension(plain, name)
         if not is_array(x) or np.isnan(x.shape[0]):
+            way = ", or call X.compute_chunk_sizes()" if is_array(x) else ""
             raise DesignError(
-                f"{name} is in memory and the sizes of X's chunks are not known: make it a Dask collection chunked as X, or "
-                "call X.compute_chunk_sizes()"
+                f"{name} is in memory and the sizes of X's chunks are not known: make it a Dask collection chunked as X{way}"
             )
         import dask.array as da
 
-        plain = np.asarray(array)
         if plain.shape[0] != x.shape[0]:
             raise DesignError(f"{name} has {plain.shape[0]} rows, X has {x.shape[0]}")
         return da.from_array(plain, chunks=(x.chunks[0], *plain.shape[1:]))
+    if not is_array(array) and not is_series(array):
+        raise DesignError(f"{name}= takes a Dask array or Series, not {type(array).__name__}")
+    if is_array(array):
+        _one_dimension(array, name)
     if is_array(array) and is_array(x) and array.chunks[0] != x.chunks[0]:
         unknown = np.isnan(array.shape[0]) or np.isnan(x.shape[0])
         if not unknown:
@@ -308,6 +372,11 @@ def _alike(array: Any, x: Any, name: str) -> Any:
                 "compute_chunk_sizes() on both, or rechunk them alike"
             )
     return array
+
+
+def _one_dimension(array: Any, name: str) -> None:
+    if array.ndim != 1 and not (array.ndim == 2 and array.shape[1] == 1):
+        raise DesignError(f"{name} must have one dimension, not {array.ndim}")
 
 
 # -- predictions, lazily -------------------------------------------------------------------------------------------------
@@ -343,6 +412,8 @@ class FramePart:
     function: Callable[[Any], Any]
     columns: tuple[str, ...]
     name: str | None
+    # what Dask calls the task
+    __name__ = "predict"
 
     def __call__(self, frame: Any) -> Any:
         values = self.function(frame)
@@ -358,6 +429,7 @@ class ArrayPart:
 
     function: Callable[[Any], Any]
     flat: bool
+    __name__ = "predict"
 
     def __call__(self, chunk: Any) -> Any:
         values = self.function(chunk)

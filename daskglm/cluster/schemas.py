@@ -73,7 +73,7 @@ def cast(column: Any, kind: pa.DataType, label: str, name: str) -> Any:
         column = column.cast(column.type.value_type)
     try:
         return column.cast(kind)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f'{label}: the column "{name}" cannot be read as {kind}: {error}') from None
 
 

@@ -99,7 +99,7 @@ def open_source(data: Any) -> Source:
 def _collection(data: Any) -> Source:
     from daskglm.cluster import collections
 
-    if not collections.is_collection(data) or collections.is_array(data) or not hasattr(data, "columns"):
+    if not collections.is_collection(data) or not collections.is_frame(data):
         raise DesignError(
             f"a Dask {type(data).__name__} is no table: pass a Dask DataFrame, or arrays as X= and y= chunked along rows"
         )

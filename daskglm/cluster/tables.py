@@ -90,6 +90,8 @@ class TableSource:
     witness = None
     fingerprint = None
     matrix_names: tuple[str, ...] = ()
+    # what messages call it, where it is not by its rows
+    label = ""
 
     def __init__(self, table: pa.Table, ordered: frozenset[str] = frozenset()) -> None:
         names = table.column_names
@@ -137,7 +139,7 @@ class TableSource:
     def load(self, leaf: RowLeaf) -> LeafTable:
         """One leaf's columns."""
         table = self._table.slice(leaf.start, leaf.rows).select(list(self._columns))
-        label = f"rows {leaf.start} to {leaf.stop - 1}" if leaf.rows else "the table"
+        label = self.label or (f"rows {leaf.start} to {leaf.stop - 1}" if leaf.rows else "the table")
         for i, name in enumerate(self._columns):
             kind = self.types[name]
             if pa.types.is_string_view(table.schema.field(i).type):
@@ -302,6 +304,9 @@ def from_stream(data: Any) -> TableSource:
 def from_arrays(x: Any, others: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
     """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
     columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]
+    twice = sorted({name for name in columns_of_x if columns_of_x.count(name) > 1}) if names is not None else []
+    if twice:
+        raise DesignError(f"two columns of X have the same name: {twice[0]!r}")
     taken = {MATRIX} if is_sparse(x) else set(columns_of_x)
     for name, array in others.items():
         if array.shape[0] != x.shape[0]:

@@ -46,10 +46,10 @@ def lost(client: Client) -> Iterator[None]:
 
 
 def _gone(client: Client, error: BaseException) -> str:
-    what = " ".join(str(error).split())[:200] or type(error).__name__
-    if "Futures cancelled" in what:
-        # Dask lists every one
-        what = "its connection broke"
+    # what Dask says of it lists every future
+    what = "its connection broke"
+    if isinstance(error, OSError) and not isinstance(error, (CommClosedError, TimeoutError)):
+        what = " ".join(str(error).split())[:200] or what
     return (
         f"the scheduler was lost ({what}): start it again and rerun; with checkpoint= the same call goes on from the last "
         "pass"

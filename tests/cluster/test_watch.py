@@ -134,7 +134,7 @@ def test_a_frozen_worker_is_given_up_and_no_bit_changes(
 
             def freeze() -> None:
                 frozen.send_signal(signal.SIGSTOP)
-                cluster.scheduler.worker_ttl = 1.0
+                cluster.scheduler.worker_ttl = 5.0
 
             told = Told("pass", freeze)
             began = time.monotonic()

@@ -387,7 +387,7 @@ def test_data_that_do_not_fit_the_model_are_refused() -> None:
     x = matrix(100, 4)
     y = response("poisson", x)
     sparse, dense = dg.glm(X=x, y=y, family="poisson"), dg.glm(X=x.toarray(), y=y, family="poisson")
-    with pytest.raises(DesignError, match=r"needs 4 columns, X has shape \(100, 3\)"):
+    with pytest.raises(DesignError, match=r"needs 4 columns, X has 3"):
         sparse.predict(x[:, :3])
     with pytest.raises(DesignError, match=r"pass X.toarray\(\)"):
         dense.predict(x)
