@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -153,7 +154,7 @@ def alike(found: Any, truth: Any) -> None:
 # -- DataFrames --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("at", [(), (100, 300), (0, 0, 50, 50, 51, 52, 400, N, N), tuple(range(20, N, 20))])
+@pytest.mark.parametrize("at", [(), (0, 0, 50, 50, 51, 52, 400, N, N), tuple(range(20, N, 20))])
 def test_partitions_of_any_size_are_the_same_rows(place: Place, at: tuple[int, ...]) -> None:
     data = split(DATA, *at)
     assert data.npartitions == len(at) + 1
@@ -312,6 +313,9 @@ def test_more_partitions_than_a_pass_has_tasks(place: Place) -> None:
     same(place.fit(FORMULA, data), dg.glm(FORMULA, DATA, family="poisson"))
     # what was held before is held still
     assert len(place.computed(data)) == N
+    # what is persisted is the user's, and Dask may hold it in a cycle
+    del data
+    gc.collect()
 
 
 def test_a_partition_that_is_not_as_the_meta_says(place: Place) -> None:
@@ -446,7 +450,6 @@ def test_sparse_chunks(place: Place, kind: Any) -> None:
     truth = truth_of(csr_array(rare))
     x = rechunked(rare, *CHUNKS).map_blocks(kind)
     same(place.fit(X=x, y=rechunked(Y, *CHUNKS)), truth)
-    alike(place.computed(truth.predict(x)), truth.predict(csr_array(rare)))
     alike(place.computed(truth.predict(x, se=True)), truth.predict(csr_array(rare), se=True))
     beside = da.from_array(rare, chunks=(HALF, (2, 1))).map_blocks(kind)
     same(place.fit(X=beside, y=rechunked(Y, *HALF)), truth)
@@ -530,7 +533,6 @@ QUESTIONS: list[dict[str, Any]] = [
     {"type": "link"},
     {"se": True},
     {"type": "link", "se": True, "interval": "confidence", "level": 0.8},
-    {"interval": "confidence"},
     {"type": "terms"},
     {"without": "a"},
 ]
@@ -581,7 +583,7 @@ def test_predictions_keep_what_is_known_of_a_frame(place: Place) -> None:
     assert len(place.computed(only.predict(data))) == N
 
 
-@pytest.mark.parametrize("question", [QUESTIONS[1], QUESTIONS[3], QUESTIONS[5]], ids=lambda q: ",".join(map(str, q)))
+@pytest.mark.parametrize("question", [QUESTIONS[1], QUESTIONS[3], QUESTIONS[4]], ids=lambda q: ",".join(map(str, q)))
 def test_predictions_of_arrays(place: Place, question: dict[str, Any]) -> None:
     fit = truth_of(X)
     x = X.copy()
