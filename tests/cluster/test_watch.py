@@ -50,7 +50,7 @@ def threads(count: int, **options: Any) -> Iterator[tuple[Any, Any]]:
     """A cluster in this process, which begins and ends at once, and a client."""
     with (
         LocalCluster(
-            n_workers=count, threads_per_worker=1, processes=False, dashboard_address=None, memory_limit=0,
+            n_workers=count, threads_per_worker=1, processes=False, dashboard_address=":0", memory_limit=0,
             silence_logs=50, **options,
         ) as cluster,
         Client(cluster, set_as_default=False) as client,
