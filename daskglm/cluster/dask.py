@@ -329,8 +329,8 @@ class DistributedPartitions:
         beside = None
         if aside is not None:
             beside = self._with(cluster.map("sample", worker.aside_of, filled), keep="memory")
-        # what was read into futures has served; recipes cost nothing
-        self._shelves = [shelf for shelf in self._shelves if not isinstance(shelf, Future)]
+        # the parts of a collection have served; recipes cost nothing
+        self._shelves = [shelf for shelf in self._shelves if isinstance(shelf, worker.Call)]
         return self._with(filled), record_sum, beside
 
     def consumed(self, function: Callable[[Any], Any]) -> DistributedPartitions:
@@ -431,7 +431,7 @@ def _opened(
         with cluster.guest():
             chunks = source.chunks(cluster.client)
         cluster.owned([future for parts in chunks for future in parts])
-        shelves = cluster.map("lay-out", worker.lay_out_part, chunks, [call] * len(leaves), range(len(leaves)))
+        shelves: list[Any] = [[parts, call, number] for number, parts in enumerate(chunks)]
         rows = [(leaf.rows, 1) for leaf in leaves]
         result = DistributedPartitions(cluster, shelves, rows, 0, mode)
         result.regroup = height

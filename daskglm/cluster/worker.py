@@ -230,12 +230,16 @@ def lay_out_part(parts: Sequence[Any], call: Call, start: int) -> Shelf:
     return Shelf((Kept(table, table.rows),), start)
 
 
-def opened(shelf: Shelf | Call) -> Shelf:
-    """A shelf, or the recipe of one: a reader, its leaves and the number of the first."""
-    return shelf if isinstance(shelf, Shelf) else lay_out(*shelf.open())
+def opened(given: Shelf | Call | Sequence[Any]) -> Shelf:
+    """A shelf, or the recipe of one: a reader, its leaves and the number of the first; or the parts of one partition of a
+    collection, how they become a leaf, and its number.
+    """
+    if isinstance(given, Shelf):
+        return given
+    return lay_out(*given.open()) if isinstance(given, Call) else lay_out_part(*given)
 
 
-def fill(given: Shelf | Call, call: Call) -> Shelf:
+def fill(given: Shelf | Call | Sequence[Any], call: Call) -> Shelf:
     """Turn every leaf into function(leaf), keep that as asked, sum its record, and set something of it apart."""
     shelf = opened(given)
     function, record, aside, again, keep, fit = call.open()
@@ -274,7 +278,7 @@ def aside_of(shelf: Shelf) -> Shelf:
     return Shelf(shelf.aside, shelf.start)
 
 
-def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
+def convert(given: Sequence[Any], call: Call) -> Shelf:
     """Neighbouring shelves as one, of function(item): now for what is in memory, when asked for what is not."""
     shelves = [opened(shelf) for shelf in given]
     (function,) = call.open()
@@ -289,7 +293,7 @@ def convert(given: Sequence[Shelf | Call], call: Call) -> Shelf:
     return Shelf(tuple(cells), shelves[0].start, loads=counter.loads)
 
 
-def subtree(given: Shelf | Call, call: Call) -> Answer:
+def subtree(given: Shelf | Call | Sequence[Any], call: Call) -> Answer:
     """The fixed-order sum of function(item, *arguments) over a shelf."""
     shelf = opened(given)
     function, arguments = call.open()
@@ -310,7 +314,7 @@ def combine(answers: Sequence[Answer], height: int) -> Answer:
     return _answer(tree.result(), sum(answer.loads for answer in answers), answers)
 
 
-def each(given: Shelf | Call, call: Call) -> Answer:
+def each(given: Shelf | Call | Sequence[Any], call: Call) -> Answer:
     """function(item, *arguments) of every leaf of a shelf, in order."""
     shelf = opened(given)
     function, arguments = call.open()
