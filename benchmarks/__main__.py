@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|kernel`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|kernel`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -264,6 +264,20 @@ def cluster_(
     for part in parts or PARTS[:-2] + PARTS[-1:]:
         click.echo(f"== {part}")
         run[part]()
+
+
+@main.command()
+@click.option("--seeds", default=20, help="Fits, each with faults of its own.")
+@click.option("--first", default=0, help="The first seed.")
+@click.option("--rows", default=600_000, help="Rows of the claims lake.")
+@FOLDER
+def faults(seeds: int, first: int, rows: int, folder: Path) -> None:
+    """Workers killed, frozen, joined and sent away at random moments; every fit must end with the same bits."""
+    from benchmarks.faults import soak
+
+    wrong = soak(rows, range(first, first + seeds), folder)
+    if wrong:
+        raise click.ClickException(f"{wrong} of {seeds} fits went wrong")
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ import asyncio
 import concurrent.futures
 import contextlib
 import sys
+import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
@@ -21,7 +22,7 @@ from distributed import Client, Future, wait
 
 from daskglm.cluster import preflight, worker
 from daskglm.cluster.cells import Counter
-from daskglm.cluster.watch import Watch, lost
+from daskglm.cluster.watch import Watch, lost, patience
 from daskglm.errors import ClusterError, DesignError
 from daskglm.partitions import TreeSum
 
@@ -79,12 +80,18 @@ class Cluster:
 
     def inspect(self, path: str | None = None) -> list[preflight.Worker]:
         """Workers with their facts, compared with one another, the scheduler and this process."""
+        until = time.monotonic() + patience()
         with self.guest():
-            described = self.watch.workers_soon()
             scheduler = self._ask_scheduler()
-            found = self._ask(list(described), path)
-        if not found:
-            raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
+            while True:
+                described = self.watch.workers_soon()
+                found = self._ask(list(described), path)
+                if found:
+                    break
+                # all have ended since they were listed, and are perhaps being started again
+                if time.monotonic() > until:
+                    raise ClusterError("no worker answers: look at the scheduler's dashboard or its log")
+                time.sleep(LOOK_SECONDS / 5)
         preflight.check_versions(self.own, {"the scheduler": scheduler, **found})
         preflight.check_features(self.own, found)
         workers = [

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import pickle
-import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -85,17 +82,14 @@ def test_processors_that_give_other_bits_are_named(feature: str) -> None:
     assert others["tcp://a"].identity != OWN.identity
 
 
-def identity_under(**environment: str) -> str:
-    code = "from daskglm.cluster import preflight; print(preflight.identity())"
-    found = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **environment}, capture_output=True, text=True, check=True
-    )
-    return found.stdout.strip()
-
-
-def test_a_pinned_target_is_another_identity() -> None:
-    # what NumPy's dispatch may use is part of it, too, but which features can be disabled depends on the processor
-    assert len({identity_under(), identity_under(NUMBA_CPU_NAME="generic")}) == 2
+@pytest.mark.parametrize("name", ["NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "OPENBLAS_CORETYPE"])
+def test_a_pinned_target_is_another_identity(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    for pin in ("NUMBA_CPU_NAME", "NUMBA_CPU_FEATURES", "OPENBLAS_CORETYPE"):
+        monkeypatch.delenv(pin, raising=False)
+    free = preflight.features.__wrapped__()
+    assert preflight.features.__wrapped__() == free
+    monkeypatch.setenv(name, "generic")
+    assert preflight.features.__wrapped__() != free
 
 
 # -- threads and memory ------------------------------------------------------------------------------------------------
@@ -214,8 +208,15 @@ def test_workers_that_do_not_answer_are_left_out_unless_none_does(client: Any, m
     monkeypatch.setattr(client, "run", lambda *_, **__: answers)
     assert len(cluster.inspect()) == 2
     answers["tcp://b"] = OSError("gone, too")
+    monkeypatch.setenv("DASKGLM_PATIENCE", "1")
     with pytest.raises(ClusterError, match="no worker answers"):
         cluster.inspect()
+
+
+def test_workers_that_are_being_started_again_are_waited_for(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    answers = iter([{"tcp://a": OSError("killed")}, {"tcp://a": OSError("killed")}, {"tcp://b": OWN}])
+    monkeypatch.setattr(client, "run", lambda *_, **__: next(answers))
+    assert len(Cluster(client).inspect()) == 2
 
 
 def test_a_late_joiner_is_looked_at_once(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
