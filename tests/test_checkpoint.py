@@ -20,7 +20,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.sparse import csr_array, random_array
+from scipy.sparse import csr_array
 
 import daskglm as dg
 from daskglm.checkpoint import RECORDS, Log, digest, from_plain, to_plain
@@ -38,6 +38,7 @@ from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.residuals import ResidualProducts
 from tests.cluster.problem import FORMULA, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
+from tests.matrices import scattered
 from tests.totals.problems import problem
 
 NAN, INF = float("nan"), float("inf")
@@ -56,7 +57,7 @@ def examples() -> dict[str, list[Any]]:
     layout = Layout(2, (3, 4), 5)
     tables = SparseTables(np.zeros((0, 2)), csr_array((3, 0)))
     several = SparseTables(
-        np.asfortranarray(np.arange(6.0).reshape(2, 3)), csr_array(random_array((7, 9), density=0.2))
+        np.asfortranarray(np.arange(6.0).reshape(2, 3)), scattered((7, 9), 0.2, np.random.default_rng(3))
     )
     gram = Gram(layout, True, np.full((4, 8), NAN), np.zeros(0), np.array([INF, -INF, -0.0]), np.arange(5.0), tables)
     stats = FitStats(3, 1e308, NAN, -INF, 0.1 + 0.2, 0, -0.0)

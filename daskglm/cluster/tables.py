@@ -280,12 +280,22 @@ def from_pandas(frame: Any) -> TableSource:
         if isinstance(series.dtype, pd.SparseDtype):
             series = series.sparse.to_dense()
         try:
-            columns[str(name)] = pa.Array.from_pandas(series)
+            columns[str(name)] = _arrow(series)
         except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
             columns[str(name)] = _unusable(str(error), len(frame))
     if len(columns) < len(frame.columns):
         raise DesignError("two columns of the DataFrame have the same name")
     return TableSource(pa.table(columns), ordered)
+
+
+def _arrow(series: Any) -> Any:
+    try:
+        return pa.Array.from_pandas(series)
+    except pa.ArrowNotImplementedError:
+        if not hasattr(series, "cat"):
+            raise
+        # pyarrow before 19 does not take categories that are Arrow's own text
+        return pa.Array.from_pandas(series.cat.rename_categories(series.cat.categories.astype(object)))
 
 
 def _unusable(reason: str, n: int) -> Any:

@@ -19,7 +19,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from distributed import Client, LocalCluster
-from scipy.sparse import csr_array, random_array
 
 import daskglm as dg
 from daskglm import fit as fitting
@@ -53,6 +52,7 @@ from tests.cluster.problem import (
     weighed,
     write_lake,
 )
+from tests.matrices import scattered
 
 pytestmark = pytest.mark.usefixtures("small")
 # More threads than processors are as good for a test as any.
@@ -166,7 +166,7 @@ def test_tables_and_sparse_matrices_go_to_a_cluster_that_is_named(client: Any, m
     here = dg.glm(FORMULA, data, family="poisson")
     assert bits(dg.glm(FORMULA, data, family="poisson", client=client).record) == bits(here.record)
     generator = np.random.default_rng(3)
-    x: Any = csr_array(random_array((3_000, 40), density=0.05, rng=generator))
+    x: Any = abs(scattered((3_000, 40), 0.05, generator))
     y = generator.poisson(1.0 + 0.5 * x[:, [0]].toarray()[:, 0]).astype(float)
     options: dict[str, Any] = {"X": x, "y": y, "family": "poisson", "covariance": "HC1"}
     assert bits(dg.glm(**options, client=client).record) == bits(dg.glm(**options).record)

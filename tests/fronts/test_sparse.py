@@ -18,6 +18,7 @@ from daskglm.cluster import machine, tables
 from daskglm.errors import AliasWarning, DataError, DesignError
 from daskglm.fit import Engine, run
 from daskglm.plan import make_plan
+from tests.matrices import scattered
 
 # Both solve the same well conditioned problem by sums in another order, the one about means and the other not.
 SAME = 1e-10
@@ -35,7 +36,7 @@ MODELS: dict[str, dict[str, Any]] = {
 
 def matrix(n: int = N, p: int = P, seed: int = 0, density: float = 0.25) -> Any:
     rng = np.random.default_rng(seed)
-    return sp.random_array((n, p), density=density, rng=rng, format="csr", data_sampler=rng.standard_normal)
+    return scattered((n, p), density, rng)
 
 
 def response(model: str, x: Any, seed: int = 1) -> Any:

@@ -16,6 +16,7 @@ from daskglm.kernels import reference
 from daskglm.kernels import sparse as kernels
 from daskglm.kernels.blocks import Block, Levels, Scaling, Sparse
 from daskglm.kernels.products import Layout, Pieces, Scatter, Workspace, add_gradient, gather
+from tests.matrices import scattered
 
 # Sums of some thousand products in another order.
 SUMS = 1e-12
@@ -174,7 +175,7 @@ def test_any_block(n: int, p: int, density: float, dense: int, valued: list[bool
 
 def float_block(n: int, p: int, seed: int = 0) -> tuple[Block, Scaling]:
     rng = np.random.default_rng(seed)
-    matrix = sp.random_array((n, p), density=0.2, rng=rng, format="csr", data_sampler=rng.standard_normal)
+    matrix = scattered((n, p), 0.2, rng)
     levels = (Levels(rng.integers(0, 4, n).astype("i1"), 4, rng.normal(size=n)),)
     block = Block(n, (rng.normal(3.0, 2.0, n),), levels, np.zeros(n), sparse=Sparse.of(matrix))
     return block, Scaling(np.array([2.9]), np.array([0.5]), np.array([1.1]), rng.uniform(0.5, 2.0, p))
@@ -202,7 +203,7 @@ def test_real_numbers_to_rounding() -> None:
 def test_only_pairs_that_some_row_has_are_held() -> None:
     """Two groups of columns that no row has both of."""
     rng = np.random.default_rng(0)
-    one, other = (sp.random_array((50, 30), density=0.3, rng=rng) for _ in range(2))
+    one, other = (scattered((50, 30), 0.3, rng) for _ in range(2))
     found = Sparse.of(sp.block_diag([one, other], format="csr"))
     table = kernels.products(found, np.ones(60), (), np.ones(0), np.ones(100))
     written = table.toarray()
