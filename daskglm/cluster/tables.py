@@ -294,7 +294,7 @@ def _arrow(series: Any) -> Any:
     except pa.ArrowNotImplementedError:
         if not hasattr(series, "cat"):
             raise
-        # pyarrow before 19 does not take categories that are Arrow's own text
+        # pyarrow 18 does not take categories that are Arrow's own text
         return pa.Array.from_pandas(series.cat.rename_categories(series.cat.categories.astype(object)))
 
 
