@@ -254,7 +254,7 @@ def cluster_(
     run = {
         "bits": lambda: cluster.bits(folder, rows, seed),
         "collections": lambda: cluster.collections(folder, rows, repeat),
-        "gain": lambda: cluster.gain(32, 5, repeat),
+        "gain": lambda: cluster.gain(64, 5, repeat),
         "overhead": lambda: cluster.overhead(10 * repeat),
         "wide": lambda: cluster.wide(dense_rows, "2GiB"),
         "small": lambda: cluster.small(folder, small_rows),
