@@ -24,6 +24,7 @@ from benchmarks import lakes
 LEVELS = (5, 12, 50, 300)
 FLOATS = 10
 BLOCK_ROWS = 156_250
+WIDE = 13_000
 
 
 # -- clusters and what they hold -----------------------------------------------------------------------------------------
@@ -394,17 +395,24 @@ def wide(rows: int, memory: str) -> None:
 
     import daskglm as dg
     from daskglm.cluster.engine import Engine, open_rows
+    from daskglm.totals.moments import moments
 
+    model, request = sparse_model_and_request()
+    found = {}
     with cluster(2) as client:
-        vector = np.arange(13_000.0)
+        leaves = Synthetic([Made(i, 5_000) for i in range(64)])
         for name, partitions in (
-            ("cluster", opened(client, 64, 1)),
-            ("embedded", open_rows(Synthetic([Made(i, 1) for i in range(64)]), [], "memory", Engine(threads=2))),  # type: ignore[arg-type]
+            ("cluster", opened(client, 64, 5_000)),
+            ("embedded", open_rows(leaves, [], "memory", Engine(threads=2))),  # type: ignore[arg-type]
         ):
+            blocks, _, _ = partitions.kept_with_total(sparse_block_of, one)
             began = time.perf_counter()
-            total = partitions.total(dotted, vector)
-            click.echo(f"13 000 coefficients, {name}: sum {total.value!r} in {time.perf_counter() - began:.2f} s")
+            sums = blocks.total(moments, model, request)
+            found[name] = (sums.loss, model.gradient(sums).tobytes())
+            click.echo(f"13 000 sparse columns, loss and gradient, {name}: {time.perf_counter() - began:.2f} s")
+            blocks.release()
             partitions.release()
+    click.echo(f"13 000 sparse columns: same bits {found['cluster'] == found['embedded']}")
     with cluster(2, memory) as client, Watcher(client) as seen:
         rng = da.random.default_rng(3)
         x = rng.normal(size=(rows, 2_000), chunks=(rows // 16, 2_000))
@@ -418,16 +426,30 @@ def wide(rows: int, memory: str) -> None:
         )
 
 
-class Dot(Count):
-    """A sum of floats."""
+def sparse_block_of(leaf: Made) -> Any:
+    """A block of 13 000 sparse columns, three entries a row."""
+    import scipy.sparse as sp
 
-    def __add__(self, other: Count) -> Dot:
-        return Dot(self.value + other.value)
+    from daskglm.kernels.blocks import Block, Sparse
+
+    rng = np.random.default_rng(leaf.number)
+    rows = np.repeat(np.arange(leaf.rows), 3)
+    x = sp.csr_array((rng.normal(size=rows.size), (rows, rng.integers(0, WIDE, rows.size))), shape=(leaf.rows, WIDE))
+    x.sum_duplicates()
+    piece = Sparse(x.indptr.astype(np.int64), x.indices.astype(np.int32), x.data, WIDE)
+    return Block(leaf.rows, (), (), rng.poisson(1.0, leaf.rows).astype(np.int8), sparse=piece)
 
 
-def dotted(leaf: Made, vector: Any) -> Dot:
-    """Something of every coefficient."""
-    return Dot(float(np.sum(vector * np.cos(vector + leaf.number))))
+def sparse_model_and_request() -> tuple[Any, Any]:
+    """Loss and gradient of a Poisson model of those columns."""
+    from daskglm.kernels.blocks import Scaling
+    from daskglm.model.likelihoods import GLM
+    from daskglm.model.pairs import resolve
+    from daskglm.totals.moments import Model, Request
+
+    scaling = Scaling(np.zeros(0), np.ones(0), np.ones(0), np.ones(WIDE))
+    model = Model(GLM(*resolve("poisson", None)), np.arange(1 + WIDE), 1 + WIDE, scaling)
+    return model, Request(np.linspace(-0.01, 0.01, 1 + WIDE), order=1)
 
 
 def small(folder: Path, rows: int) -> None:
