@@ -29,13 +29,28 @@ from daskglm.partitions import Partitions
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.residuals import ResidualProducts
+from daskglm.totals.shape import ShapeSums
+from daskglm.totals.vector import PairTables, ParallelTables
 from daskglm.version import __version__
 
 FORMAT = 1
 # Records that totals are made of: what a file may ask for, and no other class.
 RECORDS: Mapping[str, Any] = {
     kind.__name__: kind
-    for kind in (Profile, Ledger, Moments, FitStats, Gram, Layout, SparseTables, ResidualProducts, Number)
+    for kind in (
+        Profile,
+        Ledger,
+        Moments,
+        FitStats,
+        Gram,
+        Layout,
+        SparseTables,
+        ResidualProducts,
+        Number,
+        ShapeSums,
+        PairTables,
+        ParallelTables,
+    )
 }
 
 

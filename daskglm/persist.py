@@ -25,6 +25,7 @@ import pyarrow.parquet as pq
 
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
+from daskglm.design.parameters import Parameters
 from daskglm.errors import DataError, DesignError
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
 
@@ -127,6 +128,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "trace": [dict(step) for step in record.trace],
         "notes": list(record.notes),
         "provenance": dict(record.provenance),
+        "shape": {name: list(pair) for name, pair in record.shape.items()},
     }
 
 
@@ -147,7 +149,7 @@ def _parameters(record: FitRecord) -> pa.Table:
     return pa.table(
         {
             "name": list(record.names),
-            "term": list(record.design.term_of),
+            "term": list(record.parameters.term_of),
             "estimate": record.coefficients,
             "standard_error": errors,
             "aliased": [name in record.aliased for name in record.names],
@@ -231,9 +233,10 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         {tuple(key): tuple(value) for key, value in d["moments"]}, tuple(d["y_levels"]), tuple(d["notes"]),
         np.array(d.get("sizes", []), float),
     )  # fmt: skip
-    if len(design.names) != coefficients.size or covariance.shape != (coefficients.size,) * 2:
-        raise ValueError("its tables do not fit its design")
     specification = dict(document["specification"])
+    count = Parameters(design, specification.get("response_kind", "number")).n
+    if count != coefficients.size or covariance.shape != (coefficients.size,) * 2:
+        raise ValueError("its tables do not fit its design")
     if specification["weights"] is not None:
         specification["weights"] = tuple(specification["weights"])
     specification["predictors"] = tuple(specification["predictors"])
@@ -245,4 +248,5 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
         tuple(document["notes"]), document["provenance"],
+        {name: tuple(pair) for name, pair in document.get("shape", {}).items()},
     )  # fmt: skip

@@ -10,7 +10,6 @@ from typing import Any, final
 
 from daskglm.errors import DesignError, closest
 from daskglm.inference.covariance import COVARIANCES
-from daskglm.model.families import Family
 from daskglm.model.links import Link
 from daskglm.model.pairs import resolve
 from daskglm.model.weights import Frequency, Probability, Trials, Variance, Weights
@@ -42,7 +41,7 @@ class Plan:
     """What to fit and how; see `daskglm.glm` for the meaning of each field."""
 
     formula: str | None
-    family: Family
+    family: Any
     link: Link
     weights: Weights | None
     offset: Any
@@ -99,13 +98,18 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     _one_of("solver", given["solver"], ("auto", "newton"))
     family, link = resolve(given["family"], given["link"])
     weights = _weights(given["weights"])
-    if (isinstance(weights, Trials) or given["trials"] is not None) and not family.bounded:
+    scalar = family.response == "number"
+    if (isinstance(weights, Trials) or given["trials"] is not None) and not (family.bounded and scalar):
         raise DesignError(f"trials are for the binomial family, not for {family.name}")
     if isinstance(weights, Trials) and given["trials"] is not None:
         raise DesignError('trials= makes the response a count, weights=dg.Trials("n") a proportion: give one of them')
+    if given["exposure"] is not None and not scalar:
+        raise DesignError(f"exposure is for counts and amounts, not for the {family.name} family")
     if given["exposure"] is not None and link.name != "log":
         raise DesignError(f"exposure adds its logarithm, which needs the log link, not {link.name}: use offset=")
     dispersion = given["dispersion"]
+    if dispersion is not None and not scalar:
+        raise DesignError(f"the {family.name} family has no dispersion: leave dispersion= out")
     if isinstance(dispersion, str):
         _one_of("dispersion", dispersion, ("pearson", "deviance", "ml"))
         if dispersion == "ml" and family.dispersion_known:

@@ -22,8 +22,7 @@ from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, gather
 from daskglm.kernels.sparse import quadratic
-from daskglm.model.likelihoods import GLM
-from daskglm.model.pairs import resolve
+from daskglm.model.pairs import likelihood_of
 from daskglm.record import FitRecord
 
 Vector = npt.NDArray[np.float64]
@@ -47,7 +46,13 @@ class Prediction:
 
 
 def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]:
-    """Names of the columns of a prediction."""
+    """Names of the columns of a prediction; of classes one per class, then "se[class]", "lower[class]", "upper[class]"."""
+    parameters = record.parameters
+    if prediction.kind == "mean" and parameters.kind != "number":
+        extra = ["se"] * prediction.se + ["lower", "upper"] * bool(prediction.interval)
+        return parameters.classes + tuple(f"{name}[{label}]" for name in extra for label in parameters.classes)
+    if prediction.kind == "link" and parameters.kind == "classes":
+        return parameters.classes[1:]
     if prediction.kind == "terms":
         return tuple(t for t in record.design.terms if t != "Intercept" and t not in prediction.without)
     names: list[str] = [prediction.kind]
@@ -66,7 +71,7 @@ class Scorer:
     record: FitRecord
     prediction: Prediction
     reading: Reading
-    likelihood: GLM
+    likelihood: Any
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -83,7 +88,10 @@ class Scorer:
             block = design.encode(columns, "baseline" if unseen == "missing" else unseen)
         except DataError as error:
             raise DataError(f"{leaf.label}: {error}") from None
-        values = self._terms(block, columns) if self.prediction.kind == "terms" else self._scores(block)
+        if self.prediction.kind == "terms":
+            values = self._terms(block, columns)
+        else:
+            values = self._scores(block) if self.record.parameters.kind == "number" else self._classes(block)
         if unseen == "missing":
             strange = design.unseen_rows(columns)
             for value in values.values():
@@ -100,14 +108,13 @@ class Scorer:
 
     def _scaled(self) -> Vector:
         """Coefficients of the scaled columns, zero where aliased or left out."""
-        design = self.record.design
-        coef = np.nan_to_num(self.record.coefficients)
-        dropped = np.array([term in self.prediction.without for term in design.term_of])
-        return design.unscaling().inverse().coefficients(np.where(dropped, 0.0, coef))
+        return self.record.parameters.own(self._kept())
 
     def _raw(self, coef: Vector) -> Vector:
-        raw = np.zeros(self.record.design.width)
-        raw[self.record.design.select] = coef
+        design = self.record.design
+        raw = np.zeros(design.width)
+        # the slopes of an ordinal model are those of all columns but the intercept
+        raw[design.select[len(design.names) - coef.size :]] = coef
         return raw
 
     def _scores(self, block: Block) -> dict[str, Vector]:
@@ -125,14 +132,91 @@ class Scorer:
                 result["lower"], result["upper"] = self._limits(eta, error)
         return result
 
+    def _classes(self, block: Block) -> dict[str, Vector]:
+        """Probabilities of all classes, or linear predictors, with what goes with them."""
+        parameters, likelihood, prediction = self.record.parameters, self.likelihood, self.prediction
+        own = parameters.own(self._kept())
+        offset = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
+        pieces = Pieces.of(block, self.record.design.scaling)
+        q = likelihood.q
+        slopes = own.reshape(q, -1) if parameters.kind == "classes" else own[None, q:]
+        eta = np.stack([offset.copy() for _ in slopes])
+        for a, coef in enumerate(slopes):
+            gather(pieces, Workspace(pieces), self._raw(coef), 0, block.n, eta[a])
+        if prediction.kind == "link":
+            if parameters.kind == "classes":
+                return dict(zip(parameters.classes[1:], eta, strict=True))
+            return {"link": eta[0]}
+        with np.errstate(all="ignore"):
+            if parameters.kind == "classes":
+                chance = likelihood.probabilities(eta)
+            else:
+                chance = likelihood.probabilities(eta[0], own[:q])
+        result = dict(zip(parameters.classes, chance, strict=True))
+        if prediction.se or prediction.interval:
+            error = self._class_errors(block, eta, own, chance)
+            if prediction.se:
+                result |= {f"se[{label}]": e for label, e in zip(parameters.classes, error, strict=True)}
+            if prediction.interval:
+                result |= self._class_limits(chance, error)
+        return result
+
+    def _class_errors(
+        self, block: Block, eta: npt.NDArray[Any], own: Vector, chance: npt.NDArray[Any]
+    ) -> npt.NDArray[Any]:
+        """Standard errors of the probabilities (K, n), by the delta method."""
+        parameters, likelihood, design = self.record.parameters, self.likelihood, self.record.design
+        covariance = parameters.own_covariance(self._kept_covariance())
+        scaling, select = design.scaling, design.select[len(design.names) - len(parameters.columns) :]
+        result = np.empty_like(chance)
+        for start in range(0, block.n, ROWS_IN_FULL):
+            rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
+            stop = start + rows.n
+            x = reference.matrix(rows, scaling)[:, select]
+            for k in range(likelihood.classes):
+                if parameters.kind == "classes":
+                    slope = -chance[1:, start:stop] * chance[k, start:stop]
+                    if k:
+                        slope[k - 1] += chance[k, start:stop]
+                    jacobian = np.hstack([one[:, None] * x for one in slope])
+                else:
+                    of_thresholds = np.zeros((rows.n, likelihood.q))
+                    if k < likelihood.q:
+                        of_thresholds[:, k] = likelihood.link.inverse(own[k] - eta[0, start:stop])[1]
+                    if k:
+                        of_thresholds[:, k - 1] = -likelihood.link.inverse(own[k - 1] - eta[0, start:stop])[1]
+                    jacobian = np.hstack([of_thresholds, -of_thresholds.sum(axis=1)[:, None] * x])
+                variance = np.einsum("ij,ij->i", jacobian @ covariance, jacobian)
+                result[k, start:stop] = np.sqrt(np.maximum(variance, 0.0))
+        return result
+
+    def _class_limits(self, chance: npt.NDArray[Any], error: npt.NDArray[Any]) -> dict[str, Vector]:
+        """Limits built on the logit of each probability and mapped back."""
+        quantile = distributions.quantile(self.record.statistics, self.prediction.level)
+        with np.errstate(all="ignore"):
+            logit, half = np.log(chance) - np.log1p(-chance), quantile * error / (chance * (1.0 - chance))
+            low, high = 1.0 / (1.0 + np.exp(half - logit)), 1.0 / (1.0 + np.exp(-half - logit))
+        labels = self.record.parameters.classes
+        return {f"lower[{label}]": v for label, v in zip(labels, low, strict=True)} | {
+            f"upper[{label}]": v for label, v in zip(labels, high, strict=True)
+        }
+
+    def _kept(self) -> Vector:
+        """Reported coefficients, zero where aliased or left out."""
+        dropped = np.array([term in self.prediction.without for term in self.record.parameters.term_of])
+        return np.where(dropped, 0.0, np.nan_to_num(self.record.coefficients))
+
+    def _kept_covariance(self) -> npt.NDArray[Any]:
+        covariance = np.nan_to_num(self.record.covariance)
+        dropped = np.array([term in self.prediction.without for term in self.record.parameters.term_of])
+        covariance[dropped, :] = 0.0
+        covariance[:, dropped] = 0.0
+        return covariance
+
     def _errors(self, block: Block) -> Vector:
         """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
         design = self.record.design
-        covariance = np.nan_to_num(self.record.covariance)
-        dropped = np.array([term in self.prediction.without for term in design.term_of])
-        covariance[dropped, :] = 0.0
-        covariance[:, dropped] = 0.0
-        scaled = design.unscaling().inverse().covariance(covariance)
+        scaled = self.record.parameters.own_covariance(self._kept_covariance())
         scaling, select = design.scaling, design.select
         raw = np.zeros((design.width, design.width)) if block.sparse is not None else scaled
         if block.sparse is not None:
@@ -181,7 +265,12 @@ def scorer(
 ) -> Scorer:
     """A scorer for a source, whose columns are checked against what the model needs."""
     specification, design = record.specification, record.design
-    family, link = resolve(specification.family, specification.link)
+    likelihood = likelihood_of(specification.family, specification.link, len(design.y_levels))
+    several = specification.response_kind != "number"
+    if several and prediction.kind == "terms":
+        raise DesignError('type="terms" is for one linear predictor: ask for "mean" or "link"')
+    if several and prediction.kind == "link" and (prediction.se or prediction.interval):
+        raise DesignError("errors of a model of classes are those of its probabilities: leave type= out")
     if prediction.kind not in ("mean", "link", "terms"):
         raise DesignError(f'type must be "mean", "link" or "terms", not {prediction.kind!r}')
     if prediction.interval == "prediction":  # type: ignore[comparison-overlap]
@@ -211,7 +300,7 @@ def scorer(
             )
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
-    return Scorer(record, prediction, reading, GLM(family, link))
+    return Scorer(record, prediction, reading, likelihood)
 
 
 def _reading(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design
+from daskglm.design.parameters import Parameters
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -22,7 +23,8 @@ class Specification:
     """The model as asked for, in names: enough to say it again.
 
     kinds: how the formula saw each column it uses ("numeric" or "factor"); predictors: columns of the right side; weights: (type, column) or None; exposure,
-    offset, trials: expressions or None.
+    offset, trials: expressions or None; response_kind: "number", "classes" or "ordered"; family and link: as they are
+    typed, with their parameters.
     """
 
     formula: str
@@ -40,6 +42,7 @@ class Specification:
     unseen: str
     where: str | None
     predictors: tuple[str, ...] = ()
+    response_kind: str = "number"
 
 
 @final
@@ -85,9 +88,9 @@ class Statistics:
 @final
 @dataclass(frozen=True)
 class FitRecord:
-    """coefficients (p,) and covariance (p, p) on the scale of the user's columns, NaN where aliased.
+    """coefficients (r,) and covariance (r, r) on the scale of the user's columns, NaN where aliased.
 
-    aliased: per aliased parameter, the combination of others that it is; trace: per step loss, decrement, halvings.
+    shape: (estimate, standard error) of each parameter beside the coefficients; aliased: per aliased parameter, the combination of others that it is; trace: per step loss, decrement, halvings.
     """
 
     specification: Specification
@@ -108,8 +111,14 @@ class FitRecord:
     trace: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
+    shape: Mapping[str, tuple[float, float]] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Parameter names."""
-        return self.design.names
+        """Parameter names (r,)."""
+        return self.parameters.names
+
+    @property
+    def parameters(self) -> Parameters:
+        """How the parameters are laid out."""
+        return Parameters(self.design, self.specification.response_kind)

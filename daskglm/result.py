@@ -17,6 +17,7 @@ from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
+from daskglm.model import canonical
 from daskglm.plan import refuse_unknown
 from daskglm.predict import Prediction, predict, result_columns, scorer
 from daskglm.record import Certificate, FitRecord
@@ -27,8 +28,7 @@ if TYPE_CHECKING:
 
 # Words of the contract that a later version will speak.
 LATER = (
-    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot", "shape_params",
-    "shape_bse",
+    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot",
 )  # fmt: skip
 
 
@@ -45,25 +45,36 @@ class Fit:
     # -- per parameter ---------------------------------------------------------------------------------------------
 
     @property
-    def params(self) -> pd.Series:
-        """Estimates by parameter name; NaN where aliased."""
-        return self._series(self.record.coefficients)
+    def params(self) -> Any:
+        """Estimates by parameter name; NaN where aliased. A Series; of a multinomial model a DataFrame, a row per term and
+        a column per class but the reference. Thresholds of an ordinal model follow its slopes.
+        """
+        return self._shaped(self.record.coefficients)
 
     @property
-    def bse(self) -> pd.Series:
-        """Standard errors, from the covariance that was asked for."""
-        with np.errstate(invalid="ignore"):
-            return self._series(np.sqrt(np.diag(self.record.covariance)))
+    def bse(self) -> Any:
+        """Standard errors, from the covariance that was asked for; laid out as `params`."""
+        return self._shaped(self._errors())
 
     @property
-    def tvalues(self) -> pd.Series:
+    def tvalues(self) -> Any:
         """params / bse: t where the dispersion was estimated, z where it is known."""
         return self.params / self.bse
 
     @property
-    def pvalues(self) -> pd.Series:
+    def pvalues(self) -> Any:
         """Two-sided p-values of `tvalues`."""
-        return self._series(distributions.p_value(self.record.statistics, self.tvalues.to_numpy()))
+        return self._shaped(distributions.p_value(self.record.statistics, self.record.coefficients / self._errors()))
+
+    @property
+    def shape_params(self) -> dict[str, float]:
+        """Estimates of parameters beside the coefficients: "theta", "power", "dispersion", "shape"."""
+        return {name: value for name, (value, _) in self.record.shape.items()}
+
+    @property
+    def shape_bse(self) -> dict[str, float]:
+        """Their standard errors, from the observed information at the reported coefficients."""
+        return {name: error for name, (_, error) in self.record.shape.items()}
 
     def conf_int(
         self,
@@ -92,8 +103,8 @@ class Fit:
         if dist not in (None, "normal", "t"):
             raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
         quantile = distributions.quantile(self.record.statistics, level, dist)  # type: ignore[arg-type]
-        half = quantile * self.bse
-        return pd.DataFrame({"lower": self.params - half, "upper": self.params + half})
+        center, half = self.record.coefficients, quantile * self._errors()
+        return pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
 
     def cov_params(self, kind: str | None = None, data: Any = None) -> pd.DataFrame:
         """Covariance of the parameters, NaN where aliased. No pass over data."""
@@ -263,7 +274,7 @@ class Fit:
         columns = predict(self.record, source, wanted, offset, exposure)
         frame = pd.DataFrame(columns, index=index)
         if type != "terms" and frame.shape[1] == 1:
-            return frame[type]
+            return frame.iloc[:, 0]
         return frame
 
     def _lazily(self, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
@@ -276,7 +287,7 @@ class Fit:
         types = {name: source.types[name] for name in needed if name in source.types}
         score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types)
         columns = score.columns()
-        single = str(wanted.kind) if wanted.kind != "terms" and len(columns) == 1 else None
+        single = columns[0] if wanted.kind != "terms" and len(columns) == 1 else None
         return mapped(data, score, columns, single)
 
     def _described(self, data: Any) -> Source:
@@ -315,8 +326,18 @@ class Fit:
         if link not in ("log", "logit"):
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
         frame = self.conf_int(level=level)
-        frame.insert(0, "relativity", self.params)
+        frame.insert(0, "relativity", self.record.coefficients)
+        if self.record.parameters.kind == "ordered":
+            frame = frame.loc[list(self.record.parameters.columns)]
         return frame.apply(np.exp)
+
+    def natural_parameter(self, mean: Any) -> Any:
+        """theta = Psi(mu): canonical parameters of means, an array (n,), or (n, K) probabilities of K classes."""
+        return canonical.natural_parameter(self.record.specification.family, mean)
+
+    def mean_parameter(self, theta: Any) -> Any:
+        """mu = Psi^-1(theta): means of canonical parameters, an array (n,), or (n, K - 1) for K classes."""
+        return canonical.mean_parameter(self.record.specification.family, theta)
 
     def _likelihood(self, name: str) -> float:
         weights = self.record.specification.weights
@@ -369,10 +390,18 @@ class Fit:
             raise DesignError(f"the model needs {len(names)} columns, X has {columns.shape[1]}")
         return dict(zip(names, columns.T, strict=True))
 
-    def _series(self, values: Any) -> pd.Series:
+    def _errors(self) -> np.ndarray[Any, Any]:
+        with np.errstate(invalid="ignore"):
+            return np.sqrt(np.diag(self.record.covariance))
+
+    def _shaped(self, values: Any) -> Any:
         import pandas as pd
 
-        return pd.Series(np.array(values), index=list(self.record.names))
+        parameters, array = self.record.parameters, np.array(values)
+        if parameters.kind == "classes":
+            table = array.reshape(len(parameters.classes) - 1, -1).T
+            return pd.DataFrame(table, index=list(parameters.columns), columns=list(parameters.classes[1:]))
+        return pd.Series(array, index=list(parameters.names))
 
 
 @final

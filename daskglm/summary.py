@@ -63,7 +63,8 @@ def coefficient_rows(record: FitRecord) -> tuple[list[str], list[list[str]]]:
 
 def _facts(record: FitRecord) -> list[tuple[str, str]]:
     s, spec = record.statistics, record.specification
-    kinds = {"model": "expected information", "observed": "observed information"}
+    expected = "observed information" if spec.response_kind == "ordered" else "expected information"
+    kinds = {"model": expected, "observed": "observed information"}
     covariance = kinds.get(spec.covariance, spec.covariance)
     if spec.weights and spec.weights[0] == "probability":
         covariance = "linearised for probability weights"
@@ -78,16 +79,25 @@ def _facts(record: FitRecord) -> list[tuple[str, str]]:
             facts.append((label, value))
     if spec.weights:
         facts.append(("Weights", f"{spec.weights[1]} ({spec.weights[0]})"))
+    classes = record.parameters.classes
+    if spec.response_kind == "classes":
+        facts.append(("Classes", f"{classes[0]} (reference), {', '.join(classes[1:])}"))
+    if spec.response_kind == "ordered":
+        facts.append(("Classes", " < ".join(classes)))
     if spec.where:
         facts.append(("Rows", f"where {spec.where}"))
     return facts
 
 
 def _foot(record: FitRecord) -> list[str]:
-    s = record.statistics
+    s, spec = record.statistics, record.specification
     how = "estimated" if s.scale_estimated else "taken to be"
     lines = [
-        f"Dispersion {how} {number(s.scale, 7)}",
+        *([] if spec.response_kind != "number" else [f"Dispersion {how} {number(s.scale, 7)}"]),
+        *(
+            f"{name.capitalize()} estimated {number(v, 7)}, std. error {number(e)}"
+            for name, (v, e) in record.shape.items()
+        ),
         f"Null deviance:     {number(s.null_deviance, 9)} on {s.df_null:,.15g} degrees of freedom",
         f"Residual deviance: {number(s.deviance, 9)} on {s.df_resid:,.15g} degrees of freedom",
         f"Log-likelihood {number(s.llf, 10)}, AIC {number(s.aic, 10)}, BIC {number(s.bic, 10)}",

@@ -110,9 +110,11 @@ class Design:
         keep_order: frozenset[str] = frozenset(),
         response: str = "",
         matrix: Sequence[str] = (),
+        classes: Classes | None = None,
     ) -> Design:
         """Settle levels, baselines, names and scales. keep_order: factors whose levels stay in their declared order;
-        matrix: names of the columns of the sparse matrix that the terms may name.
+        matrix: names of the columns of the sparse matrix that the terms may name; classes: what is asked of the levels
+        of the response, where it is one of several classes.
         """
         levels: dict[str, tuple[Any, ...]] = {}
         baselines: dict[str, int] = {}
@@ -134,7 +136,8 @@ class Design:
             if part.variables
         )
         moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
-        y_levels = _success(profile, response)
+        ordered = bool(terms.response) and terms.response[0].text in keep_order
+        y_levels = _y_levels(profile, response, ordered, classes or Classes(), notes)
         names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
         if len(set(names)) < len(names):
             twice = min(name for name, count in Counter(names).items() if count > 1)
@@ -231,7 +234,8 @@ class Design:
             return np.zeros(columns.n, np.int8)
         if not isinstance(columns.y, Coded):
             return columns.y
-        table = np.array([level == self.y_levels[1] for level in columns.y.levels] or [False], np.int8)
+        place = {level: i for i, level in enumerate(self.y_levels)}
+        table = np.array([place.get(level, -1) for level in columns.y.levels] or [0], code_dtype(len(place) + 1))
         return table[columns.y.codes]
 
     def _codes(self, name: str, coded: Coded, unseen: str) -> npt.NDArray[Any]:
@@ -309,16 +313,53 @@ def _reciprocal(spread: float, size: float) -> float:
     return 1.0 / spread
 
 
-def _success(profile: Profile, response: str) -> tuple[Any, ...]:
+@final
+@dataclass(frozen=True)
+class Classes:
+    """What is asked of a response whose values are levels: how many there may be at most, and which, in which order."""
+
+    most: int | None = 2
+    levels: tuple[Any, ...] | None = None
+    # whether an order of text that is only alphabetical deserves a word
+    ordered: bool = False
+
+
+def _y_levels(profile: Profile, response: str, kept: bool, asked: Classes, notes: list[str]) -> tuple[Any, ...]:
+    """Levels of the response in order: as given, as declared, or sorted."""
     if not profile.y_levels:
         return ()
-    levels = sorted((level for level, count in profile.y_levels.items() if count > 0), key=str)
-    if len(levels) != 2:
-        raise DataError(
-            f'the response "{response}" is text with {len(levels)} level(s) ({", ".join(map(str, levels[:8]))}); '
-            "a binomial response has two, of which the second is success"
+    present = [level for level, count in profile.y_levels.items() if count > 0]
+    if asked.levels is not None:
+        return _given_levels(present, asked.levels, response)
+    if not kept:
+        try:
+            present.sort()
+        except TypeError:
+            present.sort(key=str)
+        if asked.ordered and any(isinstance(level, str) for level in present):
+            notes.append(f"classes of {response} in alphabetical order: {' < '.join(map(str, present))}")
+    if len(present) < 2 or (asked.most is not None and len(present) > asked.most):
+        allowed = (
+            "a binomial response has two, of which the second is success" if asked.most == 2 else "it needs two or more"
         )
-    return tuple(levels)
+        raise DataError(
+            f'the response "{response}" has {len(present)} level(s) ({", ".join(map(str, present[:8]))}); {allowed}'
+        )
+    return tuple(present)
+
+
+def _given_levels(present: Sequence[Any], given: Sequence[Any], response: str) -> tuple[Any, ...]:
+    """The levels that were given, each as the data write it."""
+    by_label = {str(level): level for level in present}
+    strange = [label for label in by_label if label not in map(str, given)]
+    if strange:
+        raise DataError(f'the response "{response}" has levels that levels= does not name: {", ".join(strange[:8])}')
+    missing = [str(level) for level in given if str(level) not in by_label]
+    if missing:
+        raise DataError(
+            f'no row has the level(s) {", ".join(missing[:8])} of the response "{response}": leave them out of levels='
+        )
+    return tuple(by_label[str(level)] for level in given)
 
 
 def _layout(

@@ -25,7 +25,7 @@ Missing = Literal["drop", "raise"]
 class Reading:
     """What to read of a table, and how: the frozen recipe that turns any leaf into Columns.
 
-    response: one expression, or successes and failures; response_levels: whether it is text of two levels;
+    response: one expression, or successes and failures; response_levels: whether its values are levels;
     frequencies: whether weights count rows; scoring: whether
     rows are scored, so that what cannot be computed is missing and no error; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
@@ -126,7 +126,7 @@ class _Reader:
             if reading.counts:
                 y = self._proportion(y, trials)
         numeric = {v.name: self._variable(v) for v in reading.variables if v.kind == "numeric"}
-        factors = {v.name: self._levels(v) for v in reading.variables if v.kind == "factor"}
+        factors = {v.name: self._levels(v.expression) for v in reading.variables if v.kind == "factor"}
         offset = self._offset()
         importance = self._importance(weight)
         found = Columns(
@@ -260,8 +260,7 @@ class _Reader:
         column: Column = self._expression(variable.expression)
         return _narrowest(column)
 
-    def _levels(self, variable: Variable) -> Coded:
-        expression = variable.expression
+    def _levels(self, expression: Expression) -> Coded:
         if len(expression.columns) == 1 and expression.columns[0] in self._coded:
             return self._coded[expression.columns[0]]
         values = self._expression(expression)
@@ -292,7 +291,7 @@ class _Reader:
             return None
         expression = self.reading.response[0]
         if self.reading.response_levels:
-            return self._coded.get(expression.columns[0]) or Coded(np.zeros(self.n, np.int8), ())
+            return self._levels(expression)
         return _narrowest(self._expression(expression))
 
     def _proportion(self, count: Any, trials: Any) -> Any:

@@ -23,7 +23,7 @@ def dispersion(
     """(phi, whether it was estimated).
 
     None: the family's rule (1, or Pearson chi-square / residual degrees of freedom); "pearson"; "deviance":
-    deviance / residual degrees of freedom; "ml": the maximum likelihood estimate; or a number.
+    deviance / residual degrees of freedom; or a number.
     """
     freedom = stats.observations - rank
     if isinstance(rule, (int, float)) and not isinstance(rule, bool):
@@ -31,9 +31,7 @@ def dispersion(
     if rule is None:
         rule = "known" if family.dispersion_known else "pearson"
     if rule == "known":
-        return 1.0, False
-    if rule == "ml":
-        return family.ml_dispersion(stats.deviance / stats.observations), True
+        return family.dispersion, False
     amount = pearson if rule == "pearson" else stats.deviance
     return (amount / freedom if freedom > 0 else np.nan), True
 
@@ -65,20 +63,28 @@ def covariance(
     return np.asarray(scaled)
 
 
-def log_likelihood(family: Family, stats: FitStats, saturated: float | None, weighted: bool) -> float:
-    """log L with every constant, at phi = deviance / n where phi is not known.
+def log_likelihood(family: Family, stats: FitStats, phi: float, saturated: float | None, weighted: bool) -> float:
+    """log L with every constant, at the dispersion phi of `likelihood_dispersion`.
 
     saturated: sum log p(y; mean y, phi / w), where that had to be summed at phi; None where it follows from the sums.
-    NaN for a discrete family whose w y are not counts.
+    NaN for a discrete family whose w y are not counts, and where there is no likelihood.
     """
-    if family.dispersion_known:
-        return np.nan if stats.fractional else stats.saturated - 0.5 * stats.deviance
-    phi = stats.deviance / stats.observations
+    if family.likelihood_at == "never" or (family.discrete and stats.fractional):
+        return np.nan
     if not phi > 0:
         return np.inf
+    if saturated is None and family.likelihood_at == "known":
+        saturated = stats.saturated
     if saturated is None:
         shift = family.saturated_shift(stats.observations, phi, weighted)
         if shift is None:
             return np.nan
         saturated = stats.saturated + shift
     return saturated - 0.5 * stats.deviance / phi
+
+
+def likelihood_dispersion(family: Family, stats: FitStats, reported: float) -> float:
+    """The dispersion at which the log-likelihood is taken: the known one, deviance / n, or the reported one."""
+    if family.likelihood_at == "known":
+        return family.dispersion
+    return stats.deviance / stats.observations if family.likelihood_at == "deviance" else reported

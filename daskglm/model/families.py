@@ -1,138 +1,49 @@
-"""Distributions of the exponential family, p(y) = h(y) exp(T(y) theta) / Z(theta), and their dispersion models.
+"""Distributions of the response, each a row of formulas that can be checked against a textbook; FAMILIES is their table.
 
-A family's density with mean mu, dispersion phi and prior weight w is written in two ways that agree:
-exponential family, at phi = w = 1:  log p = log h(y) + T(y) theta - log Z(theta), theta = Psi(mu);
-dispersion model:                    log p = saturated(y, w, phi) - w d(y, mu) / (2 phi), d the unit deviance.
-
-Sources: McCullagh and Nelder (1989), chapter 2; Jorgensen, The Theory of Dispersion Models (1997), chapter 3.
+What a family answers is written down in `daskglm.model.family`. Sources: McCullagh and Nelder (1989), chapter 2;
+Jorgensen, The Theory of Dispersion Models (1997), chapters 3 and 4.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol, final
+from typing import Any, final
 
 import numpy as np
-import numpy.typing as npt
 
-Vector = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
+from daskglm.errors import DesignError
+from daskglm.model.classes import Multinomial, Ordinal
+from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.family import (
+    LOG_2PI,
+    Family,
+    Formulas,
+    LikelihoodAt,
+    Mask,
+    Response,
+    Vector,
+    by_value,
+    called,
+    log_density,
+    xlogy,
+)
+from daskglm.model.power import Tweedie
 
-LOG_2PI = float(np.log(2.0 * np.pi))
-
-
-class Family(Protocol):
-    """A distribution of the response given its mean. All arrays are (n,); rest is 1 - mu without cancellation."""
-
-    @property
-    def name(self) -> str:
-        """The name users type."""
-
-    @property
-    def default_link(self) -> str:
-        """The link where none is named."""
-
-    @property
-    def canonical_link(self) -> str:
-        """The link for which eta = theta."""
-
-    @property
-    def links(self) -> dict[str, str]:
-        """Links that make sense with it, each with "" or the care it needs."""
-
-    @property
-    def support(self) -> str:
-        """Where y may lie, in words."""
-
-    @property
-    def mean_range(self) -> tuple[float, float]:
-        """The open interval of possible means."""
-
-    @property
-    def bounded(self) -> bool:
-        """Whether means are bounded above by 1, so that 1 - mu is needed to full precision."""
-
-    @property
-    def constant_variance(self) -> bool:
-        """Whether V is 1 whatever the mean."""
-
-    @property
-    def dispersion_known(self) -> bool:
-        """Whether phi is 1 by definition."""
-
-    @property
-    def canonical_sign(self) -> float:
-        """theta = canonical_sign * eta under the canonical link."""
-
-    def in_support(self, y: Vector) -> Mask:
-        """Where y is a possible response."""
-
-    def start_mean(self, y: Vector, w: Vector | float) -> Vector:
-        """A possible mean near y, from which iteration starts."""
-
-    def variance(self, mu: Vector, rest: Vector) -> Vector:
-        """V(mu), the variance at phi = w = 1."""
-
-    def variance_slope(self, mu: Vector, rest: Vector) -> Vector:
-        """dV/dmu."""
-
-    def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        """d(y, mu) = 2 (log p(y; mean y) - log p(y; mean mu)) at phi = w = 1."""
-
-    def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        """d / 2 up to a function of y alone: what a solver compares."""
-
-    def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        """y - mu without cancellation."""
-
-    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
-        """log Z(theta) - y theta up to a function of y alone: unit_loss under the canonical link, mu at hand."""
-
-    def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
-        """log p(y; mean y): the largest log density the row can have."""
-
-    def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
-        """sum saturated(phi) - sum saturated(1) over n rows; None where it needs the rows."""
-
-    def ml_dispersion(self, deviance: float) -> float:
-        """The maximum likelihood estimate of phi where the mean unit deviance is `deviance`; 1 where phi is known."""
-
-    def log_base_measure(self, y: Vector) -> Vector:
-        """log h(y)."""
-
-    def sufficient_statistic(self, y: Vector) -> Vector:
-        """T(y)."""
-
-    def log_partition(self, theta: Vector) -> Vector:
-        """log Z(theta)."""
-
-    def natural_parameter(self, mu: Vector) -> Vector:
-        """theta = Psi(mu)."""
-
-    def mean(self, theta: Vector) -> Vector:
-        """mu = Psi^-1(theta) = d log Z / d theta."""
-
-
-def log_density(family: Family, y: Vector, mu: Vector, phi: float = 1.0, w: Vector | float = 1.0) -> Vector:
-    """log p(y; mu, phi / w) (n,), every constant included."""
-    return family.saturated(y, w, phi) - 0.5 * w * family.unit_deviance(y, mu, 1.0 - mu) / phi
-
-
-def by_value(function: Callable[[Vector], Vector], y: Vector) -> Vector:
-    """function(y), looked up where y is made of small counts: a table of 1 000 entries spares a log per row."""
-    if y.size < 1000:
-        return function(y)
-    counts = y.astype(np.int64)
-    if counts.min() < 0 or counts.max() >= 1000 or not np.array_equal(counts, y):
-        return function(y)
-    return np.asarray(function(np.arange(counts.max() + 1, dtype=np.float64))[counts])
-
-
-def xlogy(x: Vector, y: Vector) -> Vector:
-    """x log y, 0 where x = 0."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(x == 0, 0.0, x * np.log(y))
+__all__ = [
+    "ALIASES",
+    "FAMILIES",
+    "Binomial",
+    "Family",
+    "Gamma",
+    "Gaussian",
+    "InverseGaussian",
+    "Mask",
+    "Poisson",
+    "Vector",
+    "by_value",
+    "log_density",
+    "xlogy",
+]
 
 
 @final
@@ -146,14 +57,24 @@ class Gaussian:
     support: str = "any finite number"
     mean_range: tuple[float, float] = (-np.inf, np.inf)
     bounded: bool = False
+    discrete: bool = False
     constant_variance: bool = True
     dispersion_known: bool = False
-    canonical_sign: float = 1.0
+    canonical_scale: float = 1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    dispersion: float = 1.0
+    likelihood_at: LikelihoodAt = "deviance"
+    formulas: Formulas = Formulas("exp(-y^2 / 2) / sqrt(2 pi)", "y", "mu", "exp(theta^2 / 2)", "1")
+
+    @property
+    def text(self) -> str:
+        return self.name
 
     @property
     def links(self) -> dict[str, str]:
         care = "steps are halved until every mean is in the link's range"
-        return {"identity": "", "log": "", "inverse": care, "sqrt": care}
+        return {"identity": "", "log": "", "inverse": care, "sqrt": care, "power": care}
 
     def in_support(self, y: Vector) -> Mask:
         return np.isfinite(y)
@@ -182,10 +103,13 @@ class Gaussian:
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
         return np.broadcast_to(-0.5 * (LOG_2PI + np.log(phi) - np.log(w)), y.shape)
 
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        return self.saturated(y, w, phi), np.full(y.shape, -0.5), np.zeros(y.shape)
+
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return -0.5 * n * float(np.log(phi))
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
         return deviance
 
     def log_base_measure(self, y: Vector) -> Vector:
@@ -215,14 +139,25 @@ class Binomial:
     support: str = "0 or 1, or a proportion between them"
     mean_range: tuple[float, float] = (0.0, 1.0)
     bounded: bool = True
+    discrete: bool = True
     constant_variance: bool = False
     dispersion_known: bool = True
-    canonical_sign: float = 1.0
+    canonical_scale: float = 1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    dispersion: float = 1.0
+    likelihood_at: LikelihoodAt = "known"
+    formulas: Formulas = Formulas("1", "y", "log(mu / (1 - mu))", "1 + exp(theta)", "mu (1 - mu)")
+
+    @property
+    def text(self) -> str:
+        return self.name
 
     @property
     def links(self) -> dict[str, str]:
         care = "steps are halved until every mean is between 0 and 1"
-        return {"logit": "", "probit": "", "cloglog": "", "log": care, "identity": care}
+        whole = dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), "")
+        return {**whole, **dict.fromkeys(("log", "log_complement", "identity"), care)}
 
     def in_support(self, y: Vector) -> Mask:
         return (y >= 0) & (y <= 1)
@@ -256,10 +191,13 @@ class Binomial:
         ways = gammaln(w + 1.0) - gammaln(w * y + 1.0) - gammaln(w * (1.0 - y) + 1.0)
         return np.asarray(ways - w * self.unit_loss(y, y, 1.0 - y))
 
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        return self.saturated(y, w, phi), np.zeros(y.shape), np.zeros(y.shape)
+
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return 0.0
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
         return 1.0
 
     def log_base_measure(self, y: Vector) -> Vector:
@@ -289,14 +227,24 @@ class Poisson:
     support: str = "zero or positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
     bounded: bool = False
+    discrete: bool = True
     constant_variance: bool = False
     dispersion_known: bool = True
-    canonical_sign: float = 1.0
+    canonical_scale: float = 1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    dispersion: float = 1.0
+    likelihood_at: LikelihoodAt = "known"
+    formulas: Formulas = Formulas("1 / y!", "y", "log(mu)", "exp(exp(theta))", "mu")
+
+    @property
+    def text(self) -> str:
+        return self.name
 
     @property
     def links(self) -> dict[str, str]:
         care = "steps are halved until every mean is positive"
-        return {"log": "", "identity": care, "sqrt": care}
+        return {"log": "", "identity": care, "sqrt": care, "power": care}
 
     def in_support(self, y: Vector) -> Mask:
         return (y >= 0) & np.isfinite(y)
@@ -335,10 +283,13 @@ class Poisson:
         # the total w y of w observations is Poisson with mean w mu
         return per_count(w * y)
 
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        return self.saturated(y, w, phi), np.zeros(y.shape), np.zeros(y.shape)
+
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return 0.0
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
         return 1.0
 
     def log_base_measure(self, y: Vector) -> Vector:
@@ -362,22 +313,49 @@ class Poisson:
 @final
 @dataclass(frozen=True)
 class Gamma:
-    """Positive, with mean mu and variance phi mu^2 / w (shape w / phi). At phi = 1: theta = -1 / mu, Z = -1 / theta."""
+    """Positive, with mean mu and variance phi mu^2 / w (shape w / phi). At phi = 1: theta = -1 / mu, Z = -1 / theta.
 
+    shape: 1 / phi where it is given; None: phi is estimated, after the coefficients, which do not depend on it.
+    """
+
+    shape: float | None = None
     name: str = "gamma"
     default_link: str = "log"
     canonical_link: str = "inverse"
     support: str = "positive"
     mean_range: tuple[float, float] = (0.0, np.inf)
     bounded: bool = False
+    discrete: bool = False
     constant_variance: bool = False
-    dispersion_known: bool = False
-    canonical_sign: float = -1.0
+    canonical_scale: float = -1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    formulas: Formulas = Formulas("1", "y", "-1 / mu", "-1 / theta", "mu^2")
+
+    def __post_init__(self) -> None:
+        if self.shape is not None and not (isinstance(self.shape, (int, float)) and 0 < self.shape < np.inf):
+            raise DesignError(f"the shape of a gamma family is a positive number, not {self.shape!r}")
+
+    @property
+    def text(self) -> str:
+        return called(self.name, shape=self.shape) if self.name == "gamma" else self.name
+
+    @property
+    def dispersion_known(self) -> bool:
+        return self.shape is not None
+
+    @property
+    def dispersion(self) -> float:
+        return 1.0 if self.shape is None else 1.0 / self.shape
+
+    @property
+    def likelihood_at(self) -> LikelihoodAt:
+        return "deviance" if self.shape is None else "known"
 
     @property
     def links(self) -> dict[str, str]:
         care = "steps are halved until every mean is positive"
-        return {"log": "", "inverse": care, "identity": care, "sqrt": care}
+        return {"log": "", "inverse": care, "identity": care, "inverse_square": care, "sqrt": care, "power": care}
 
     def in_support(self, y: Vector) -> Mask:
         return (y > 0) & np.isfinite(y)
@@ -413,6 +391,15 @@ class Gamma:
         shape = w / phi
         return np.asarray(shape * np.log(shape) - shape - gammaln(shape) - np.log(y))
 
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        # with k = w / phi: s = k log k - k - log Gamma(k) - log y, and d / dlog phi = -k d / dk
+        from scipy.special import digamma, polygamma
+
+        shape = np.broadcast_to(np.asarray(w / phi, np.float64), y.shape)
+        first = np.log(shape) - digamma(shape)
+        second = 1.0 / shape - polygamma(1, shape)
+        return self.saturated(y, w, phi), -shape * first, shape * first + shape * shape * second
+
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         if weighted:
             return None
@@ -421,7 +408,11 @@ class Gamma:
         shape = 1.0 / phi
         return n * float(shape * np.log(shape) - shape - gammaln(shape) + 1.0)
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
+        if self.shape is not None:
+            return 1.0 / self.shape
+        if weighted:
+            return None
         # with k = 1 / phi the root of 2 (log k - digamma(k)) = deviance (McCullagh and Nelder 1989, equation 8.1)
         if not deviance > 0:
             return 0.0
@@ -447,10 +438,114 @@ class Gamma:
         return -1.0 / theta
 
 
+@final
+@dataclass(frozen=True)
+class InverseGaussian:
+    """Positive, with mean mu and variance phi mu^3 / w. At phi = 1: theta = -1 / (2 mu^2), Z = exp(-sqrt(-2 theta))."""
+
+    name: str = "inverse_gaussian"
+    default_link: str = "log"
+    canonical_link: str = "inverse_square"
+    support: str = "positive"
+    mean_range: tuple[float, float] = (0.0, np.inf)
+    bounded: bool = False
+    discrete: bool = False
+    constant_variance: bool = False
+    dispersion_known: bool = False
+    canonical_scale: float = -0.5
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    dispersion: float = 1.0
+    likelihood_at: LikelihoodAt = "deviance"
+    formulas: Formulas = Formulas(
+        "exp(-1 / (2 y)) / sqrt(2 pi y^3)", "y", "-1 / (2 mu^2)", "exp(-sqrt(-2 theta))", "mu^3"
+    )
+
+    @property
+    def text(self) -> str:
+        return self.name
+
+    @property
+    def links(self) -> dict[str, str]:
+        care = "steps are halved until every mean is positive"
+        return {"log": "", "inverse": care, "identity": care, "inverse_square": care, "sqrt": care, "power": care}
+
+    def in_support(self, y: Vector) -> Mask:
+        return (y > 0) & np.isfinite(y)
+
+    def start_mean(self, y: Vector, w: Vector | float) -> Vector:
+        return y
+
+    def variance(self, mu: Vector, rest: Vector) -> Vector:
+        return mu * mu * mu
+
+    def variance_slope(self, mu: Vector, rest: Vector) -> Vector:
+        return 3.0 * mu * mu
+
+    def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
+        excess = (y - mu) / mu
+        return np.asarray(excess * excess / y)
+
+    def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
+        return (0.5 * y / mu - 1.0) / mu
+
+    def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
+        return y - mu
+
+    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
+        return self.log_partition(theta) - y * theta
+
+    def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
+        return np.asarray(-0.5 * (LOG_2PI + np.log(phi) - np.log(w) + 3.0 * np.log(y)))
+
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        return self.saturated(y, w, phi), np.full(y.shape, -0.5), np.zeros(y.shape)
+
+    def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
+        return -0.5 * n * float(np.log(phi))
+
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
+        return deviance
+
+    def log_base_measure(self, y: Vector) -> Vector:
+        return np.asarray(-0.5 * (1.0 / y + LOG_2PI + 3.0 * np.log(y)))
+
+    def sufficient_statistic(self, y: Vector) -> Vector:
+        return y
+
+    def log_partition(self, theta: Vector) -> Vector:
+        return -np.sqrt(-2.0 * theta)
+
+    def natural_parameter(self, mu: Vector) -> Vector:
+        return -0.5 / (mu * mu)
+
+    def mean(self, theta: Vector) -> Vector:
+        return 1.0 / np.sqrt(-2.0 * theta)
+
+
+def Exponential() -> Gamma:  # noqa: N802 - users call it as they call the others
+    """The gamma family of shape 1: positive, with mean mu and variance mu^2."""
+    return Gamma(shape=1.0, name="exponential")
+
+
+# How each family is made where only its name is given.
 FAMILIES: dict[str, Any] = {
     "gaussian": Gaussian,
     "binomial": Binomial,
     "poisson": Poisson,
     "gamma": Gamma,
+    "exponential": Exponential,
+    "inverse_gaussian": InverseGaussian,
+    "negative_binomial": NegativeBinomial,
+    "geometric": Geometric,
+    "tweedie": Tweedie,
+    "multinomial": Multinomial,
+    "ordinal": Ordinal,
 }
-ALIASES = {"bernoulli": "binomial", "normal": "gaussian"}
+ALIASES = {
+    "bernoulli": "binomial",
+    "normal": "gaussian",
+    "inversegaussian": "inverse_gaussian",
+    "negativebinomial": "negative_binomial",
+    "nbinom": "negative_binomial",
+}

@@ -8,7 +8,7 @@ from typing import Literal, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.model.families import Family
+from daskglm.model.family import Family
 from daskglm.model.links import Link
 
 Vector = npt.NDArray[np.float64]
@@ -51,6 +51,14 @@ class GLM:
 
     family: Family
     link: Link
+    parallel: bool = False
+    # which information the reported errors come from
+    reported: Information = "expected"
+
+    @property
+    def q(self) -> int:
+        """Number of linear predictors."""
+        return 1
 
     @property
     def canonical(self) -> bool:
@@ -71,10 +79,11 @@ class GLM:
         valid = self._valid(eta, mu, rest)
         variance = family.variance(mu, rest)
         if self.canonical:
-            theta = eta if family.canonical_sign > 0 else -eta
-            residual = family.residual(y, mu, rest)
-            score = residual if family.canonical_sign > 0 else -residual
-            return RowTerms(family.canonical_loss(y, theta, mu), score, variance, mu, rest, variance, valid)
+            residual, scale = family.residual(y, mu, rest), family.canonical_scale
+            if scale == 1.0:
+                return RowTerms(family.canonical_loss(y, eta, mu), residual, variance, mu, rest, variance, valid)
+            loss, weight = family.canonical_loss(y, scale * eta, mu), scale * scale * variance
+            return RowTerms(loss, scale * residual, weight, mu, rest, variance, valid)
         if family.bounded:
             return self._probabilities(y, eta, order, information, RowTerms(mu, mu, mu, mu, rest, variance, valid))
         loss = family.unit_loss(y, mu, rest)

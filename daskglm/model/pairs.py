@@ -1,38 +1,85 @@
-"""Which family goes with which link, decided before any data is read."""
+"""Which family goes with which link, decided before any data is read; and how both are written as text."""
 
 from __future__ import annotations
 
+import ast
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from daskglm.errors import DesignError, closest
-from daskglm.model.families import ALIASES, FAMILIES, Family
+from daskglm.model.families import ALIASES, FAMILIES
+from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS, Link
+from daskglm.model.vector import BaselineLogit, Cumulative
+
+_CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
-def named(kind: str, table: dict[str, Any], value: object, attribute: str, aliases: dict[str, str]) -> Any:
-    """The object a user means by a name or by an object."""
+def written(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
+    """Name and arguments of an object written as text, "negative_binomial(theta=2)": numbers, text and lists alone."""
+    call = _CALL.fullmatch(text)
+    if call is None:
+        return text, (), {}
+    if not (call.group(2) or "").strip():
+        return call.group(1), (), {}
+    try:
+        tree = ast.parse(f"f({call.group(2)})", mode="eval").body
+        assert isinstance(tree, ast.Call)
+        given = tuple(ast.literal_eval(argument) for argument in tree.args)
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
+        if len(named) < len(tree.keywords):
+            raise ValueError
+    except (SyntaxError, ValueError):
+        raise DesignError(f"{text!r} cannot be read: write it as negative_binomial(theta=2)") from None
+    return call.group(1), given, named
+
+
+def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, aliases: Mapping[str, str]) -> Any:
+    """The object a user means by a name, by a name with arguments, or by a class."""
     if isinstance(value, str):
-        name = aliases.get(value, value)
+        word, given, arguments = written(value)
+        name = aliases.get(word, word)
         if name not in table:
             known = ", ".join(table)
-            raise DesignError(f'there is no {kind} "{value}"{closest(value, [*table, *aliases])}; there are: {known}')
-        return table[name]()
-    if isinstance(value, type):
-        value = value()
-    if not hasattr(value, attribute):
-        raise DesignError(f"{kind}={value!r} is neither a name nor a {kind}; there are: {', '.join(table)}")
-    return value
+            raise DesignError(f'there is no {kind} "{word}"{closest(word, [*table, *aliases])}; there are: {known}')
+        try:
+            return table[name](*given, **arguments)
+        except TypeError as error:
+            reason = str(error).split("() ")[-1].split(".__init__")[-1].lstrip("() ")
+            raise DesignError(f"{kind} {value!r}: {reason}") from None
+    return value() if isinstance(value, type) else value
 
 
-def resolve(family: object, link: object = None) -> tuple[Family, Link]:
+def resolve(family: object, link: object = None) -> tuple[Any, Link]:
     """The family and link meant by names or objects, or a DesignError that says why the pair makes no sense."""
-    chosen: Family = named("family", FAMILIES, family, "unit_deviance", ALIASES)
-    bridge: Link = named("link", LINKS, chosen.default_link if link is None else link, "inverse", {})
-    if bridge.name not in chosen.links:
-        low, high = chosen.mean_range
-        raise DesignError(
-            f"the {bridge.name} link, g(mu) = {bridge.formula}, does not go with the {chosen.name} family, whose mean "
-            f"lies in ({low:g}, {high:g}): the means that link can give do not match; "
-            f"links for {chosen.name}: {', '.join(chosen.links)}"
-        )
+    chosen = named("family", FAMILIES, family, ALIASES)
+    if not hasattr(chosen, "default_link"):
+        raise DesignError(f"family={chosen!r} is neither a name nor a family; there are: {', '.join(FAMILIES)}")
+    bridge = named("link", LINKS, chosen.default_link if link is None else link, {})
+    if not hasattr(bridge, "inverse"):
+        raise DesignError(f"link={bridge!r} is neither a name nor a link; there are: {', '.join(LINKS)}")
+    refused = refusal(chosen, bridge)
+    if refused:
+        raise DesignError(refused)
     return chosen, bridge
+
+
+def likelihood_of(family: object, link: object, classes: int) -> GLM | BaselineLogit | Cumulative:
+    """The likelihood of a pair; classes: how many the response has, where it has classes."""
+    chosen, bridge = resolve(family, link)
+    if chosen.response == "classes":
+        return BaselineLogit(classes)
+    return Cumulative(bridge, classes) if chosen.response == "ordered" else GLM(chosen, bridge)
+
+
+def refusal(family: Any, link: Link) -> str:
+    """Why a pair makes no sense, or "" where it does."""
+    if written(link.name)[0] in family.links:
+        return ""
+    low, high = family.mean_range
+    allowed = f"links for {family.name}: {', '.join(family.links)}"
+    what = f"the {link.name} link, g(mu) = {link.formula}, does not go with the {family.name} family"
+    if family.response != "number":
+        return f"{what}, whose means are the probabilities of all classes: {allowed}"
+    return f"{what}, whose mean lies in ({low:g}, {high:g}): the means that link can give do not match; {allowed}"

@@ -87,6 +87,7 @@ class Optimum:
     status: str
     reason: str
     steps: tuple[Step, ...]
+    rate: float = np.inf
 
     @property
     def converged(self) -> bool:
@@ -97,10 +98,13 @@ class Optimum:
 @final
 @dataclass(frozen=True)
 class Held:
-    """A factored Gram from elsewhere that may serve for the first step: of a pilot, scaled to all rows."""
+    """A factored Gram from elsewhere that may serve for the first step: of a pilot, scaled to all rows; or of a model close
+    by, with the decrement where it was taken.
+    """
 
     curvature: Curvature
     scale: float
+    decrement: float = np.inf
 
 
 class _Loop:
@@ -111,12 +115,12 @@ class _Loop:
         objective: Objective,
         stopping: Stopping,
         null: Null | None,
-        dispersion_known: bool,
+        known: float | None,
         quadratic: bool,
         meat: bool,
     ) -> None:
         self.objective, self.stopping, self.null = objective, stopping, null
-        self.dispersion_known, self.quadratic, self.meat = dispersion_known, quadratic, meat
+        self.known, self.quadratic, self.meat = known, quadratic, meat
         self.information: Information = "observed"
         self.aliased: npt.NDArray[np.bool_] | None = None
         self.steps: list[Step] = []
@@ -128,9 +132,9 @@ class _Loop:
     # -- evaluation ------------------------------------------------------------------------------------------------
 
     def evaluate(self, coef: Vector, order: int = 2, closing: bool = False) -> Point:
-        """One pass; a closing one takes the expected information and all statistics."""
+        """One pass; a closing one takes the information that errors come from and all statistics."""
         null = self.null.candidate(closing) if self.null is not None else None
-        information: Information = "expected" if closing else self.information
+        information = self.objective.model.likelihood.reported if closing else self.information
         waiting = self.null is not None and self.null.waiting
         point = self.objective.evaluate(coef, order, information, null, closing, closing and self.meat, waiting)
         if self.null is not None and waiting:
@@ -140,9 +144,9 @@ class _Loop:
         return point
 
     def dispersion(self, point: Point) -> float:
-        """The Pearson estimate, by which decrements are measured; 1 where it is known."""
-        if self.dispersion_known:
-            return 1.0
+        """The known dispersion, or the Pearson estimate, by which decrements are measured."""
+        if self.known is not None:
+            return self.known
         p = int(self.aliased.size - self.aliased.sum()) if self.aliased is not None else point.coef.size
         freedom = max(point.sums.n - p, 1)
         value = point.sums.pearson / freedom
@@ -174,12 +178,12 @@ class _Loop:
         found: Curvature | None = None
         scale = 1.0
         if held is not None and point.gram is None:
-            found, scale = held.curvature, held.scale
+            found, scale, self.held_decrement = held.curvature, held.scale, held.decrement
         reason = ""
         while True:
             if point.gram is not None:
                 point, found = self.factored(point)
-                scale = 1.0
+                closing, scale = closing and point.sums.statistics is not None, 1.0
             assert found is not None
             direction = found.solve(point.gradient) / scale
             phi = self.dispersion(point)
@@ -273,7 +277,7 @@ class _Loop:
         self, point: Point, found: Curvature, decrement: float, phi: float, status: str, reason: str
     ) -> Optimum:
         assert self.aliased is not None
-        return Optimum(point, found, self.aliased, decrement, phi, status, reason, tuple(self.steps))
+        return Optimum(point, found, self.aliased, decrement, phi, status, reason, tuple(self.steps), self.rate)
 
     def _give_up(self, point: Point, reason: str) -> Optimum:
         """Close where we are, so that what is reported belongs together."""
@@ -307,19 +311,22 @@ def minimise(
     stopping: Stopping,
     *,
     null: Null | None = None,
-    dispersion_known: bool = True,
+    dispersion: float | None = 1.0,
     quadratic: bool = False,
     meat: bool = False,
     held: Held | None = None,
+    rate: float | None = None,
     fallback: Callable[[], Vector] | None = None,
 ) -> Optimum:
     """The optimum from a start at which every mean is possible.
 
-    quadratic: the loss is a quadratic, one step is exact. held: a Gram that is good enough for the first step, whose
+    dispersion: where it is known. quadratic: the loss is a quadratic, one step is exact. rate: c of d' = c d^2 where it was
+    learnt of a model close by. held: a Gram that is good enough for the first step, whose
     evaluation is then spared the Gram. fallback: another start, for when the first gives a mean that is not possible (a
     sample does not hold every row).
     """
-    loop = _Loop(objective, stopping, null, dispersion_known, quadratic, meat)
+    loop = _Loop(objective, stopping, null, dispersion, quadratic, meat)
+    loop.rate = loop.rate if rate is None or quadratic else rate
     point = loop.evaluate(start, order=1 if held is not None else 2)
     if not np.isfinite(point.loss) and fallback is not None:
         held = None
@@ -331,7 +338,7 @@ def minimise(
 
 def descend(objective: Objective, start: Vector, enough: float, max_iter: int) -> tuple[Point, Curvature] | None:
     """A rough optimum, for pilots: until the decrement is below `enough`; None where none is found."""
-    loop = _Loop(objective, Stopping(enough, max_iter), None, True, False, False)
+    loop = _Loop(objective, Stopping(enough, max_iter), None, 1.0, False, False)
     point = loop.evaluate(start)
     if not np.isfinite(point.loss):
         return None

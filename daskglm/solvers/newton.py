@@ -41,7 +41,7 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
             return Curvature(found, None, point.gram, nobody)
         aliased = _combinations(objective, point)
         found = factor(point.gram, aliased)
-    if not found.definite or not _in_doubt(found, aliased).any():
+    if not objective.model.refines or not found.definite or not _in_doubt(found, aliased).any():
         return Curvature(found, None, point.gram, aliased)
     return _refined(objective, point.coef, point.gram, point.information, aliased, LOST)
 
@@ -53,7 +53,7 @@ def _combinations(objective: Objective, point: Point) -> Mask:
     nobody = np.zeros(unit.gram.shape[0], bool)
     found = factor(unit.gram)
     kept_in_doubt = found.kept & (found.pivots < DOUBTFUL)
-    if not kept_in_doubt.any():
+    if not kept_in_doubt.any() or not objective.model.refines:
         return ~found.kept
     # those below the line are set aside as they are; those just above it are looked at again before deciding
     return ~_refined(objective, point.coef, unit.gram, "unit", nobody | ~found.kept, ALIASED).kept

@@ -8,7 +8,7 @@ import numpy as np
 
 from daskglm.model.likelihoods import GLM
 from daskglm.partitions import Partitions
-from daskglm.totals.moments import Model, Moments, Request, moments
+from daskglm.totals.moments import AnyModel, Moments, Request, moments
 
 # A decrement this small no digit of the null deviance shows.
 TOLERANCE = 1e-12
@@ -54,6 +54,12 @@ class Null:
         else:
             self.settled = True
 
+    def change(self, likelihood: GLM) -> None:
+        """Go on with another family, which has the same mean."""
+        self.likelihood = likelihood
+        if self.iterates:
+            self.settled, self._loss, self._before = False, np.inf, None
+
     @property
     def waiting(self) -> bool:
         """Whether the mean of y is still to be learnt, in the next pass."""
@@ -77,7 +83,7 @@ class Null:
             mean = np.array([sums.weighted_y / sums.weight if sums.weight else np.nan])
             return float(self.likelihood.link.link(mean)[0])
 
-    def fit(self, blocks: Partitions[Any], model: Model, fraction: float = 1.0) -> None:
+    def fit(self, blocks: Partitions[Any], model: AnyModel, fraction: float = 1.0) -> None:
         """Newton steps of its own, each a pass over that part of `blocks` that touches no column of X."""
         for _ in range(MAX_STEPS):
             if self.settled or self.value is None:

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from daskglm.kernels.cholesky import Factor
 from daskglm.model.likelihoods import Information
 from daskglm.partitions import Partitions
-from daskglm.totals.moments import Model, Moments, Request, moments
+from daskglm.totals.moments import AnyModel, Moments, Request, moments
 from daskglm.totals.residuals import ResidualProducts, residual_products
 
 Vector = npt.NDArray[np.float64]
@@ -44,7 +44,7 @@ class Objective:
     """
 
     blocks: Partitions[Any]
-    model: Model
+    model: AnyModel
     intercept: bool
     ridge: float = 0.0
     fraction: float = 1.0
@@ -55,7 +55,7 @@ class Objective:
     @property
     def n_coefficients(self) -> int:
         """p."""
-        return int(self.model.select.size)
+        return self.model.n_coefficients
 
     def sums(self, request: Request) -> Moments:
         """One total."""
@@ -82,8 +82,7 @@ class Objective:
         loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.gram(sums.tables)
         if self.ridge:
             penalised = np.full(coef.size, self.ridge)
-            if self.intercept:
-                penalised[0] = 0.0
+            penalised[self.model.intercepts(self.intercept)] = 0.0
             loss = loss + 0.5 * float(penalised @ coef**2)
             gradient = gradient - penalised * coef
             gram = None if gram is None else gram + np.diag(penalised)

@@ -17,7 +17,7 @@ from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Held, descend
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
-from daskglm.totals.moments import Model, Request, moments
+from daskglm.totals.moments import AnyModel, Request, moments
 
 Vector = npt.NDArray[np.float64]
 
@@ -28,10 +28,13 @@ ENOUGH = 0.5
 MAX_STEPS = 15
 
 
-def first_guess(objective: Objective, null: Null) -> Vector:
+def first_guess(objective: Objective, null: Null | None) -> Vector:
     """Coefficients at which every mean is possible: one weighted least squares step from the response itself, as
-    R's glm.fit; where that leaves the domain, the mean of y for every row.
+    R's glm.fit; where that leaves the domain, the mean of y for every row. Of classes (null None): their shares.
     """
+    if null is None:
+        sums = objective.sums(Request(None, order=0, means=True, fraction=objective.fraction))
+        return objective.model.flat(objective.model.likelihood.start(sums.null), objective.intercept)
     request = Request(None, start=True, fraction=objective.fraction)
     sums = objective.sums(request)
     gram = objective.model.gram(sums.tables)
@@ -67,11 +70,15 @@ class Pilot:
         self.coef, self.held = coef, held
 
 
-def pilot(sample: Partitions[Any], model: Model, intercept: bool, null: Null, n: int) -> Pilot | None:
-    """Solve on the sample in stages; None where the sample is of no help. n: rows of all the data."""
-    coef: Vector | None = None
+def pilot(
+    sample: Partitions[Any], model: AnyModel, intercept: bool, null: Null | None, n: int, near: Vector | None = None
+) -> Pilot | None:
+    """Solve on the sample in stages; None where the sample is of no help. n: rows of all the data; near: coefficients of a
+    model close by, from which the last stage is enough.
+    """
+    coef = near
     result = None
-    for fraction, ridge in STAGES:
+    for fraction, ridge in STAGES if near is None else STAGES[-1:]:
         objective = Objective(sample, model, intercept, ridge, fraction)
         try:
             start = first_guess(objective, null) if coef is None else coef
@@ -83,12 +90,13 @@ def pilot(sample: Partitions[Any], model: Model, intercept: bool, null: Null, n:
         point, result = found
         coef = point.coef
         rows = point.sums.n
-    if null.iterates:
+    if null is not None and null.iterates:
         null.start(sample.total(moments, model, Request(None, order=0, means=True)))
         # its steps on all rows finish what a part of the sample begins
         null.fit(sample, model, STAGES[0][0])
     if coef is None or result is None or rows == 0:
         return None
     held = Held(result, n / rows) if rows >= 20 * coef.size else None
-    null.begin_again()
+    if null is not None:
+        null.begin_again()
     return Pilot(coef, held)

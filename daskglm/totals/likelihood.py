@@ -8,8 +8,8 @@ from typing import final
 import numpy as np
 
 from daskglm.kernels.blocks import Block
-from daskglm.model.families import Family
-from daskglm.totals.moments import Model
+from daskglm.model.family import Family
+from daskglm.totals.moments import Model, sizes
 
 
 @final
@@ -23,11 +23,11 @@ class Number:
         return Number(self.value + other.value)
 
 
-def saturated(block: Block, family: Family, phi: float) -> Number:
-    """sum log p(y; mean y, phi / w) over the rows of a block with variance weights w."""
-    y = block.y.astype(np.float64)
-    weight = 1.0 if block.weight is None else block.weight.astype(np.float64)
-    return Number(float(np.sum(family.saturated(y, weight, phi))))
+def saturated(block: Block, family: Family, phi: float, counts: bool) -> Number:
+    """sum f log p(y; mean y, phi / w) over the rows of a block; counts: whether weights count rows."""
+    frequency, size = sizes(block, counts, 0, block.n)
+    with np.errstate(all="ignore"):
+        return Number(float(np.sum(frequency * family.saturated(block.y.astype(np.float64), size, phi))))
 
 
 def null_deviance(block: Block, model: Model, value: float) -> Number:

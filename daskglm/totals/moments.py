@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import final
+from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
@@ -25,7 +25,8 @@ CHUNK_ROWS = 16_384
 class Model:
     """What every total needs to know of the model: the likelihood, and how raw columns become columns of X.
 
-    select (p,): the raw column of each column of X; width: number of raw columns; frequency: whether weights count rows.
+    select (p,): the raw column of each column of X; width: number of raw columns; frequency: whether weights count rows;
+    refines: whether nearly collinear columns can be looked at again by residual passes.
     """
 
     likelihood: GLM
@@ -33,6 +34,26 @@ class Model:
     width: int
     scaling: Scaling
     frequency: bool = False
+    refines: bool = True
+
+    @property
+    def n_coefficients(self) -> int:
+        """p."""
+        return int(self.select.size)
+
+    def intercepts(self, intercept: bool) -> npt.NDArray[np.int64]:
+        """Places of the intercepts among the coefficients."""
+        return np.zeros(int(intercept), np.int64)
+
+    def flat(self, eta: Vector, intercept: bool) -> Vector:
+        """Coefficients with which every row has the predictor eta (1,), as far as there is an intercept."""
+        result = np.zeros(self.n_coefficients)
+        result[self.intercepts(intercept)] = eta
+        return result
+
+    def sums(self, block: Block, request: Request) -> Moments:
+        """The moments of one block."""
+        return _Accumulation(block, self, request).run()
 
     def raw(self, coef: Vector) -> Vector:
         """Coefficients of the raw columns (width,) from those of X (p,)."""
@@ -53,6 +74,37 @@ class Model:
         if np.array_equal(self.select, np.arange(self.width)):
             return matrix
         return matrix[np.ix_(self.select, self.select)]
+
+
+class AnyModel(Protocol):
+    """A model of one response or of several classes, as totals and solvers know it."""
+
+    @property
+    def likelihood(self) -> Any:
+        """What a row contributes."""
+
+    @property
+    def refines(self) -> bool:
+        """Whether nearly collinear columns can be looked at again by residual passes."""
+
+    @property
+    def n_coefficients(self) -> int:
+        """Number of coefficients."""
+
+    def intercepts(self, intercept: bool) -> npt.NDArray[np.int64]:
+        """Places of the intercepts among the coefficients, where there is one."""
+
+    def flat(self, eta: Vector, intercept: bool) -> Vector:
+        """Coefficients of the model without predictors, at those linear predictors."""
+
+    def sums(self, block: Block, request: Request) -> Moments:
+        """The moments of one block."""
+
+    def gradient(self, sums: Moments) -> Vector:
+        """Of minus the loss, uphill to the likelihood, in the coefficients."""
+
+    def gram(self, tables: Any) -> Matrix | None:
+        """The Gram of the coefficients."""
 
 
 @final
@@ -116,9 +168,9 @@ class Moments:
     """One leaf's, or the data's, contribution at phi = 1.
 
     n rows; weight sum w and weighted_y sum w y, where asked for; loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
-    gradient and second derivative of the null candidate. raw_gradient (width,): X' w s of the raw columns where no Gram
+    gradient and second derivative of the null candidate (of classes: the weight of each). raw_gradient (width,): X' w s of the raw columns where no Gram
     was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores.
-    `Model.gradient` and `Model.gram` make of them what the solver sees.
+    `Model.gradient` and `Model.gram` make of them what the solver sees. Those of classes are in `daskglm.totals.vector`.
     """
 
     n: int
@@ -126,11 +178,11 @@ class Moments:
     weighted_y: float
     loss: float
     raw_gradient: Vector
-    tables: Gram | None
+    tables: Any
     pearson: float
     null: Vector
     statistics: FitStats | None
-    meat: Gram | None
+    meat: Any
     reference: float = 0.0
 
     def __add__(self, other: Moments) -> Moments:
@@ -149,7 +201,7 @@ class Moments:
         )
 
 
-def _sum(one: Gram | None, other: Gram | None) -> Gram | None:
+def _sum(one: Any, other: Any) -> Any:
     return None if one is None or other is None else one + other
 
 
@@ -171,11 +223,21 @@ def _floats(column: Column | None, start: int, stop: int) -> Vector | None:
     return None if column is None else column[start:stop].astype(np.float64, copy=False)
 
 
-def moments(block: Block, model: Model, request: Request) -> Moments:
+def moments(block: Block, model: AnyModel, request: Request) -> Moments:
     """Moments of one block."""
     if request.fraction < 1.0:
         block = block.rows(0, int(np.ceil(block.n * request.fraction)))
-    return _Accumulation(block, model, request).run()
+    return model.sums(block, request)
+
+
+def sizes(block: Block, counts: bool, start: int, stop: int) -> tuple[Vector | float, Vector | float]:
+    """(how many rows each row stands for, what its own density is weighted by); counts: whether weights count rows."""
+    weight, trials = _floats(block.weight, start, stop), _floats(block.trials, start, stop)
+    if weight is None:
+        return 1.0, 1.0
+    if not counts:
+        return 1.0, weight
+    return (weight, 1.0) if trials is None else (weight / trials, trials)
 
 
 class _Accumulation:
@@ -268,25 +330,20 @@ class _Accumulation:
         self, y: Vector, weight: Vector | None, offset: Vector | None, terms: RowTerms, start: int, stop: int
     ) -> None:
         family, link = self.model.likelihood.family, self.model.likelihood.link
-        trials = _floats(self.block.trials, start, stop)
-        # frequency: how many rows the row stands for; size: what its own density is weighted by
-        frequency: Vector | float = 1.0
-        size: Vector | float = 1.0
-        if weight is not None and self.model.frequency:
-            frequency, size = (weight, 1.0) if trials is None else (weight / trials, trials)
-        elif weight is not None:
-            size = weight
+        frequency, size = sizes(self.block, self.model.frequency, start, stop)
         deviance = family.unit_deviance(y, terms.mu, terms.rest)
         center = np.zeros_like(y) if self.request.null is None else np.full_like(y, self.request.null)
         mu, _, rest = link.inverse(center if offset is None else center + offset, family.bounded)
         null = family.unit_deviance(y, mu, rest)
-        saturated = frequency * family.saturated(y, size, 1.0)
+        saturated: Vector | float = 0.0
+        if family.likelihood_at in ("known", "deviance"):
+            saturated = frequency * family.saturated(y, size, family.dispersion)
         if weight is not None:
             deviance, null = deviance * weight, null * weight
         observations = float(np.sum(frequency)) if isinstance(frequency, np.ndarray) else float(stop - start)
         fractional = 0
         whole = self.block.y.dtype.kind == "i" and isinstance(size, float)
-        if family.dispersion_known and not whole:
+        if family.discrete and not whole:
             total = size * y
             fractional = int((np.abs(total - np.round(total)) > 1e-9 * np.maximum(1.0, np.abs(total))).sum())
         total_weight = float(stop - start) if weight is None else float(weight.sum())

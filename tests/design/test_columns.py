@@ -362,7 +362,7 @@ REFUSED: list[tuple[str, dict[str, Any], dict[str, Any], type[Exception], str]] 
     ("y ~ x", {}, {"offset": "log(s)"}, DesignError, '"s".*text'),
     ("y ~ x", {}, {"where": "xx > 0"}, DesignError, '"xx".*did you mean "x"'),
     ("y ~ x", {}, {"where": "x > 1e9"}, DataError, "x > 1e9"),
-    ("s ~ x", {"s": ["a", "b", "c", "a", "b"] * 10}, {"family": "binomial"}, DataError, r'"s" is text with 3 level'),
+    ("s ~ x", {"s": ["a", "b", "c", "a", "b"] * 10}, {"family": "binomial"}, DataError, r'"s" has 3 level'),
     ("y ~ log(x, e)", {}, {}, DesignError, "argument"),
     ("y ~ I(x + 'a')", {}, {}, DesignError, r"I\(x \+ 'a'\)"),
 ]

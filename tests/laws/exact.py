@@ -10,10 +10,23 @@ import numpy.typing as npt
 from mpmath import mp, mpf
 from scipy import stats
 
-from daskglm.model.families import FAMILIES
+from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.families import Binomial, Exponential, Gamma, Gaussian, InverseGaussian, Poisson
 from daskglm.model.links import LINKS
 
 Vector = npt.NDArray[np.float64]
+
+# Families of a number whose density is written down a second time below; by their text, ready to be made.
+FAMILIES: dict[str, Callable[[], Any]] = {
+    "gaussian": Gaussian,
+    "binomial": Binomial,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "exponential": Exponential,
+    "inverse_gaussian": InverseGaussian,
+    "negative_binomial(theta=1.75)": lambda: NegativeBinomial(1.75),
+    "geometric": Geometric,
+}
 
 EPS = float(np.finfo(np.float64).eps)
 TINY = float(np.finfo(np.float64).tiny)
@@ -47,6 +60,10 @@ LOSSES: dict[str, Callable[[Any, Any], Any]] = {
     "binomial": lambda y, mu: -xlogy(y, mu) - xlogy(1 - y, 1 - mu),
     "poisson": lambda y, mu: mu - xlogy(y, mu),
     "gamma": lambda y, mu: y / mu + mp.log(mu),
+    "exponential": lambda y, mu: y / mu + mp.log(mu),
+    "inverse_gaussian": lambda y, mu: y / (2 * mu**2) - 1 / mu,
+    "negative_binomial(theta=1.75)": lambda y, mu: (y + mpf("1.75")) * mp.log(mu + mpf("1.75")) - xlogy(y, mu),
+    "geometric": lambda y, mu: (y + 1) * mp.log(mu + 1) - xlogy(y, mu),
 }
 
 VARIANCES: dict[str, Callable[[Any], Any]] = {
@@ -54,6 +71,10 @@ VARIANCES: dict[str, Callable[[Any], Any]] = {
     "binomial": lambda mu: mu * (1 - mu),
     "poisson": lambda mu: mu,
     "gamma": lambda mu: mu**2,
+    "exponential": lambda mu: mu**2,
+    "inverse_gaussian": lambda mu: mu**3,
+    "negative_binomial(theta=1.75)": lambda mu: mu + mu**2 / mpf("1.75"),
+    "geometric": lambda mu: mu + mu**2,
 }
 
 # The distribution of (multiple of y) where y has mean mu, dispersion phi and weight w, and the multiple.
@@ -62,6 +83,10 @@ DISTRIBUTIONS: dict[str, Callable[[Any, float, Any], tuple[Any, Any]]] = {
     "binomial": lambda mu, phi, w: (stats.binom(w, mu), w),
     "poisson": lambda mu, phi, w: (stats.poisson(w * mu), w),
     "gamma": lambda mu, phi, w: (stats.gamma(w / phi, scale=mu * phi / w), 1.0),
+    "exponential": lambda mu, phi, w: (stats.gamma(w, scale=mu / w), 1.0),
+    "inverse_gaussian": lambda mu, phi, w: (stats.invgauss(mu * phi / w, scale=w / phi), 1.0),
+    "negative_binomial(theta=1.75)": lambda mu, phi, w: (stats.nbinom(w * 1.75, 1.75 / (1.75 + mu)), w),
+    "geometric": lambda mu, phi, w: (stats.nbinom(w, 1.0 / (1.0 + mu)), w),
 }
 
 # Responses, possible means of moderate size, and means near the ends of their range.
@@ -70,22 +95,34 @@ RESPONSES: dict[str, tuple[float, ...]] = {
     "binomial": (0.0, 1.0),
     "poisson": (0.0, 1.0, 2.0, 17.0, 400.0),
     "gamma": (1e-3, 0.5, 1.0, 30.0),
+    "exponential": (1e-3, 0.5, 1.0, 30.0),
+    "inverse_gaussian": (0.02, 0.5, 1.0, 30.0),
+    "negative_binomial(theta=1.75)": (0.0, 1.0, 2.0, 17.0, 400.0),
+    "geometric": (0.0, 1.0, 2.0, 17.0, 400.0),
 }
 MEANS: dict[str, tuple[float, ...]] = {
     "gaussian": (-2.5, 0.125, 1.0, 7.0),
     "binomial": (0.02, 0.3, 0.5, 0.97),
     "poisson": (0.05, 1.0, 3.3, 80.0),
     "gamma": (0.05, 1.0, 3.3, 80.0),
+    "exponential": (0.05, 1.0, 3.3, 80.0),
+    "inverse_gaussian": (0.25, 1.0, 3.3, 20.0),
+    "negative_binomial(theta=1.75)": (0.05, 1.0, 3.3, 80.0),
+    "geometric": (0.05, 1.0, 3.3, 80.0),
 }
 EXTREME_MEANS: dict[str, tuple[float, ...]] = {
     "gaussian": (-1e9, 1e-9, 1e9),
     "binomial": (1e-120, 1e-12, 1.0 - 2.0**-40),
     "poisson": (1e-12, 1e9),
     "gamma": (1e-12, 1e9),
+    "exponential": (1e-12, 1e9),
+    "inverse_gaussian": (1e-9, 1e9),
+    "negative_binomial(theta=1.75)": (1e-12, 1e9),
+    "geometric": (1e-12, 1e9),
 }
 EXTREME_ETAS = (-800.0, -700.0, -40.0, -36.0, -20.0, -1e-3, 1e-3, 3.0, 6.75, 20.0, 36.0, 40.0, 700.0, 800.0)
 
-PAIRS = [(family, link) for family in FAMILIES for link in FAMILIES[family]().links]
+PAIRS = [(family, link) for family in FAMILIES for link in FAMILIES[family]().links if link in LINKS]
 
 
 def mean_of(link: str, eta: float) -> Any:
@@ -142,13 +179,20 @@ def responses_with_measure(family: str, mu: float) -> tuple[Vector, Vector]:
     """
     if family == "binomial":
         return np.array([0.0, 1.0]), np.ones(2)
+    if family in ("negative_binomial(theta=1.75)", "geometric"):
+        counts = np.arange(np.ceil(60.0 * (mu + 1.0)))
+        return counts, np.ones_like(counts)
     if family == "poisson":
         counts = np.arange(np.ceil(mu + 20.0 * np.sqrt(mu) + 50.0))
         return counts, np.ones_like(counts)
     if family == "gaussian":
         points = mu + np.linspace(-14.0, 14.0, 561)
         return points, np.full_like(points, 0.05)
-    if family == "gamma":
+    if family in ("gamma", "exponential"):
         points = mu * np.exp(np.linspace(-45.0, 6.0, 2041))
         return points, points * 0.025
+    if family == "inverse_gaussian":
+        # both tails of log y fall doubly exponentially
+        points = mu * np.exp(np.linspace(-9.0, 9.0, 3601))
+        return points, points * 0.005
     raise KeyError(f"write down where the density of {family} lives")

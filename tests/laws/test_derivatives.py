@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
 from tests.laws.exact import (
     DIGITS,
     EPS,
+    FAMILIES,
     INVERSES,
     LOSSES,
     PAIRS,

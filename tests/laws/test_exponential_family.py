@@ -5,13 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskglm.model.families import FAMILIES, log_density
+from daskglm.model.families import log_density
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
 from tests.laws.exact import (
     DISTRIBUTIONS,
     EPS,
     EXTREME_MEANS,
+    FAMILIES,
     MEANS,
     PAIRS,
     RESPONSES,
@@ -87,7 +88,7 @@ def test_log_partition_generates_mean_and_variance(name: str) -> None:
     family = FAMILIES[name]()
     mu = np.array(MEANS[name])
     theta = family.natural_parameter(mu)
-    step = STEP * np.minimum(1.0, np.abs(theta) + (family.canonical_sign > 0))
+    step = STEP * np.minimum(1.0, np.abs(theta) + (family.canonical_scale > 0))
 
     def derivative(function: object) -> np.ndarray:
         assert callable(function)

@@ -7,9 +7,9 @@ import pytest
 from mpmath import mp, mpf
 from scipy import stats
 
-from daskglm.model.families import ALIASES, FAMILIES, by_value, log_density, xlogy
+from daskglm.model.families import ALIASES, by_value, log_density, xlogy
 from daskglm.model.links import LINKS
-from tests.laws.exact import DISTRIBUTIONS, EPS, LOSSES, MEANS, RESPONSES
+from tests.laws.exact import DISTRIBUTIONS, EPS, FAMILIES, LOSSES, MEANS, RESPONSES
 
 # scipy's log densities and ours differ by roundings of log-gamma, whose terms reach about 2 000 here.
 DENSITY_RELATIVE = 1e-12
@@ -116,7 +116,7 @@ def test_canonical_loss_is_the_unit_loss_up_to_a_function_of_y(name: str) -> Non
     family = FAMILIES[name]()
     y, mu = every_pair(name)
     link = LINKS[family.canonical_link]()
-    theta = family.canonical_sign * link.link(mu)
+    theta = family.canonical_scale * link.link(mu)
     found = family.canonical_loss(y, theta, mu).reshape(len(MEANS[name]), -1)
     with mp.workdps(40):
         exact = [float(LOSSES[name](mpf(a), mpf(b))) for a, b in zip(y, mu, strict=True)]
@@ -130,7 +130,7 @@ def test_canonical_parameter_is_plus_or_minus_eta(name: str) -> None:
     family = FAMILIES[name]()
     mu = np.array(MEANS[name])
     eta = LINKS[family.canonical_link]().link(mu)
-    assert np.allclose(family.natural_parameter(mu), family.canonical_sign * eta, rtol=4 * EPS, atol=4 * EPS)
+    assert np.allclose(family.natural_parameter(mu), family.canonical_scale * eta, rtol=4 * EPS, atol=4 * EPS)
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -8,10 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
-from tests.laws.exact import DISTRIBUTIONS, EPS, PAIRS, RESPONSES, moderate_etas, possible
+from tests.laws.exact import DISTRIBUTIONS, EPS, FAMILIES, PAIRS, RESPONSES, moderate_etas, possible
 
 # Losses and log densities are sums of a few terms of at most a few thousand.
 LOSS_RELATIVE = 1e-12

@@ -8,9 +8,8 @@ import numpy as np
 import pytest
 from mpmath import mp, mpf
 
-from daskglm.model.families import FAMILIES
 from daskglm.model.links import LINKS, Link
-from tests.laws.exact import DIGITS, EPS, INVERSES, LEAST, TINY, mean_of
+from tests.laws.exact import DIGITS, EPS, FAMILIES, INVERSES, LEAST, TINY, mean_of
 
 # A result exp(t) inherits the rounding of t, so that its relative error grows with |log result|; beyond that, a handful
 # of roundings.

@@ -7,8 +7,8 @@ import pandas as pd
 import pytest
 
 import daskglm
-from daskglm.model.families import FAMILIES
 from daskglm.model.weights import WEIGHTS, Frequency, Probability, Trials, Variance
+from tests.laws.exact import FAMILIES
 from tests.totals.problems import likelihood
 
 # Both fits stop within a millionth of a standard error of the same optimum.
@@ -28,6 +28,10 @@ def frame(family: str) -> pd.DataFrame:
         "binomial": (RNG.random(N) < 0.5 + 0.1 * np.tanh(x)) * 1.0,
         "poisson": RNG.poisson(mu),
         "gamma": RNG.gamma(2.0, mu / 2.0),
+        "exponential": RNG.exponential(mu),
+        "inverse_gaussian": RNG.wald(mu, 2.0),
+        "negative_binomial(theta=1.75)": RNG.negative_binomial(1.75, 1.75 / (1.75 + mu)),
+        "geometric": RNG.geometric(1.0 / (1.0 + mu)) - 1,
     }[family]
     return pd.DataFrame({"x": x, "y": np.asarray(y, float), "w": RNG.integers(1, 5, N), "v": RNG.uniform(0.3, 2.0, N)})
 

@@ -10,11 +10,10 @@ from scipy.sparse import csr_array
 
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block, Levels, Scaling, Sparse
-from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
 from daskglm.totals.moments import Model
-from tests.laws.exact import DISTRIBUTIONS
+from tests.laws.exact import DISTRIBUTIONS, FAMILIES
 
 Vector = npt.NDArray[np.float64]
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskglm.model.families import FAMILIES
 from daskglm.totals.likelihood import Number, null_deviance, saturated
-from tests.laws.exact import DISTRIBUTIONS, PAIRS
+from tests.laws.exact import DISTRIBUTIONS, FAMILIES, PAIRS
 from tests.totals.problems import problem
 
 # Log densities of scipy and ours differ by roundings of log-gamma.

@@ -1,0 +1,94 @@
+"""Maximum likelihood of the parameters beside the coefficients, by Newton steps of which several lengths share a pass."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.model.shapes import THETA_LIMIT, Shape, Theta
+from daskglm.partitions import Partitions
+from daskglm.totals.moments import AnyModel
+from daskglm.totals.shape import ShapeSums, shape_sums
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+# Lengths of a step that are tried side by side.
+LENGTHS = (1.0, 0.4, 0.1)
+# The longest step on the scale of psi, a logarithm.
+LONGEST = 2.0
+MAX_STEPS = 60
+
+
+@final
+@dataclass(frozen=True)
+class Estimate:
+    """psi (s,) with the log-likelihood there, its gradient (s,) and Hessian (s, s); passes it took."""
+
+    psi: Vector
+    value: float
+    gradient: Vector
+    hessian: Matrix
+    passes: int = 0
+
+    @property
+    def decrement(self) -> float:
+        """Squared distance to the maximum in standard errors."""
+        return float(self.gradient @ step(self.gradient, self.hessian))
+
+    def covariance(self) -> Matrix:
+        """Inverse of the observed information in psi; NaN where it is not positive definite."""
+        information = -self.hessian
+        values = np.linalg.eigvalsh(information)
+        if not np.isfinite(values).all() or values.min() <= 0:
+            return np.full(information.shape, np.nan)
+        return np.asarray(np.linalg.inv(information), np.float64)
+
+
+def step(gradient: Vector, hessian: Matrix) -> Vector:
+    """The Newton step uphill; along directions that bend upwards, the same length as if they bent down."""
+    if not (np.isfinite(gradient).all() and np.isfinite(hessian).all()):
+        return np.zeros_like(gradient)
+    values, vectors = np.linalg.eigh(-hessian)
+    size = np.maximum(np.abs(values), 1e-12 * max(float(np.abs(values).max(initial=0.0)), 1e-300))
+    result = vectors @ ((vectors.T @ gradient) / size)
+    return np.asarray(result * min(1.0, LONGEST / max(float(np.abs(result).max(initial=0.0)), LONGEST)))
+
+
+def of_sums(psi: Vector, sums: ShapeSums, at: int = 0, passes: int = 0) -> Estimate:
+    """One candidate of a total."""
+    return Estimate(psi, float(sums.value[at]), sums.gradient[at], sums.hessian[at], passes)
+
+
+def estimate(
+    blocks: Partitions[Any], model: AnyModel, coef: Vector, shape: Shape, psi: Vector, enough: float
+) -> Estimate:
+    """The maximum over psi at fixed coefficients, from psi, until the decrement is below `enough`."""
+    passes = 1
+    here = of_sums(psi, blocks.total(shape_sums, model, coef, shape, psi[None]))
+    shrink = 1.0
+    for _ in range(MAX_STEPS):
+        ahead = step(here.gradient, here.hessian)
+        if not np.isfinite(here.value) or here.decrement <= enough or at_limit(shape, here.psi):
+            break
+        candidates = here.psi + shrink * np.array(LENGTHS)[:, None] * ahead
+        sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, candidates)
+        passes += 1
+        best = int(np.argmax(np.where(np.isfinite(sums.value), sums.value, -np.inf)))
+        if not sums.value[best] > here.value:
+            # no rise that can be seen: rounding has the last word near the maximum, shorter steps elsewhere
+            if here.decrement <= 1e-10 * (1.0 + abs(here.value)) * 1e-3 or shrink < 1e-3:
+                break
+            shrink *= 0.1
+            continue
+        shrink = 1.0
+        here = of_sums(candidates[best], sums, best)
+    return Estimate(here.psi, here.value, here.gradient, here.hessian, passes)
+
+
+def at_limit(shape: Shape, psi: Vector) -> bool:
+    """Whether theta has run away to infinity, where the negative binomial is Poisson."""
+    return isinstance(shape, Theta) and float(psi[0]) >= np.log(THETA_LIMIT)

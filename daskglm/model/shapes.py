@@ -1,0 +1,210 @@
+"""Parameters beside the coefficients, estimated by maximum likelihood at given means: theta, power, dispersion.
+
+Each works on a scale psi without bounds and gives, per row, the log density and its derivatives in psi.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.model.counts import NegativeBinomial
+from daskglm.model.family import Family, Vector, by_value, log_density
+from daskglm.model.power import Tweedie
+
+Matrix = npt.NDArray[np.float64]
+
+# Beyond this, theta cannot be told from infinity, and its derivatives are rounding.
+THETA_LIMIT = 1e7
+# Step of the differences in the logit of the power; the error of the five-point formula is of its fourth order.
+POWER_STEP = 0.01
+
+
+@final
+@dataclass(slots=True)
+class ShapeTerms:
+    """log density (n,), and its first (s, n) and second (s, s, n) derivatives in psi."""
+
+    value: Vector
+    gradient: Matrix
+    hessian: npt.NDArray[np.float64]
+
+
+class Shape(Protocol):
+    """s parameters beside the coefficients."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What they are called."""
+
+    @property
+    def moves_means(self) -> bool:
+        """Whether the coefficients depend on them, so that both are solved in turn."""
+
+    def start(self, phi: float) -> Vector:
+        """psi to begin with (s,), phi being a rough dispersion."""
+
+    def family(self, psi: Vector) -> Family:
+        """The family at psi."""
+
+    def phi(self, psi: Vector) -> float:
+        """The dispersion at psi."""
+
+    def values(self, psi: Vector) -> Vector:
+        """The parameters themselves (s,)."""
+
+    def slopes(self, psi: Vector) -> Vector:
+        """dvalue/dpsi (s,)."""
+
+    def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
+        """Per row, with variance weights w."""
+
+
+@final
+@dataclass(frozen=True)
+class Theta:
+    """theta of a negative binomial, psi = log theta. With a = w theta, c = w y, m = w mu:
+
+    dl/da = digamma(c + a) - digamma(a) - log(1 + m / a) + (m - c) / (m + a);
+    d2l/da2 = trigamma(c + a) - trigamma(a) + 1 / a - 2 / (m + a) + (c + a) / (m + a)^2 (as MASS::theta.ml).
+    """
+
+    base: NegativeBinomial
+    names: tuple[str, ...] = ("theta",)
+    moves_means: bool = True
+
+    def start(self, phi: float) -> Vector:
+        return np.zeros(1)
+
+    def family(self, psi: Vector) -> Family:
+        theta = float(np.exp(psi[0]))
+        return self.base.with_theta(theta if theta < THETA_LIMIT else np.inf)
+
+    def phi(self, psi: Vector) -> float:
+        return 1.0
+
+    def values(self, psi: Vector) -> Vector:
+        theta = np.exp(psi)
+        return np.where(theta < THETA_LIMIT, theta, np.inf)
+
+    def slopes(self, psi: Vector) -> Vector:
+        return self.values(psi)
+
+    def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
+        from scipy.special import digamma, polygamma
+
+        theta = float(np.exp(psi[0]))
+        family = self.base.with_theta(theta)
+        value = log_density(family, y.copy(), mu, 1.0, w)
+        size, count, mean = w * theta, w * y, w * mu
+        if isinstance(w, float) and w == 1.0:
+            first = by_value(lambda c: np.asarray(digamma(c + theta) - digamma(theta)), y)
+            second = by_value(lambda c: np.asarray(polygamma(1, c + theta) - polygamma(1, theta)), y)
+        else:
+            first = np.asarray(digamma(count + size) - digamma(size))
+            second = np.asarray(polygamma(1, count + size) - polygamma(1, size))
+        total = mean + size
+        slope = first - np.log1p(mean / size) + (mean - count) / total
+        bend = second + 1.0 / size - 2.0 / total + (count + size) / (total * total)
+        return ShapeTerms(value, (size * slope)[None], (size * size * bend + size * slope)[None, None])
+
+
+@final
+@dataclass(frozen=True)
+class PowerAndDispersion:
+    """Power and dispersion of a Tweedie family with 1 < power < 2: psi = (logit(power - 1), log phi).
+
+    Derivatives in the power by the five-point formula, those in log phi as the density gives them.
+    """
+
+    base: Tweedie
+    names: tuple[str, ...] = ("power", "dispersion")
+    moves_means: bool = True
+
+    def start(self, phi: float) -> Vector:
+        return np.array([0.0, np.log(phi)])
+
+    def power(self, psi: Vector) -> float:
+        """The power at psi."""
+        return 1.0 + 1.0 / (1.0 + float(np.exp(-psi[0])))
+
+    def family(self, psi: Vector) -> Family:
+        return self.base.with_power(self.power(psi))
+
+    def phi(self, psi: Vector) -> float:
+        return float(np.exp(psi[1]))
+
+    def values(self, psi: Vector) -> Vector:
+        return np.array([self.power(psi), self.phi(psi)])
+
+    def slopes(self, psi: Vector) -> Vector:
+        q = self.power(psi) - 1.0
+        return np.array([q * (1.0 - q), self.phi(psi)])
+
+    def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
+        h, phi = POWER_STEP, self.phi(psi)
+        value, slope = [], []
+        bend: Vector = np.zeros_like(y)
+        for k in (-2, -1, 0, 1, 2):
+            family = self.family(psi + np.array([k * h, 0.0]))
+            saturated, first, second = family.saturated_derivatives(y, w, phi)
+            half = 0.5 * w * family.unit_deviance(y, mu, mu) / phi
+            value.append(saturated - half)
+            slope.append(first + half)
+            if k == 0:
+                bend = second - half
+        v, s = value, slope
+        in_power = (v[0] - 8.0 * v[1] + 8.0 * v[3] - v[4]) / (12.0 * h)
+        twice = (-v[0] + 16.0 * v[1] - 30.0 * v[2] + 16.0 * v[3] - v[4]) / (12.0 * h * h)
+        both = (s[0] - 8.0 * s[1] + 8.0 * s[3] - s[4]) / (12.0 * h)
+        return ShapeTerms(v[2], np.stack([in_power, s[2]]), np.array([[twice, both], [both, bend]]))
+
+
+@final
+@dataclass(frozen=True)
+class Dispersion:
+    """The dispersion by maximum likelihood, psi = log phi; of a gamma family its shape 1 / phi. The coefficients do not
+    depend on it.
+    """
+
+    base: Family
+    moves_means: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return ("shape",) if self.base.name == "gamma" else ("dispersion",)
+
+    def start(self, phi: float) -> Vector:
+        return np.array([np.log(phi)])
+
+    def family(self, psi: Vector) -> Family:
+        return self.base
+
+    def phi(self, psi: Vector) -> float:
+        return float(np.exp(psi[0]))
+
+    def values(self, psi: Vector) -> Vector:
+        return np.exp(-psi if self.base.name == "gamma" else psi)
+
+    def slopes(self, psi: Vector) -> Vector:
+        return np.array([-1.0 if self.base.name == "gamma" else 1.0]) * self.values(psi)
+
+    def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
+        phi = self.phi(psi)
+        saturated, first, second = self.base.saturated_derivatives(y, w, phi)
+        half = 0.5 * w * self.base.unit_deviance(y.copy(), mu, mu) / phi
+        return ShapeTerms(saturated - half, (first + half)[None], (second - half)[None, None])
+
+
+def shape_of(family: Family, dispersion: object) -> Shape | None:
+    """What is to be estimated beside the coefficients: what the family leaves open, or the dispersion where its maximum
+    likelihood estimate is asked for.
+    """
+    if isinstance(family, NegativeBinomial) and family.shape_names:
+        return Theta(family)
+    if isinstance(family, Tweedie) and family.shape_names:
+        return PowerAndDispersion(family)
+    return Dispersion(family) if dispersion == "ml" else None

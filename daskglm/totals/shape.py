@@ -1,0 +1,57 @@
+"""The log-likelihood in the parameters beside the coefficients, for several candidates in one reading of the rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.blocks import Block
+from daskglm.kernels.products import Pieces, Workspace, gather
+from daskglm.model.shapes import Shape
+from daskglm.totals.moments import CHUNK_ROWS, Model, sizes
+
+Vector = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class ShapeSums:
+    """Per candidate psi: log-likelihood (m,), its gradient (m, s) and Hessian (m, s, s)."""
+
+    value: Vector
+    gradient: npt.NDArray[np.float64]
+    hessian: npt.NDArray[np.float64]
+
+    def __add__(self, other: ShapeSums) -> ShapeSums:
+        return ShapeSums(self.value + other.value, self.gradient + other.gradient, self.hessian + other.hessian)
+
+
+def shape_sums(
+    block: Block, model: Model, coef: Vector, shape: Shape, candidates: npt.NDArray[np.float64]
+) -> ShapeSums:
+    """Sums at the scaled coefficients coef (p,) and each of the candidates (m, s)."""
+    m, s = candidates.shape
+    value, gradient, hessian = np.zeros(m), np.zeros((m, s)), np.zeros((m, s, s))
+    pieces = Pieces.of(block, model.scaling)
+    workspace = Workspace(pieces)
+    raw = model.raw(coef)
+    bounded = model.likelihood.family.bounded
+    with np.errstate(all="ignore"):
+        for start in range(0, block.n, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, block.n)
+            eta = np.zeros(stop - start)
+            if block.offset is not None:
+                eta += block.offset[start:stop]
+            gather(pieces, workspace, raw, start, stop, eta)
+            mu = model.likelihood.link.inverse(eta, bounded)[0]
+            y = block.y[start:stop].astype(np.float64)
+            frequency, size = sizes(block, model.frequency, start, stop)
+            for i, psi in enumerate(candidates):
+                terms = shape.terms(y, mu, size, psi)
+                value[i] += float(np.sum(terms.value * frequency))
+                gradient[i] += (terms.gradient * frequency).sum(axis=-1)
+                hessian[i] += (terms.hessian * frequency).sum(axis=-1)
+    return ShapeSums(value, gradient, hessian)
