@@ -26,16 +26,32 @@ from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
+from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.residuals import ResidualProducts
+from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.version import __version__
 
 FORMAT = 1
 # Records that totals are made of: what a file may ask for, and no other class.
 RECORDS: Mapping[str, Any] = {
     kind.__name__: kind
-    for kind in (Profile, Ledger, Moments, FitStats, Gram, Layout, SparseTables, ResidualProducts, Number)
+    for kind in (
+        Profile,
+        Ledger,
+        Moments,
+        FitStats,
+        Gram,
+        Layout,
+        SparseTables,
+        ResidualProducts,
+        Number,
+        Movements,
+        Split,
+        Separated,
+        Adjusted,
+    )
 }
 
 

@@ -31,13 +31,16 @@ from daskglm.model.weights import Frequency, Probability, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence, solve
 from daskglm.solvers.driver import Optimum, Stopping, minimise
+from daskglm.solvers.firth import minimise_bias
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import first_guess, pilot
+from daskglm.solvers.separation import Watch
 from daskglm.totals.likelihood import null_deviance, saturated
-from daskglm.totals.moments import Model, Request, record_bytes
+from daskglm.totals.moments import FitStats, Model, Request, record_bytes
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
@@ -46,8 +49,6 @@ ROWS_PER_COLUMN = 20
 SMALL_DATA_GOAL = 1e-20
 # Part of the null deviance that is left by rounding alone.
 PERFECT = 1e-24
-# Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
-RUNAWAY_VARIANCE = 1e8
 # Aliased columns that are named one by one: a wide sparse matrix can have thousands.
 MOST_WARNINGS = 20
 SAMPLE_FRACTION = 0.1
@@ -158,10 +159,10 @@ class _Fitting:
         null = Null(likelihood, design.intercept, self._has_offset())
         told = None if self.reporter is None else self.reporter.deviance
         objective = Objective(blocks, model, design.intercept, on_pass=told)
-        optimum = self._optimise(objective, design, null, sample, profile.n)
+        solution = self._optimise(objective, design, null, sample, profile.n)
         pruned = self.source.pruned_rows
         ledger = replace(profile.ledger, read=profile.ledger.read + pruned, filtered=profile.ledger.filtered + pruned)
-        return self._record(objective, design, null, optimum, ledger, rows)
+        return self._record(solution, null, ledger, rows)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -213,7 +214,7 @@ class _Fitting:
 
     def _optimise(
         self, objective: Objective, design: Design, null: Null, sample: Partitions[Any] | None, n: int
-    ) -> Optimum:
+    ) -> Solution:
         plan, held = self.plan, None
         quadratic = objective.model.likelihood.quadratic
         start: npt.NDArray[np.float64] | None = None
@@ -237,10 +238,17 @@ class _Fitting:
         # where a pass costs nothing, go on to the last digit
         goal = SMALL_DATA_GOAL if plan.tol_is_default and n < PILOT_ROWS else None
         stopping = Stopping(plan.tol, plan.max_iter, goal)
-        return minimise(
-            objective, start, stopping, null=null, dispersion_known=plan.family.dispersion_known, quadratic=quadratic,
-            meat=plan.meat, held=held, fallback=(lambda: first_guess(objective, null)) if sample is not None else None,
-        )  # fmt: skip
+
+        def search(target: Objective, begin: npt.NDArray[np.float64], watch: Watch | None, again: bool) -> Optimum:
+            if plan.separation == "firth":
+                return minimise_bias(target, begin, stopping, null)
+            other = (lambda: first_guess(target, null)) if sample is not None or again else None
+            return minimise(
+                target, begin, stopping, null=null, dispersion_known=plan.family.dispersion_known, quadratic=quadratic,
+                meat=plan.meat, held=None if again else held, fallback=other, watch=watch,
+            )  # fmt: skip
+
+        return solve(objective, design, null, start, search, plan.separation, self.opened.append)
 
     def _say(self, phase: str) -> None:
         if self.opened:
@@ -250,16 +258,9 @@ class _Fitting:
 
     # -- the record ------------------------------------------------------------------------------------------------
 
-    def _record(
-        self,
-        objective: Objective,
-        design: Design,
-        null: Null,
-        optimum: Optimum,
-        ledger: Any,
-        rows: Partitions[Any],
-    ) -> FitRecord:
+    def _record(self, solution: Solution, null: Null, ledger: Any, rows: Partitions[Any]) -> FitRecord:
         plan, family = self.plan, self.plan.family
+        objective, design, optimum = solution.objective, solution.design, solution.optimum
         stats = optimum.point.sums.statistics
         assert stats is not None
         pearson = optimum.point.sums.pearson
@@ -272,17 +273,23 @@ class _Fitting:
         matrix = unscaling.covariance(inference.covariance(kind, optimum, phi, observed, meat))
         matrix = 0.5 * (matrix + matrix.T)
         coefficients = unscaling.coefficients(optimum.point.coef)
-        aliased = _aliased(design, optimum, unscaling)
+        separation, infinite = solution.record(matrix), solution.infinite()
+        aliased = _aliased(design, optimum, unscaling, infinite)
         coefficients[optimum.aliased] = np.nan
-        gone = ~optimum.curvature.kept
+        coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
+        gone = ~optimum.curvature.kept | (infinite != 0.0)
         matrix[gone, :] = np.nan
         matrix[:, gone] = np.nan
         notes = list(design.notes)
-        statistics = self._statistics(objective, design, null, stats, pearson, rank, phi, estimated, notes)
+        at_limit = solution.at_limit if plan.separation == "limit" else NOBODY
+        statistics = self._statistics(objective, design, null, stats, at_limit, pearson, rank, phi, estimated, notes)
+        if plan.separation == "drop":
+            ledger = replace(ledger, used=ledger.used - solution.at_limit.n, separated=solution.at_limit.n)
         record = FitRecord(
-            self._specification(), design, coefficients, matrix, aliased, _separated(design, optimum, plan), statistics,
+            self._specification(), design, coefficients, matrix, aliased,
+            tuple(name for name, sign in zip(design.names, infinite, strict=True) if sign), statistics,
             optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, rows.decodes,
-            _certificate(design, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
+            _certificate(design, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(), separation,
         )  # fmt: skip
         _warn(record)
         return record
@@ -296,7 +303,8 @@ class _Fitting:
         objective: Objective,
         design: Design,
         null: Null,
-        stats: Any,
+        stats: FitStats,
+        at_limit: FitStats,
         pearson: float,
         rank: int,
         phi: float,
@@ -314,10 +322,12 @@ class _Fitting:
         if not family.dispersion_known and weighted and family.saturated_shift(1.0, 1.0, True) is None:
             constant = objective.blocks.total(saturated, family, stats.deviance / stats.observations).value
             objective.passes += 1
-        llf = inference.log_likelihood(family, stats, constant, weighted)
+        llf = inference.log_likelihood(family, stats + at_limit, constant, weighted)
         if isinstance(plan.weights, Probability):
             llf = np.nan
             notes.append("with probability weights there is no likelihood: llf, aic and bic are NaN")
+        elif not stats.n:
+            notes.append("every row is at its limit: the model tells the responses apart without error")
         elif stats.deviance <= PERFECT * abs(null_dev):
             notes.append("the fit is perfect to rounding: errors, tests and the likelihood mean nothing")
         elif np.isnan(llf):
@@ -327,16 +337,16 @@ class _Fitting:
             n_rows=stats.n,
             nobs=stats.observations,
             df_resid=stats.observations - rank,
-            df_null=stats.observations - (1 if design.intercept else 0),
+            df_null=max(stats.observations - (1 if design.intercept else 0), 0.0),
             rank=rank,
-            deviance=stats.deviance,
+            deviance=stats.deviance + at_limit.deviance,
             null_deviance=null_dev,
             pearson_chi2=pearson,
             scale=phi,
             scale_estimated=estimated,
             llf=float(llf),
             aic=float(-2.0 * llf + 2.0 * parameters),
-            bic=float(-2.0 * llf + np.log(stats.observations) * parameters),
+            bic=float(-2.0 * llf + np.log(max(stats.observations, 1.0)) * parameters),
         )
 
     def _specification(self) -> Specification:
@@ -449,11 +459,13 @@ def _nothing_left(ledger: Any, plan: Plan) -> str:
     return f"no row is left of {ledger.read}: {', '.join(parts)}"
 
 
-def _aliased(design: Design, optimum: Optimum, unscaling: Rescaling) -> dict[str, dict[str, float]]:
-    """Each aliased parameter's column as a combination of the others, on the user's scale."""
+def _aliased(
+    design: Design, optimum: Optimum, unscaling: Rescaling, infinite: npt.NDArray[np.float64]
+) -> dict[str, dict[str, float]]:
+    """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
     gram, found = optimum.curvature.gram, optimum.curvature
-    for j in np.flatnonzero(optimum.aliased):
+    for j in np.flatnonzero(optimum.aliased & (infinite == 0.0)):
         if found.basis is None:
             scaled = combination(gram, found.factor, int(j))
         else:
@@ -469,19 +481,6 @@ def _aliased(design: Design, optimum: Optimum, unscaling: Rescaling) -> dict[str
         size = max((abs(v) for v in parts.values()), default=0.0)
         result[design.names[j]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
     return result
-
-
-def _separated(design: Design, optimum: Optimum, plan: Plan) -> tuple[str, ...]:
-    """Parameters that ran away, all the way to a mean of nothing, or far: at a finite optimum of these models the information on a coefficient is at least of the
-    order of the events that bound it, while it vanishes with the decrement where nothing bounds it.
-    """
-    lost = ~optimum.curvature.kept & ~optimum.aliased
-    if not plan.family.dispersion_known or plan.link.name not in ("log", "logit", "probit", "cloglog"):
-        return tuple(name for name, bad in zip(design.names, lost, strict=True) if bad)
-    sums = optimum.point.sums
-    weight = sums.statistics.weight / max(sums.n, 1) if sums.statistics is not None else 1.0
-    loose = np.diag(optimum.curvature.inverse()) * weight > RUNAWAY_VARIANCE
-    return tuple(name for name, bad in zip(design.names, lost | (loose & optimum.curvature.kept), strict=True) if bad)
 
 
 def _certificate(design: Design, optimum: Optimum, plan: Plan) -> Certificate:
@@ -538,12 +537,8 @@ def _warn(record: FitRecord) -> None:
             stacklevel=5,
         )
     if record.separated:
-        warnings.warn(
-            f"no finite estimate seems to exist for {', '.join(record.separated[:10])}: the response does not vary where "
-            "they apply; leave the term out, or join levels",
-            SeparationWarning,
-            stacklevel=5,
-        )
+        rows = 0 if record.separation is None else record.separation.rows
+        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=5)
     if not record.converged:
         warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
 

@@ -26,7 +26,7 @@ import pyarrow.parquet as pq
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.errors import DataError, DesignError
-from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics
 
 FORMAT = 1
 
@@ -115,6 +115,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         },
         "aliased": {name: dict(parts) for name, parts in record.aliased.items()},
         "separated": list(record.separated),
+        "separation": None if record.separation is None else _separation(record.separation),
         "statistics": asdict(record.statistics),
         "converged": record.converged,
         "status": record.status,
@@ -127,6 +128,16 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "trace": [dict(step) for step in record.trace],
         "notes": list(record.notes),
         "provenance": dict(record.provenance),
+    }
+
+
+def _separation(separation: Separation) -> dict[str, Any]:
+    return {
+        "rows": separation.rows,
+        "directions": separation.directions.tolist(),
+        "finite": separation.finite.tolist(),
+        "held": list(separation.held),
+        "cross": separation.cross.tolist(),
     }
 
 
@@ -244,5 +255,17 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         tuple(document["separated"]), _only(Statistics, document["statistics"]), document["converged"],
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
-        tuple(document["notes"]), document["provenance"],
+        tuple(document["notes"]), document["provenance"], _separation_of(document.get("separation"), coefficients.size),
     )  # fmt: skip
+
+
+def _separation_of(document: Any, p: int) -> Separation | None:
+    if document is None:
+        return None
+    return Separation(
+        int(document["rows"]),
+        np.array(document["directions"], float).reshape(-1, p),
+        np.array(document["finite"], float).reshape(p),
+        tuple(document["held"]),
+        np.array(document["cross"], float).reshape(-1, p),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import numpy as np
@@ -18,20 +18,16 @@ from daskglm.design.expressions import Expression
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
-from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
-from daskglm.kernels.products import Pieces, Workspace, gather
-from daskglm.kernels.sparse import quadratic
+from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import resolve
 from daskglm.record import FitRecord
+from daskglm.totals.separation import movement
 
 Vector = npt.NDArray[np.float64]
 Kind = Literal["mean", "link", "terms"]
 Interval = Literal["confidence"]
-
-# Rows of X written out at a time where standard errors are asked for.
-ROWS_IN_FULL = 2_048
 
 
 @final
@@ -98,29 +94,37 @@ class Scorer:
 
     # -- the linear predictor --------------------------------------------------------------------------------------
 
-    def _scaled(self) -> Vector:
-        """Coefficients of the scaled columns, zero where aliased or left out."""
+    def _raw(self, coefficients: Vector, left_out: Any) -> Vector:
+        """Coefficients of the scaled raw columns from the user's (p,), without those `left_out` (p,)."""
         design = self.record.design
-        coef = np.nan_to_num(self.record.coefficients)
-        dropped = np.array([term in self.prediction.without for term in design.term_of])
-        return design.unscaling().inverse().coefficients(np.where(dropped, 0.0, coef))
-
-    def _raw(self, coef: Vector) -> Vector:
-        raw = np.zeros(self.record.design.width)
-        raw[self.record.design.select] = coef
+        raw = np.zeros(design.width)
+        raw[design.select] = design.unscaling().inverse().coefficients(np.where(left_out, 0.0, coefficients))
         return raw
 
+    def _predictor(self, block: Block, eta: Vector, left_out: Any) -> Vector:
+        """eta (n,) + x'b, -infinity or infinity where a direction of an infinite optimum moves the row."""
+        scaling, separation = self.record.design.scaling, self.record.separation
+        pieces = Pieces.of(block, scaling)
+        gather(pieces, Workspace(pieces), self._raw(self.record.finite[0], left_out), 0, block.n, eta)
+        # the first direction that moves a row has the last word
+        for direction in [] if separation is None else separation.directions[::-1]:
+            moved = movement(block, scaling, self._raw(direction, left_out))
+            eta[moved != 0.0] = np.sign(moved[moved != 0.0]) * np.inf
+        return eta
+
     def _scores(self, block: Block) -> dict[str, Vector]:
-        pieces = Pieces.of(block, self.record.design.scaling)
+        left_out = np.array([term in self.prediction.without for term in self.record.design.term_of])
         eta = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
-        gather(pieces, Workspace(pieces), self._raw(self._scaled()), 0, block.n, eta)
+        eta = self._predictor(block, eta, left_out)
         with np.errstate(all="ignore"):
             mean, slope, _ = self.likelihood.link.inverse(eta, False)
         result: dict[str, Vector] = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
         if self.prediction.se or self.prediction.interval:
-            error = self._errors(block)
+            error = np.where(np.isinf(eta), np.nan, self._errors(block))
             if self.prediction.se:
-                result["se"] = error if self.prediction.kind == "link" else error * np.abs(slope)
+                # a mean at the end of its range stays there
+                of_mean = np.where(np.isinf(eta), 0.0, error * np.abs(slope))
+                result["se"] = error if self.prediction.kind == "link" else of_mean
             if self.prediction.interval:
                 result["lower"], result["upper"] = self._limits(eta, error)
         return result
@@ -128,27 +132,14 @@ class Scorer:
     def _errors(self, block: Block) -> Vector:
         """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
         design = self.record.design
-        covariance = np.nan_to_num(self.record.covariance)
+        covariance = self.record.finite[1]
         dropped = np.array([term in self.prediction.without for term in design.term_of])
         covariance[dropped, :] = 0.0
         covariance[:, dropped] = 0.0
         scaled = design.unscaling().inverse().covariance(covariance)
-        scaling, select = design.scaling, design.select
-        raw = np.zeros((design.width, design.width)) if block.sparse is not None else scaled
-        if block.sparse is not None:
-            raw[np.ix_(select, select)] = scaled
-        result = np.empty(block.n)
-        for start in range(0, block.n, ROWS_IN_FULL):
-            rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
-            if rows.sparse is not None:
-                # sparse columns are never written out
-                beside = reference.matrix(replace(rows, sparse=None), scaling)
-                variance = quadratic(rows.sparse, scaling.sparse_scale, beside, raw)
-            else:
-                x = reference.matrix(rows, scaling)[:, select]
-                variance = np.einsum("ij,ij->i", x @ scaled, x)
-            result[start : start + rows.n] = np.sqrt(np.maximum(variance, 0.0))
-        return result
+        raw = np.zeros((design.width, design.width))
+        raw[np.ix_(design.select, design.select)] = scaled
+        return np.sqrt(np.maximum(quadratic_form(block, design.scaling, raw), 0.0))
 
     def _limits(self, eta: Vector, error: Vector) -> tuple[Vector, Vector]:
         """eta -+ q se, mapped back to the mean where that is what was asked for."""
@@ -162,18 +153,8 @@ class Scorer:
 
     def _terms(self, block: Block, columns: Columns) -> dict[str, Vector]:
         """Each term's part of the linear predictor (not centred)."""
-        design = self.record.design
-        scaled = np.nan_to_num(self.record.coefficients)
-        result: dict[str, Vector] = {}
-        terms = np.array(design.term_of)
-        for name in self.columns:
-            coef = np.where(terms == name, scaled, 0.0)
-            pieces = Pieces.of(block, design.scaling)
-            eta = np.zeros(block.n)
-            raw = self._raw(design.unscaling().inverse().coefficients(coef))
-            gather(pieces, Workspace(pieces), raw, 0, block.n, eta)
-            result[name] = eta
-        return result
+        terms = np.array(self.record.design.term_of)
+        return {name: self._predictor(block, np.zeros(block.n), terms != name) for name in self.columns}
 
 
 def scorer(

@@ -171,6 +171,17 @@ def _floats(column: Column | None, start: int, stop: int) -> Vector | None:
     return None if column is None else column[start:stop].astype(np.float64, copy=False)
 
 
+def frequency_and_size(
+    model: Model, weight: Vector | None, trials: Vector | None
+) -> tuple[Vector | float, Vector | float]:
+    """How many rows a row stands for, and what its own density is weighted by."""
+    if weight is None:
+        return 1.0, 1.0
+    if not model.frequency:
+        return 1.0, weight
+    return (weight, 1.0) if trials is None else (weight / trials, trials)
+
+
 def moments(block: Block, model: Model, request: Request) -> Moments:
     """Moments of one block."""
     if request.fraction < 1.0:
@@ -269,13 +280,7 @@ class _Accumulation:
     ) -> None:
         family, link = self.model.likelihood.family, self.model.likelihood.link
         trials = _floats(self.block.trials, start, stop)
-        # frequency: how many rows the row stands for; size: what its own density is weighted by
-        frequency: Vector | float = 1.0
-        size: Vector | float = 1.0
-        if weight is not None and self.model.frequency:
-            frequency, size = (weight, 1.0) if trials is None else (weight / trials, trials)
-        elif weight is not None:
-            size = weight
+        frequency, size = frequency_and_size(self.model, weight, trials)
         deviance = family.unit_deviance(y, terms.mu, terms.rest)
         center = np.zeros_like(y) if self.request.null is None else np.full_like(y, self.request.null)
         mu, _, rest = link.inverse(center if offset is None else center + offset, family.bounded)
