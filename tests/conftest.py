@@ -14,7 +14,6 @@ from daskglm import fit as fitting
 from daskglm.cluster import lakes, machine
 from tests.cluster.problem import write_lake
 
-
 # a shell starts what it runs in the background with interrupts ignored, and tests here interrupt themselves
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
