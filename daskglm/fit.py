@@ -25,7 +25,6 @@ from daskglm.design.profile import profile_of
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError, SolverError
 from daskglm.inference.shape import Estimate, at_limit, estimate
-from daskglm.inference.shape import step as shape_step
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
@@ -362,10 +361,7 @@ class _Fitting:
             if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
                 here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
                 break
-            # where passes are cheap, a search; else the one step that the neighbourhood needs
-            here = estimate(
-                objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH if small else np.inf
-            )
+            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH)
             objective.passes += here.passes
             if at_limit(shape, psi) and at_limit(shape, here.psi):
                 break
@@ -373,7 +369,7 @@ class _Fitting:
             if still and (here.decrement <= SHAPE_ENOUGH or (0.5 * before <= here.decrement <= FLOOR)):
                 break
             before = here.decrement
-            psi = here.psi if here.decrement <= SHAPE_ENOUGH else here.psi + shape_step(here.gradient, here.hessian)
+            psi = here.psi
         assert solution is not None
         return solution, Beside(shape, here)
 

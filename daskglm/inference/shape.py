@@ -21,6 +21,8 @@ LENGTHS = (1.0, 0.4, 0.1)
 # The longest step on the scale of psi, a logarithm.
 LONGEST = 2.0
 MAX_STEPS = 60
+# log theta from which the way back from infinity is tried.
+BACK = tuple(np.array([value]) for value in np.log([1.0, 10.0, 1e2, 1e3, 1e4, 1e5]))
 
 
 @final
@@ -68,14 +70,19 @@ def estimate(
 ) -> Estimate:
     """The maximum over psi at fixed coefficients, from psi, until the decrement is below `enough`."""
     passes = 1
-    here = of_sums(psi, blocks.total(shape_sums, model, coef, shape, psi[None]))
+    # a limit that a sample, or other coefficients, ran to is left again where something nearer is likelier
+    beginnings = np.vstack([psi, *(BACK if at_limit(shape, psi) else ())])
+    sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings)
+    best = int(np.argmax(sums.value))
+    here = of_sums(beginnings[best], sums, best)
     shrink = 1.0
     for _ in range(MAX_STEPS):
         ahead = step(here.gradient, here.hessian)
         if not np.isfinite(here.value) or here.decrement <= enough or at_limit(shape, here.psi):
             break
-        candidates = here.psi + shrink * np.array(LENGTHS)[:, None] * ahead
-        sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, candidates)
+        lengths = here.psi + shrink * np.array(LENGTHS)[:, None] * ahead
+        candidates = np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)])
+        sums = blocks.total(shape_sums, model, coef, shape, candidates)
         passes += 1
         best = int(np.argmax(np.where(np.isfinite(sums.value), sums.value, -np.inf)))
         if not sums.value[best] > here.value:

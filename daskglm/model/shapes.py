@@ -62,6 +62,9 @@ class Shape(Protocol):
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
         """Per row, with variance weights w."""
 
+    def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
+        """Where the maximum may be besides at the Newton step in psi."""
+
 
 @final
 @dataclass(frozen=True)
@@ -92,6 +95,15 @@ class Theta:
 
     def slopes(self, psi: Vector) -> Vector:
         return self.values(psi)
+
+    def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
+        # the Newton step in 1 / theta, in which the log-likelihood is nearly quadratic where theta is large
+        bend = float(hessian[0, 0] + gradient[0])
+        ratio = 1.0 + float(gradient[0]) / bend if bend < 0 else np.nan
+        if not np.isfinite(ratio):
+            return []
+        limit = np.log(THETA_LIMIT)
+        return [np.array([min(psi[0] - np.log(ratio), limit) if ratio > 0 else limit])]
 
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
         from scipy.special import digamma, polygamma
@@ -144,6 +156,9 @@ class PowerAndDispersion:
         q = self.power(psi) - 1.0
         return np.array([q * (1.0 - q), self.phi(psi)])
 
+    def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
+        return []
+
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
         h, phi = POWER_STEP, self.phi(psi)
         value, slope = [], []
@@ -188,6 +203,9 @@ class Dispersion:
 
     def values(self, psi: Vector) -> Vector:
         return np.exp(-psi if self.base.name == "gamma" else psi)
+
+    def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
+        return []
 
     def slopes(self, psi: Vector) -> Vector:
         return np.array([-1.0 if self.base.name == "gamma" else 1.0]) * self.values(psi)
