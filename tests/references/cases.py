@@ -14,27 +14,53 @@ import pyarrow.parquet as pq
 
 import daskglm as dg
 
+Case = dict[str, Any]
+
 HERE = Path(__file__).parent
-GLM: list[dict[str, Any]] = json.loads((HERE / "glm.json").read_text())["cases"]
+GLM: list[Case] = json.loads((HERE / "glm.json").read_text())["cases"]
 _ILL = json.loads((HERE / "ill_conditioned.json").read_text())
-ILL_CONDITIONED: list[dict[str, Any]] = _ILL["cases"] if isinstance(_ILL, dict) else _ILL
+ILL_CONDITIONED: list[Case] = _ILL["cases"] if isinstance(_ILL, dict) else _ILL
+FAMILIES: list[Case] = json.loads((HERE / "families.json").read_text())["cases"]
+VECTOR: list[Case] = json.loads((HERE / "vector.json").read_text())["cases"]
+TWEEDIE: dict[str, list[Case]] = json.loads((HERE / "tweedie.json").read_text())
+
+# Families and links that need an argument, by the class that takes it.
+FAMILY_CLASSES = {"negative_binomial": "NegativeBinomial", "quasi": "Quasi", "tweedie": "Tweedie"}
+LINK_CLASSES = {"power": "Power"}
 
 
-def frame(case: dict[str, Any]) -> pd.DataFrame:
-    """The data set, every number as it was written."""
-    return pd.read_csv(HERE / "data" / case["data"])
+def of_kind(kind: str) -> list[Case]:
+    """The cases of families.json that are "glm", "glm.nb", "gamma.shape" or "firth"."""
+    return [case for case in FAMILIES if case["kind"] == kind]
 
 
-def options(case: dict[str, Any]) -> dict[str, Any]:
+def of_family(family: str) -> list[Case]:
+    """The cases of vector.json that are "multinomial" or "ordinal"."""
+    return [case for case in VECTOR if case["family"] == family]
+
+
+def frame(case: Case) -> pd.DataFrame:
+    """The data set, every number as it was written; classes in another order than the sorted one as an ordered factor."""
+    table = pd.read_csv(HERE / "data" / case["data"])
+    if "levels" in case and (case["family"] == "ordinal" or case["levels"] != sorted(case["levels"])):
+        table[case["response"]] = pd.Categorical(table[case["response"]], case["levels"], ordered=True)
+    return table
+
+
+def options(case: Case) -> dict[str, Any]:
     """Keywords of `glm` for a case."""
-    weights = None
+    family, link, weights = case["family"], case["link"], None
+    if case.get("family_arguments"):
+        family = getattr(dg.families, FAMILY_CLASSES[family])(**case["family_arguments"])
+    if case.get("link_arguments"):
+        link = getattr(dg.links, LINK_CLASSES[link])(**case["link_arguments"])
     if case["weights"] is not None:
-        kind = {"trials": dg.Trials, "variance": dg.Variance}[case["weights"]["type"]]
+        kind = {"trials": dg.Trials, "variance": dg.Variance, "frequency": dg.Frequency}[case["weights"]["type"]]
         weights = kind(case["weights"]["column"])
-    return {"family": case["family"], "link": case["link"], "weights": weights, "offset": case["offset"]}
+    return {"family": family, "link": link, "weights": weights, "offset": case["offset"]}
 
 
-def lake(case: dict[str, Any], folder: Path, files: int) -> Path:
+def lake(case: Case, folder: Path, files: int) -> Path:
     """The data set as Parquet files of unequal size; with more files than rows need, some are empty."""
     table = pa.Table.from_pandas(frame(case), preserve_index=False)
     n = table.num_rows

@@ -16,94 +16,13 @@ suppressPackageStartupMessages({
   library(MASS); library(boot); library(survival); library(nlme)
   library(rpart); library(lattice)
 })
-options(contrasts = c("contr.treatment", "contr.treatment"),
-        stringsAsFactors = FALSE, warn = 1)
-
 script <- sub("^--file=", "", grep("^--file=", commandArgs(FALSE), value = TRUE))
 here <- if (length(script)) dirname(script[1]) else "."
+source(file.path(here, "common.R"))
 dir.create(file.path(here, "data"), showWarnings = FALSE)
-
-EPSILON <- 1e-15
-MAXIT <- 200
-SETTINGS <- "glm.control(epsilon = 1e-15, maxit = 200)"
-SCORE_LIMIT <- 1e-9
-
-
-# ---------------------------------------------------------------- text output
-
-digits <- function(x) {                    # shortest text giving back the number
-  short <- sprintf("%.15g", x)
-  ifelse(is.na(x) | suppressWarnings(as.numeric(short)) == x, short, sprintf("%.17g", x))
-}
-
-quoted <- function(x) {
-  x <- gsub("\\", "\\\\", x, fixed = TRUE)
-  x <- gsub("\"", "\\\"", x, fixed = TRUE)
-  paste0("\"", x, "\"")
-}
-
-scalar <- function(x) {
-  if (is.na(x) && !is.nan(x)) return("null")
-  if (is.character(x)) return(quoted(x))
-  if (!is.finite(x)) stop("a number is not finite")
-  sprintf("%.17g", x)
-}
-
-# NULL -> null, list -> object, vector made by array_json() -> array, else a scalar
-json <- function(x) {
-  if (is.null(x)) return("null")
-  if (inherits(x, "array_json"))
-    return(paste0("[", paste(vapply(unclass(x), scalar, ""), collapse = ", "), "]"))
-  if (is.list(x)) {
-    if (!length(x)) return("{}")
-    return(paste0("{", paste0(quoted(names(x)), ": ", vapply(x, json, ""),
-                              collapse = ", "), "}"))
-  }
-  scalar(x)
-}
-
-array_json <- function(x) structure(unname(x), class = "array_json")
-
-record <- function(x)                      # one case, one line for each field
-  paste0("  {", paste0(quoted(names(x)), ": ", vapply(x, json, ""),
-                       collapse = ",\n   "), "}")
 
 
 # ---------------------------------------------------------------------- data
-
-DATA <- list()
-
-# Store a data set: dots in names become underscores, factors become strings in
-# sorted (C locale) order or, where all levels are numbers, numeric columns.
-add <- function(name, frame) {
-  frame <- as.data.frame(frame)
-  names(frame) <- gsub(".", "_", names(frame), fixed = TRUE)
-  stopifnot(all(grepl("^[A-Za-z][A-Za-z0-9_]*$", names(frame))),
-            !anyDuplicated(names(frame)))
-  for (column in names(frame)) {
-    x <- frame[[column]]
-    if (is.factor(x)) x <- as.character(x)
-    if (is.logical(x)) x <- as.numeric(x)
-    if (is.character(x)) {
-      number <- suppressWarnings(as.numeric(x))
-      if (!anyNA(number[!is.na(x)])) x <- number
-    }
-    if (is.character(x)) {
-      stopifnot(!toupper(x) %in% c("", "NA", "NAN", "N/A", "NONE", "NULL",
-                                   "TRUE", "FALSE"))
-      x <- factor(x, levels = sort(unique(x), method = "radix"))
-    } else x <- as.numeric(x)
-    frame[[column]] <- x
-  }
-  rownames(frame) <- NULL
-  text <- lapply(frame, function(x)
-    ifelse(is.na(x), "", if (is.factor(x)) quoted(as.character(x)) else digits(x)))
-  output <- file(file.path(here, "data", paste0(name, ".csv")), "wb")
-  writeLines(c(paste(names(frame), collapse = ","),
-               do.call(paste, c(unname(text), sep = ","))), output, sep = "\n")
-  close(output)
-  DATA[[name]] <<- frame
-}
 
 wide <- function(table, column) {          # counts of one margin side by side
   frame <- as.data.frame(table)
@@ -196,179 +115,15 @@ add("beetles", data.frame(dose = c(1.6907, 1.7242, 1.7552, 1.7842, 1.8113, 1.836
                           survived = c(53, 47, 44, 28, 11, 6, 1, 0)))
 
 
-# ------------------------------------------------------------------- fitting
-
-family_of <- function(family, link)
-  switch(family, gaussian = gaussian(link), binomial = binomial(link),
-         poisson = poisson(link), gamma = Gamma(link))
-
-# The state of a model at given coefficients: X has full column rank.
-state <- function(beta, X, y, w, offset, family) {
-  eta <- drop(X %*% beta) + offset
-  if (!is.null(family$valideta) && !family$valideta(eta)) return(NULL)
-  mu <- family$linkinv(eta)
-  if (!is.null(family$validmu) && !family$validmu(mu)) return(NULL)
-  slope <- family$mu.eta(eta)
-  V <- family$variance(mu)
-  root <- sqrt(w / V) * slope               # square root of the working weights
-  s <- list(beta = beta, mu = mu, root = root, z = sqrt(w / V) * (y - mu))
-  s$df <- sum(w > 0) - ncol(X)
-  s$pearson <- sum(s$z^2)
-  s$dispersion <- if (family$family %in% c("gaussian", "Gamma")) s$pearson / s$df else 1
-  A <- X * root
-  s$score <- max(abs(crossprod(A, s$z)) / sqrt(colSums(A^2) * s$dispersion))
-  s
-}
-
-# Fisher scoring from beta; the iterate with the least scaled score.
-polish <- function(beta, X, y, w, offset, family) {
-  best <- now <- state(beta, X, y, w, offset, family)
-  if (is.null(best)) return(NULL)
-  idle <- 0
-  for (i in 1:1000) {
-    step <- qr.coef(qr(X * now$root, LAPACK = TRUE), now$z)
-    now <- state(now$beta + step, X, y, w, offset, family)
-    if (is.null(now) || !is.finite(now$score)) break
-    if (now$score < best$score) { best <- now; idle <- 0 } else idle <- idle + 1
-    if (idle >= 8) break
-  }
-  best
-}
-
-CASES <- list()
-
-case <- function(name, data, formula, family, link, weights = NULL, offset = NULL) {
-  frame <- DATA[[data]]
-  r_formula <- gsub("\\bC\\(", "factor(", gsub("**", "^", formula, fixed = TRUE))
-  model <- as.formula(r_formula, env = globalenv())
-  fam <- family_of(family, link)
-  args <- list(model, family = fam, data = NULL)
-  if (!is.null(weights)) {
-    frame$.weights <- frame[[weights]]
-    args$weights <- as.name(".weights")
-  }
-  if (!is.null(offset)) {
-    frame$.offset <- eval(parse(text = offset), frame)
-    args$offset <- as.name(".offset")
-  }
-  args$data <- frame
-  drop_case <- function(why) message("DROPPED ", name, ": ", why)
-
-  # glm.fit() takes epsilon / 1000 as the tolerance of its rank test, so aliased
-  # designs (rank found here with the usual 1e-7) need a larger epsilon.
-  mf <- model.frame(model, frame[stats::complete.cases(frame[intersect(
-    c(all.vars(model), ".weights", ".offset"), names(frame))]), , drop = FALSE])
-  X <- model.matrix(model, mf)
-  aliased <- qr(X, tol = 1e-7)$rank < ncol(X)
-  args$control <- glm.control(epsilon = if (aliased) 1e-10 else EPSILON, maxit = MAXIT)
-
-  # starting points: R's own, least squares on the link scale, and (where there
-  # is an intercept) the constant mean
-  response <- model.response(mf)
-  if (is.matrix(response)) response <- response[, 1] / rowSums(response)
-  inner <- if (family == "binomial") 0.9 * response + 0.05 else response
-  o <- if (is.null(offset)) 0 else eval(parse(text = offset), frame)[as.integer(rownames(mf))]
-  starts <- list(NULL)
-  if (all(is.finite(fam$linkfun(inner)))) {
-    b <- qr.coef(qr(X), fam$linkfun(inner) - o)
-    b[is.na(b)] <- 0
-    starts <- c(starts, list(b))
-  }
-  if (colnames(X)[1] == "(Intercept)")
-    starts <- c(starts, list(c(fam$linkfun(mean(response)) - mean(o), rep(0, ncol(X) - 1))))
-
-  fits <- list()
-  for (start in starts) {
-    args$start <- start
-    separated <- FALSE
-    fit <- tryCatch(withCallingHandlers(do.call("glm", args), warning = function(w) {
-      if (grepl("numerically 0", conditionMessage(w))) separated <<- TRUE
-      invokeRestart("muffleWarning")
-    }), error = function(e) NULL)
-    if (is.null(fit)) next
-    if (separated) { fit$separated <- TRUE }
-    keep <- !is.na(coef(fit))
-    fit$best <- polish(coef(fit)[keep], model.matrix(fit)[, keep, drop = FALSE], fit$y,
-                       fit$prior.weights, if (is.null(fit$offset)) 0 else fit$offset, fam)
-    if (is.null(fit$best) || !is.finite(fit$best$score) ||
-        fit$best$score > SCORE_LIMIT) next
-    fit$best$deviance <- sum(fam$dev.resids(fit$y, fit$best$mu, fit$prior.weights))
-    fits <- c(fits, list(fit))
-  }
-  if (!length(fits)) return(drop_case("no start reached a small score"))
-  # the first start (R's own) is kept unless another is clearly better
-  deviances <- vapply(fits, function(f) f$best$deviance, 0)
-  if (diff(range(deviances)) > 1e-8 * (1 + min(deviances)))
-    message("NOTE ", name, ": starts differ, deviances ", paste(format(deviances, digits = 12), collapse = " "))
-  fit <- fits[[which(deviances <= min(deviances) + 1e-8 * (1 + min(deviances)))[1]]]
-  if (isTRUE(fit$separated)) return(drop_case("fitted values numerically 0 or 1"))
-  best <- fit$best
-  keep <- !is.na(coef(fit))
-  y <- fit$y
-  w <- fit$prior.weights
-  stopifnot(identical(colnames(X), names(coef(fit))), length(y) == nrow(X),
-            sum(keep) == qr(X, tol = 1e-7)$rank)
-  if (best$df < 1) return(drop_case("no residual degrees of freedom"))
-
-  R <- qr.R(qr(model.matrix(fit)[, keep, drop = FALSE] * best$root, LAPACK = FALSE, tol = 1e-14))
-  error <- sqrt(rowSums(backsolve(R, diag(ncol(R)))^2) * best$dispersion)
-  spread <- function(x) replace(rep(NA_real_, length(keep)), keep, x)
-
-  # AIC and log likelihood as glm() and logLik.glm() have them
-  rank <- sum(keep)
-  n_trials <- if (family == "binomial") w else rep(1, length(y))
-  aic <- fam$aic(y, n_trials, best$mu, w, best$deviance) + 2 * rank
-  parameters <- rank + (family %in% c("gaussian", "gamma"))
-  likelihood <- parameters - aic / 2
-  if (family == "gamma" && !is.null(weights)) aic <- likelihood <- NA_real_
-
-  # guard: the polished fit is the one glm() reports, only with more digits
-  near <- function(a, b, tol) all(abs(a - b) <= tol * (1 + abs(b)))
-  plain <- summary(fit)
-  stopifnot(near(best$deviance, fit$deviance, 1e-7),
-            near(best$beta, coef(fit)[keep], 1e-5),
-            near(error, plain$coefficients[, 2], 1e-5),
-            near(best$dispersion, plain$dispersion, 1e-6),
-            is.na(aic) || near(aic, fit$aic, 1e-6),
-            is.na(likelihood) || near(likelihood, as.numeric(logLik(fit)), 1e-6),
-            best$df == fit$df.residual)
-
-  # level order of every factor in use; numbers written C(x) stay numbers
-  used <- intersect(all.vars(model), names(frame))
-  levels_of <- list()
-  for (column in used) {
-    x <- frame[as.integer(rownames(mf)), column]
-    if (is.factor(x)) {
-      stopifnot(table(x) > 0)
-      levels_of[[column]] <- array_json(levels(x))
-    } else if (grepl(paste0("C(", column, ")"), formula, fixed = TRUE)) {
-      values <- sort(unique(x))
-      stopifnot(identical(as.character(values), sort(as.character(values), method = "radix")))
-      levels_of[[column]] <- array_json(values)
-    }
-  }
-
-  null_deviance <- fit$null.deviance
-  CASES[[name]] <<- list(
-    name = name, data = paste0(data, ".csv"), factors = levels_of,
-    formula = formula, r_formula = r_formula, family = family, link = link,
-    weights = if (is.null(weights)) NULL else
-      list(type = if (family == "binomial") "trials" else "variance", column = weights),
-    offset = offset,
-    names = array_json(names(coef(fit))),
-    coefficients = array_json(spread(best$beta)),
-    standard_errors = array_json(spread(error)),
-    deviance = best$deviance,
-    null_deviance = if (is.finite(null_deviance)) null_deviance else NA_real_,
-    log_likelihood = likelihood, aic = aic, dispersion = best$dispersion,
-    pearson_chi2 = best$pearson, df_residual = best$df, df_null = fit$df.null,
-    nobs = length(y), score = best$score)
-  stopifnot(sum(names(CASES) == name) == 1)
-  invisible()
-}
-
-
 # --------------------------------------------------------------------- cases
+
+case <- function(name, data, formula, family, link, weights = NULL, offset = NULL)
+  reference(name, data, formula, family, link,
+            fam = switch(family, gaussian = gaussian(link), binomial = binomial(link),
+                         poisson = poisson(link), gamma = Gamma(link)),
+            known = family %in% c("binomial", "poisson"), bounded = family == "binomial",
+            weights = weights, kind = if (family == "binomial") "trials" else "variance", offset = offset,
+            likelihood = if (family == "gamma" && !is.null(weights)) NA)
 
 # gaussian, identity
 case("mtcars_gaussian", "mtcars", "mpg ~ wt + hp + qsec", "gaussian", "identity")
@@ -588,18 +343,7 @@ case("warpbreaks_gamma_identity", "warpbreaks", "breaks ~ wool + tension", "gamm
 
 # -------------------------------------------------------------------- output
 
-version_of <- function(package) packageDescription(package)$Version
-packages <- c("MASS", "boot", "survival", "nlme", "rpart", "lattice")
-versions <- c(list(R = paste(R.version$major, R.version$minor, sep = ".")),
-              setNames(lapply(packages, version_of), packages))
-output <- file(file.path(here, "glm.json"), "wb")
-writeLines(c("{",
-             paste0("\"versions\": ", json(versions), ","),
-             paste0("\"settings\": ", json(SETTINGS), ","),
-             "\"cases\": [",
-             paste(vapply(CASES, record, ""), collapse = ",\n"),
-             "]", "}"), output, sep = "\n")
-close(output)
+write_cases("glm.json", c("MASS", "boot", "survival", "nlme", "rpart", "lattice"), SETTINGS, CASES)
 
 pairs <- vapply(CASES, function(x) paste(x$family, x$link), "")
 print(table(pairs))
