@@ -1,5 +1,21 @@
-"""Families as objects: `daskglm.families.Poisson()`."""
+"""Families as objects: `daskglm.families.Tweedie(power=1.5)`."""
 
-from daskglm.model.families import Binomial, Family, Gamma, Gaussian, Poisson
+from daskglm.model.classes import Multinomial, Ordinal
+from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.families import Binomial, Exponential, Family, Gamma, Gaussian, InverseGaussian, Poisson
+from daskglm.model.power import Tweedie
 
-__all__ = ["Binomial", "Family", "Gamma", "Gaussian", "Poisson"]
+__all__ = [
+    "Binomial",
+    "Exponential",
+    "Family",
+    "Gamma",
+    "Gaussian",
+    "Geometric",
+    "InverseGaussian",
+    "Multinomial",
+    "NegativeBinomial",
+    "Ordinal",
+    "Poisson",
+    "Tweedie",
+]

@@ -54,7 +54,7 @@ SMALL_DATA_GOAL = 1e-20
 MAX_ROUNDS = 30
 PILOT_ROUNDS = 3
 # Decrements of the parameters beside: the squared distance to their maximum in standard errors.
-SHAPE_ENOUGH = 1e-12
+SHAPE_ENOUGH = 1e-16
 PILOT_ENOUGH = 1e-4
 SAMPLE_FRACTION = 0.1
 SAMPLE_ROWS = 1_000_000

@@ -21,6 +21,8 @@ LENGTHS = (1.0, 0.4, 0.1)
 # The longest step on the scale of psi, a logarithm.
 LONGEST = 2.0
 MAX_STEPS = 60
+# Decrements from which on Newton steps are taken at their word.
+NEAR = 1e-5
 # log theta from which the way back from infinity is tried.
 BACK = tuple(np.array([value]) for value in np.log([1.0, 10.0, 1e2, 1e3, 1e4, 1e5]))
 
@@ -84,10 +86,16 @@ def estimate(
         candidates = np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)])
         sums = blocks.total(shape_sums, model, coef, shape, candidates)
         passes += 1
+        if here.decrement <= NEAR:
+            # a rise too small to be seen: the Newton step is right where its gradient is smaller
+            there = of_sums(candidates[0], sums)
+            if not there.decrement < here.decrement:
+                break
+            here = there
+            continue
         best = int(np.argmax(np.where(np.isfinite(sums.value), sums.value, -np.inf)))
         if not sums.value[best] > here.value:
-            # no rise that can be seen: rounding has the last word near the maximum, shorter steps elsewhere
-            if here.decrement <= 1e-10 * (1.0 + abs(here.value)) * 1e-3 or shrink < 1e-3:
+            if shrink < 1e-3:
                 break
             shrink *= 0.1
             continue

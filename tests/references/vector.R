@@ -112,7 +112,9 @@ multinomial_case <- function(name, data, formula, levels, weights = NULL) {
             near(-2 * now$value, deviance(fit), 1e-8), length(best$theta) == fit$edf,
             near(B, t(matrix(VGAM::coef(vglm), classes - 1)), 1e-6),
             near(now$value, VGAM::logLik(vglm), 1e-9), max(error) < 50)
+  # without an intercept the null model gives every class the same probability
   share <- tapply(m$f, m$y, sum) / sum(m$f)
+  if (!attr(terms(m$model), "intercept")) share[] <- 1 / classes
   n <- sum(m$f)
   keep_case(c(common("multinomial", name, data, formula, "logit", m, levels, weights, NULL), list(
     names = array_json(colnames(m$X)), coefficients = rows_json(B), standard_errors = rows_json(error),
