@@ -1,5 +1,37 @@
-"""Links as objects: `daskglm.links.Log()`."""
+"""Links as objects: `daskglm.links.Log()`, `daskglm.links.Power(0.5)`, `daskglm.links.Custom(link=f, inverse=f_inverse)`."""
 
-from daskglm.model.links import CLogLog, Identity, Inverse, Link, Log, Logit, Probit, Sqrt
+from daskglm.model.custom import custom as Custom  # noqa: N812
+from daskglm.model.custom import verify_link
+from daskglm.model.links import (
+    Cauchit,
+    CLogLog,
+    Identity,
+    Inverse,
+    InverseSquare,
+    Link,
+    Log,
+    LogComplement,
+    Logit,
+    LogLog,
+    Probit,
+    Sqrt,
+)
+from daskglm.model.links import power as Power  # noqa: N812
 
-__all__ = ["CLogLog", "Identity", "Inverse", "Link", "Log", "Logit", "Probit", "Sqrt"]
+__all__ = [
+    "CLogLog",
+    "Cauchit",
+    "Custom",
+    "Identity",
+    "Inverse",
+    "InverseSquare",
+    "Link",
+    "Log",
+    "LogComplement",
+    "LogLog",
+    "Logit",
+    "Power",
+    "Probit",
+    "Sqrt",
+    "verify_link",
+]

@@ -123,12 +123,16 @@ class GLM:
         return not (high == 1.0 and not bool(rest.min() > 0.0))
 
     def mean_range_of(self, low: Vector, high: Vector) -> tuple[Vector, Vector]:
-        """The means between two linear predictors, as far as the family and the link have any: under the square root
-        and the inverse of a positive mean, an interval for eta that begins below 0 begins at 0.
+        """The means between two linear predictors, as far as the family and the link have any: an interval for eta ends
+        where its means do. Under the square root and the inverse of a positive mean, one that begins below 0 begins at 0.
         """
-        if self.link.restricts and self.family.mean_range[0] == 0.0:
-            low, high = np.maximum(low, 0.0), np.maximum(high, 0.0)
         least, most = self.family.mean_range
+        with np.errstate(all="ignore"):
+            bounds = np.array([max(least, self.link.mean_range[0]), min(most, self.link.mean_range[1])])
+            first, last = np.sort(self.link.link(bounds))
+        # both are 0 for the inverse of any number, which has a mean on either side of 0
+        if first < last:
+            low, high = np.clip(low, first, last), np.clip(high, first, last)
         return np.clip(self.mean_of(low), least, most), np.clip(self.mean_of(high), least, most)
 
     def mean_of(self, eta: Vector) -> Vector:

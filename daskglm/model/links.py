@@ -6,14 +6,22 @@ Source of the formulas: McCullagh and Nelder, Generalized Linear Models (1989), 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.errors import DesignError
+
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+
+LARGEST = float(np.finfo(np.float64).max)
+LOG_2 = float(np.log(2.0))
+SQRT_HALF = float(np.sqrt(0.5))
+SQRT_2PI = float(np.sqrt(2.0 * np.pi))
 
 
 @final
@@ -22,6 +30,7 @@ class Rates:
     """log mu, log(1 - mu), up = mu'/mu, down = mu'/(1 - mu) and bend = mu''/mu', all (n,).
 
     A likelihood of probabilities needs nothing else, and these stay finite where mu and mu' have long underflowed.
+    up and down have the sign of mu': their product is positive whichever way the link runs.
     """
 
     log_mu: Vector
@@ -31,9 +40,19 @@ class Rates:
     bend: Vector
 
 
+def _log_beside(part: Vector, rest: Vector) -> Vector:
+    """log part, where rest = 1 - part: by the one of the two that is small."""
+    return np.where(part < 0.5, np.log(part), np.log1p(-rest))
+
+
+def _log_one_minus_exp(x: Vector) -> Vector:
+    """log(1 - exp(x)) for x < 0, exact at both ends (Maechler 2012, Accurately computing log(1 - exp(-|a|)))."""
+    return np.where(x > -LOG_2, np.log(-np.expm1(x)), np.log1p(-np.exp(x)))
+
+
 def _divided(mu: Vector, slope: Vector, rest: Vector, curvature: Vector) -> Rates:
     """Rates of a link whose inverse does not saturate."""
-    return Rates(np.log(mu), np.log(rest), slope / mu, slope / rest, curvature / slope)
+    return Rates(_log_beside(mu, rest), _log_beside(rest, mu), slope / mu, slope / rest, curvature / slope)
 
 
 class Link(Protocol):
@@ -126,8 +145,8 @@ class Log:
             return np.exp(eta)
 
     def rates(self, eta: Vector) -> Rates:
-        rest = -np.expm1(eta)
-        return Rates(eta, np.log(rest), np.ones_like(eta), np.exp(eta) / rest, np.ones_like(eta))
+        odds = np.exp(eta) / -np.expm1(eta)
+        return Rates(eta, _log_one_minus_exp(eta), np.ones_like(eta), odds, np.ones_like(eta))
 
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
@@ -182,20 +201,36 @@ class Probit:
 
         return np.asarray(ndtri(mu))
 
-    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
-        from scipy.special import ndtr
+    def _tails(self, eta: Vector) -> tuple[Vector, Vector, Vector]:
+        """exp(-eta^2 / 2), 1 - Phi(|eta|), and how often the first goes into twice the second: that has all its digits
+        where the tail has underflowed."""
+        from scipy.special import erfcx
 
-        return np.asarray(ndtr(eta)), np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi), np.asarray(ndtr(-eta))
+        kernel = np.exp(-0.5 * eta * eta)
+        scaled = np.asarray(erfcx(np.abs(eta) * SQRT_HALF))
+        return kernel, 0.5 * scaled * kernel, scaled
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        kernel, tail, _ = self._tails(eta)
+        body = 1.0 - tail
+        positive = eta >= 0
+        return np.where(positive, body, tail), kernel / SQRT_2PI, np.where(positive, tail, body)
 
     def curvature(self, eta: Vector) -> Vector:
-        return -eta * np.exp(-0.5 * eta * eta) / np.sqrt(2 * np.pi)
+        return -eta * np.exp(-0.5 * eta * eta) / SQRT_2PI
 
     def rates(self, eta: Vector) -> Rates:
-        from scipy.special import log_ndtr
-
-        density = -0.5 * eta * eta - 0.5 * np.log(2 * np.pi)
-        log_mu, log_rest = np.asarray(log_ndtr(eta)), np.asarray(log_ndtr(-eta))
-        return Rates(log_mu, log_rest, np.exp(density - log_mu), np.exp(density - log_rest), -eta)
+        kernel, tail, scaled = self._tails(eta)
+        log_tail, log_body = np.log(0.5 * scaled) - 0.5 * eta * eta, np.log1p(-tail)
+        by_tail, by_body = 2.0 / (SQRT_2PI * scaled), kernel / (SQRT_2PI * (1.0 - tail))
+        positive = eta >= 0
+        return Rates(
+            np.where(positive, log_body, log_tail),
+            np.where(positive, log_tail, log_body),
+            np.where(positive, by_body, by_tail),
+            np.where(positive, by_tail, by_body),
+            -eta,
+        )
 
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
@@ -223,15 +258,115 @@ class CLogLog:
     def curvature(self, eta: Vector) -> Vector:
         with np.errstate(over="ignore", invalid="ignore"):
             hazard = np.exp(eta)
-            return np.where(np.isinf(hazard), 0.0, (1.0 - hazard) * np.exp(eta - hazard))
+            return np.where(np.isinf(hazard), 0.0, -np.expm1(eta) * np.exp(eta - hazard))
 
     def rates(self, eta: Vector) -> Rates:
-        hazard = np.exp(eta)
+        log_rest = -np.exp(eta)
+        # not infinite, for up is 0 there, and so must be up * down
+        hazard = np.minimum(-log_rest, LARGEST)
         # h / (exp(h) - 1) tends to 1 where h underflows and to 0 where exp(h) overflows
         up = np.where(hazard > 0.0, hazard / np.expm1(hazard), 1.0)
         # mu is the hazard where that is small, and has no digits where it is subnormal
-        log_mu = np.where(hazard > 1e-20, np.log(-np.expm1(-hazard)), eta)
-        return Rates(log_mu, -hazard, up, hazard, 1.0 - hazard)
+        log_mu = np.where(hazard > 1e-20, _log_one_minus_exp(log_rest), eta)
+        return Rates(log_mu, log_rest, up, hazard, 1.0 - hazard)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class LogLog:
+    """mu = exp(-exp(-eta)): cloglog with the two outcomes exchanged, 1 - mu(eta) being cloglog's mu(-eta)."""
+
+    name: str = "loglog"
+    formula: str = "-log(-log(mu))"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, 1.0)
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return -np.log(-np.log(mu))
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        other, slope, mu = CLogLog().inverse(-eta)
+        return mu, slope, other
+
+    def curvature(self, eta: Vector) -> Vector:
+        return -CLogLog().curvature(-eta)
+
+    def rates(self, eta: Vector) -> Rates:
+        mirrored = CLogLog().rates(-eta)
+        return Rates(mirrored.log_rest, mirrored.log_mu, mirrored.down, mirrored.up, -mirrored.bend)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class Cauchit:
+    """mu = 1/2 + atan(eta) / pi, the distribution function of Cauchy: far out, outcomes against the odds stay likely."""
+
+    name: str = "cauchit"
+    formula: str = "tan(pi (mu - 1/2))"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (0.0, 1.0)
+
+    def link(self, mu: Vector) -> Vector:
+        # each tangent where its argument is small; mu - 1/2 and 1 - mu are exact there
+        beside = np.where(mu < 0.5, mu, 1.0 - mu)
+        with np.errstate(divide="ignore"):
+            outer = np.where(mu < 0.5, -1.0, 1.0) / np.tan(np.pi * beside)
+        return np.where(np.abs(mu - 0.5) < 0.25, np.tan(np.pi * (mu - 0.5)), outer)
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(over="ignore"):
+            slope = 1.0 / (np.pi * (1.0 + eta * eta))
+        # the angle of (-eta, 1) and of (eta, 1): no tail is a difference
+        return np.arctan2(1.0, -eta) / np.pi, slope, np.arctan2(1.0, eta) / np.pi
+
+    def curvature(self, eta: Vector) -> Vector:
+        _, slope, _ = self.inverse(eta)
+        return slope * self._bend(eta)
+
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        return Rates(_log_beside(mu, rest), _log_beside(rest, mu), slope / mu, slope / rest, self._bend(eta))
+
+    def _bend(self, eta: Vector) -> Vector:
+        with np.errstate(over="ignore"):
+            return -2.0 * eta / (1.0 + eta * eta)
+
+    def valid(self, eta: Vector) -> Mask:
+        return _everywhere(eta)
+
+
+@final
+@dataclass(frozen=True)
+class LogComplement:
+    """mu = 1 - exp(eta): log with the two outcomes exchanged, so that exp(coefficient) multiplies the chance of failure
+    and the mean falls as eta rises. A probability has eta < 0."""
+
+    name: str = "log_complement"
+    formula: str = "log(1 - mu)"
+    restricts: bool = False
+    mean_range: tuple[float, float] = (-np.inf, 1.0)
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore"):
+            return np.log1p(-mu)
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        other, slope, mu = Log().inverse(eta)
+        return mu, -slope, other
+
+    def curvature(self, eta: Vector) -> Vector:
+        return -Log().curvature(eta)
+
+    def rates(self, eta: Vector) -> Rates:
+        mirrored = Log().rates(eta)
+        return Rates(mirrored.log_rest, mirrored.log_mu, -mirrored.down, -mirrored.up, mirrored.bend)
 
     def valid(self, eta: Vector) -> Mask:
         return _everywhere(eta)
@@ -254,7 +389,7 @@ class Inverse:
     def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
         with np.errstate(divide="ignore"):
             mu = 1.0 / eta
-            return mu, -mu * mu, 1.0 - mu if rest else mu
+            return mu, -mu * mu, (eta - 1.0) / eta if rest else mu
 
     def curvature(self, eta: Vector) -> Vector:
         with np.errstate(divide="ignore"):
@@ -295,12 +430,104 @@ class Sqrt:
         return np.isfinite(eta) & (eta > 0)
 
 
+@final
+@dataclass(frozen=True)
+class InverseSquare:
+    """mu = 1 / sqrt(eta) for eta > 0."""
+
+    name: str = "inverse_square"
+    formula: str = "1 / mu^2"
+    restricts: bool = True
+    mean_range: tuple[float, float] = (0.0, np.inf)
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore", over="ignore"):
+            # mu * mu would have no digits where it is subnormal
+            return (1.0 / mu) ** 2
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            root = np.sqrt(eta)
+            mu = 1.0 / root
+            return mu, -0.5 * mu / eta, (eta - 1.0) / (root * (root + 1.0)) if rest else mu
+
+    def curvature(self, eta: Vector) -> Vector:
+        with np.errstate(divide="ignore", invalid="ignore"):
+            return 0.75 / (np.sqrt(eta) * eta * eta)
+
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        return _divided(mu, slope, rest, self.curvature(eta))
+
+    def valid(self, eta: Vector) -> Mask:
+        return np.isfinite(eta) & (eta > 0)
+
+
+@final
+@dataclass(frozen=True)
+class Power:
+    """mu = eta^(1 / exponent) for eta > 0; `power` makes them."""
+
+    exponent: float
+    restricts: bool = True
+    mean_range: tuple[float, float] = (0.0, np.inf)
+
+    @property
+    def name(self) -> str:
+        return f"power({self.exponent!r})"
+
+    @property
+    def formula(self) -> str:
+        return f"mu^{self.exponent!r}"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            return np.asarray(mu**self.exponent)
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            mu = np.asarray(eta ** (1.0 / self.exponent))
+            return mu, mu / (self.exponent * eta), -np.expm1(np.log(eta) / self.exponent) if rest else mu
+
+    def curvature(self, eta: Vector) -> Vector:
+        slope = self.inverse(eta, False)[1]
+        with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+            return slope * ((1.0 - self.exponent) / (self.exponent * eta))
+
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        return _divided(mu, slope, rest, self.curvature(eta))
+
+    def valid(self, eta: Vector) -> Mask:
+        return np.isfinite(eta) & (eta > 0)
+
+
+def power(exponent: float) -> Link:
+    """The link g(mu) = mu^exponent of positive means; exponent 0 is the log link, its limit up to scale and shift.
+
+    1 and -1 are not the identity and the inverse: those have negative means, too. For a family of positive means they
+    are the same models, as are 0.5 and sqrt, -2 and inverse_square. DesignError where the exponent is no finite number.
+    Source: McCullagh and Nelder (1989), section 2.2.4 (the power family of links).
+    """
+    if isinstance(exponent, bool) or not isinstance(exponent, (int, float, np.integer, np.floating)):
+        raise DesignError(f"the exponent of a power link is a number, such as power(0.5), not {exponent!r}")
+    if not np.isfinite(exponent):
+        raise DesignError(f"the exponent of a power link is a finite number, such as power(0.5), not {exponent!r}")
+    return Log() if exponent == 0 else Power(float(exponent))
+
+
 LINKS: dict[str, Any] = {
     "identity": Identity,
     "log": Log,
     "logit": Logit,
     "probit": Probit,
     "cloglog": CLogLog,
+    "loglog": LogLog,
+    "cauchit": Cauchit,
+    "log_complement": LogComplement,
     "inverse": Inverse,
+    "inverse_square": InverseSquare,
     "sqrt": Sqrt,
 }
+# Links of a number, written with it: power(0.5).
+MAKERS: dict[str, Callable[[float], Link]] = {"power": power}

@@ -44,7 +44,11 @@ INVERSES: dict[str, Callable[[Any], Any]] = {
     "logit": lambda eta: 1 / (1 + mp.exp(-eta)),
     "probit": mp.ncdf,
     "cloglog": lambda eta: 1 - mp.exp(-mp.exp(eta)),
+    "loglog": lambda eta: mp.exp(-mp.exp(-eta)),
+    "cauchit": lambda eta: mpf(1) / 2 + mp.atan(eta) / mp.pi,
+    "log_complement": lambda eta: 1 - mp.exp(eta),
     "inverse": lambda eta: 1 / eta,
+    "inverse_square": lambda eta: 1 / mp.sqrt(eta),
     "sqrt": lambda eta: eta**2,
 }
 
@@ -127,12 +131,13 @@ PAIRS = [(family, link) for family in FAMILIES for link in FAMILIES[family]().li
 
 def mean_of(link: str, eta: float) -> Any:
     """The mean at eta, or None where there is none."""
+    # they are the branch of eta > 0
+    if link in ("sqrt", "inverse_square") and eta <= 0:
+        return None
     try:
-        mean = INVERSES[link](mpf(eta))
+        return INVERSES[link](mpf(eta))
     except ZeroDivisionError:
         return None
-    # sqrt is the branch of eta > 0
-    return None if link == "sqrt" and eta <= 0 else mean
 
 
 def possible(family: str, link: str, eta: float) -> bool:

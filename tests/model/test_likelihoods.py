@@ -8,8 +8,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from daskglm.model.custom import custom
 from daskglm.model.likelihoods import GLM
-from daskglm.model.links import LINKS
+from daskglm.model.links import LINKS, Link, power
 from tests.laws.exact import DISTRIBUTIONS, EPS, FAMILIES, PAIRS, RESPONSES, moderate_etas, possible
 
 # Losses and log densities are sums of a few terms of at most a few thousand.
@@ -111,3 +112,40 @@ def test_first_order_has_the_same_loss_and_score(family: str, link: str) -> None
     first, second = glm.rows(y, eta, 1), glm.rows(y, eta, 2)
     assert np.array_equal(first.loss, second.loss)
     assert np.array_equal(first.score, second.score)
+
+
+def a_log_below_0() -> Link:
+    return custom(np.log, np.exp, (0.0, 1.0), eta_range=(-np.inf, 0.0))
+
+
+E1 = float(np.exp(-1.0))
+
+
+@pytest.mark.parametrize(
+    "family, link, interval, means",
+    [
+        ("binomial", LINKS["logit"](), (-np.inf, 0.0), (0.0, 0.5)),
+        ("binomial", LINKS["log"](), (-1.0, 0.5), (E1, 1.0)),
+        ("binomial", LINKS["log_complement"](), (-1.0, 0.5), (1.0 - E1, 0.0)),
+        ("binomial", LINKS["identity"](), (-0.25, 0.5), (0.0, 0.5)),
+        ("binomial", a_log_below_0(), (-1.0, 0.5), (E1, 1.0)),
+        ("poisson", LINKS["log"](), (-1.0, 800.0), (E1, np.inf)),
+        ("gamma", LINKS["inverse"](), (-1.0, 0.5), (np.inf, 2.0)),
+        ("gamma", LINKS["inverse_square"](), (-1.0, 4.0), (np.inf, 0.5)),
+        ("gamma", LINKS["sqrt"](), (-1.0, 2.0), (0.0, 4.0)),
+        ("gamma", power(1.0 / 4.0), (-1.0, 2.0), (0.0, 16.0)),
+        ("gamma", power(-1.0), (-1.0, 2.0), (np.inf, 0.5)),
+        ("gaussian", LINKS["sqrt"](), (-1.0, 2.0), (0.0, 4.0)),
+        ("gaussian", LINKS["inverse"](), (-2.0, -0.5), (-0.5, -2.0)),
+        ("gaussian", LINKS["log_complement"](), (-np.inf, 1.0), (1.0, 1.0 - np.e)),
+    ],
+    ids=lambda value: getattr(value, "name", None),
+)
+def test_an_interval_of_eta_ends_where_its_means_do(
+    family: str, link: Link, interval: tuple[float, float], means: tuple[float, float]
+) -> None:
+    low, high = (np.array([end, end]) for end in interval)
+    found = GLM(FAMILIES[family](), link).mean_range_of(low, high)
+    for value, mean in zip(found, means, strict=True):
+        assert np.allclose(value, mean, rtol=LOSS_RELATIVE, atol=1e-300)
+        assert value.shape == (2,)
