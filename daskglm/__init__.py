@@ -2,6 +2,7 @@
 
 from daskglm import errors, families, links
 from daskglm.api import glm, plan
+from daskglm.model.describe import describe
 from daskglm.model.weights import Frequency, Probability, Trials, Variance
 from daskglm.result import Fit, load
 from daskglm.version import __version__
@@ -13,6 +14,7 @@ __all__ = [
     "Trials",
     "Variance",
     "__version__",
+    "describe",
     "errors",
     "families",
     "glm",

@@ -26,9 +26,11 @@ from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
+from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.residuals import ResidualProducts
+from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
 from daskglm.version import __version__
@@ -47,6 +49,10 @@ RECORDS: Mapping[str, Any] = {
         SparseTables,
         ResidualProducts,
         Number,
+        Movements,
+        Split,
+        Separated,
+        Adjusted,
         ShapeSums,
         PairTables,
         ParallelTables,

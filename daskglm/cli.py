@@ -11,6 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -111,7 +112,7 @@ _FIT_OPTIONS = _options(
     click.option("--missing", help="drop or raise."),
     click.option("--where", help='A row filter, such as "year = 2024".'),
     click.option("--unseen", help="For later predictions at unseen levels: raise, baseline or missing."),
-    click.option("--separation", help="What to do with infinite coefficients: limit."),
+    click.option("--separation", help="Infinite coefficients: limit, drop, raise or firth."),
     click.option("--solver", help="auto or newton."),
     click.option("--tol", type=float, help="Bound on the Newton decrement."),
     click.option("--max-iter", type=int, help="Steps at most."),
@@ -176,6 +177,10 @@ def fit(
     if not job.get("formula") or not job.get("data"):
         raise DesignError("give a formula and the data: daskglm fit 'y ~ x' lake/")
     plan = make_plan(job["formula"], options_of(job))
+    raising = plan.separation == "raise"
+    if raising:
+        # a job has a model to write in any case
+        plan = replace(plan, separation="limit")
     target = job.get("out")
     if target is not None:
         _refuse_foreign(target)
@@ -198,6 +203,9 @@ def fit(
     click.echo(str(result.summary()))
     if as_json:
         click.echo(json.dumps(_outcome(result, target, seconds)))
+    if raising and result.separated:
+        click.echo(f"error: no finite estimate exists for {', '.join(result.separated)}", err=True)
+        return NOT_CONVERGED
     return 0 if result.converged else NOT_CONVERGED
 
 

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import platform
-import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol, final
 
 import numpy as np
@@ -16,6 +14,7 @@ from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source
+from daskglm.conclude import Beside, Context, record_of, warn
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
 from daskglm.design.design import Classes, Design, products_of
@@ -24,39 +23,34 @@ from daskglm.design.formula import Terms
 from daskglm.design.parameters import Parameters
 from daskglm.design.profile import profile_of
 from daskglm.design.reading import Reading
-from daskglm.errors import AliasWarning, ConvergenceWarning, DataError, DesignError, SeparationWarning, SolverError
-from daskglm.inference import covariance as inference
+from daskglm.errors import DataError, DesignError, SolverError
 from daskglm.inference.shape import Estimate, at_limit, estimate
 from daskglm.inference.shape import step as shape_step
-from daskglm.kernels.cholesky import combination
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
 from daskglm.model.vector import BaselineLogit, Cumulative, pairs_of
-from daskglm.model.weights import Frequency, Probability, Trials
+from daskglm.model.weights import Frequency, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
-from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.record import FitRecord, Specification
+from daskglm.separation import Solution, solve
 from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
-from daskglm.solvers.newton import curvature
+from daskglm.solvers.firth import minimise_bias
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import Pilot, first_guess, pilot
-from daskglm.totals.likelihood import null_deviance, saturated
+from daskglm.solvers.separation import Watch
 from daskglm.totals.moments import AnyModel, Model, Request, record_bytes
 from daskglm.totals.vector import ParallelModel, SeparateModel
+
+Vector = npt.NDArray[np.float64]
 
 # Below this a pass costs less than the pilot's book-keeping.
 PILOT_ROWS = 200_000
 # With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
 ROWS_PER_COLUMN = 20
 SMALL_DATA_GOAL = 1e-20
-# Part of the null deviance that is left by rounding alone.
-PERFECT = 1e-24
-# Variance of a scaled coefficient, per unit weight, that no data with a finite optimum leave.
-RUNAWAY_VARIANCE = 1e8
-# Aliased columns that are named one by one: a wide sparse matrix can have thousands.
-MOST_WARNINGS = 20
 # Coefficients and the parameters beside them are solved in turn at most so often, on a sample this often.
 MAX_ROUNDS = 30
 PILOT_ROUNDS = 3
@@ -108,6 +102,16 @@ class Reporter(Protocol):
 
     def end(self) -> None:
         """Nothing more comes."""
+
+
+@final
+@dataclass(frozen=True)
+class Begin:
+    """Where a search begins: coefficients, a Gram that may serve for the first step, and how fast steps near by converge."""
+
+    coef: Any = None
+    held: Held | None = None
+    rate: float | None = None
 
 
 @final
@@ -194,23 +198,20 @@ class _Fitting:
         if shape is not None and shape.moves_means:
             self.plan = replace(self.plan, family=shape.family(shape.start(1.0)))
         model = model_of(self.plan, design)
-        parameters = Parameters(design, self.plan.family.response)
         rows.expect(_tables(model) * record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)
         null = Null(model.likelihood, design.intercept, self._has_offset()) if isinstance(model, Model) else None
         told = None if self.reporter is None else self.reporter.deviance
         objective = Objective(blocks, model, design.intercept, on_pass=told)
-        estimated: Estimate | None
-        if shape is not None and shape.moves_means:
-            objective, optimum, estimated = self._in_turn(objective, parameters, null, sample, profile.n, shape)
-        else:
-            optimum = self._optimise(objective, parameters, null, sample, profile.n)
-            estimated = self._dispersion(objective, optimum, shape) if shape is not None else None
-        found = None if shape is None or estimated is None else (shape, estimated)
+        solution, beside = self._solve(objective, design, null, sample, profile.n, shape)
         pruned = self.source.pruned_rows
         ledger = replace(profile.ledger, read=profile.ledger.read + pruned, filtered=profile.ledger.filtered + pruned)
-        return self._record(objective, parameters, null, optimum, found, ledger, rows)
+        weighted = self.reading.weight is not None
+        context = Context(self.plan, self._specification(), ledger, rows.decodes, weighted, self._has_offset())
+        record = record_of(context, solution, null, beside)
+        warn(record)
+        return record
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -260,106 +261,134 @@ class _Fitting:
 
     # -- optimum ---------------------------------------------------------------------------------------------------
 
-    def _optimise(
-        self, objective: Objective, parameters: Parameters, null: Null | None, sample: Partitions[Any] | None, n: int
-    ) -> Optimum:
-        held, design = None, parameters.design
-        start: npt.NDArray[np.float64] | None = None
+    def _solve(
+        self,
+        objective: Objective,
+        design: Design,
+        null: Null | None,
+        sample: Partitions[Any] | None,
+        n: int,
+        shape: Shape | None,
+    ) -> tuple[Solution, Beside | None]:
+        """The coefficients, and what is estimated beside them."""
+        pilots = None
         if self.plan.start is None and sample is not None:
-            beginning = None
-            if n >= PILOT_ROWS and SAMPLE_FRACTION * n >= ROWS_PER_COLUMN * parameters.n:
-                self._say("pilot")
-                beginning = pilot(sample.consumed(design.encode), objective.model, design.intercept, null, n)
+            pilots = sample.consumed(design.encode)
+            self.opened.append(pilots)
+        elif sample is not None:
             sample.release()
-            if beginning is not None:
-                start, held = beginning.coef, beginning.held
+        try:
+            if shape is not None and shape.moves_means:
+                return self._in_turn(objective, design, null, pilots, n, shape)
+            begin = self._begin(pilots, objective, design, null, n)
+            solution = self._optimise(objective, design, null, begin, n, pilots is not None)
+        finally:
+            if pilots is not None:
+                pilots.release()
+        return solution, None if shape is None else self._dispersion(solution, shape)
+
+    def _begin(
+        self, pilots: Partitions[Any] | None, objective: Objective, design: Design, null: Null | None, n: int
+    ) -> Begin:
+        """Where the sample's optimum is, as far as the sample is of help."""
+        if pilots is None or self._is_small(n, objective):
+            return Begin()
+        self._say("pilot")
+        found = pilot(pilots, objective.model, design.intercept, null, n)
+        return Begin() if found is None else Begin(found.coef, found.held)
+
+    def _is_small(self, n: int, objective: Objective) -> bool:
+        """Whether a pass over all rows costs less than a pilot is worth."""
+        return n < PILOT_ROWS or SAMPLE_FRACTION * n < ROWS_PER_COLUMN * objective.n_coefficients
+
+    def _optimise(
+        self, objective: Objective, design: Design, null: Null | None, begin: Begin, n: int, sampled: bool
+    ) -> Solution:
+        """The optimum of one family; where it is infinite, as the plan says."""
+        plan, start = self.plan, begin.coef
         if start is None:
             self._say("start")
-            start = self._start(objective, parameters, null)
+            start = self._start(objective, design, null)
         if null is not None and null.iterates and null.waiting:
             null.start(objective.sums(Request(None, order=0, means=True)))
             null.fit(objective.blocks, objective.model)
         self._say("pass")
-        family = self.plan.family
-        return minimise(
-            objective, start, self._stopping(n), null=null,
-            dispersion=family.dispersion if family.dispersion_known else None,
-            quadratic=objective.model.likelihood.quadratic, meat=self.plan.meat, held=held,
-            fallback=(lambda: first_guess(objective, null)) if sample is not None else None,
-        )  # fmt: skip
+        stopping = self._stopping(n)
+        known = plan.family.dispersion if plan.family.dispersion_known else None
+        quadratic = objective.model.likelihood.quadratic
+
+        def search(target: Objective, where: Vector, watch: Watch | None, again: bool) -> Optimum:
+            if plan.separation == "firth":
+                return minimise_bias(target, where, stopping, null)
+            other = (lambda: first_guess(target, null)) if sampled or again else None
+            return minimise(
+                target, where, stopping, null=null, dispersion=known, quadratic=quadratic, meat=plan.meat,
+                held=None if again else begin.held, rate=begin.rate, fallback=other, watch=watch,
+            )  # fmt: skip
+
+        if not isinstance(objective.model, Model):
+            return Solution(objective, design, search(objective, start, None, False))
+        assert null is not None
+        return solve(objective, design, null, start, search, plan.separation, self.opened.append)
 
     def _in_turn(
         self,
         objective: Objective,
-        parameters: Parameters,
+        design: Design,
         null: Null | None,
-        sample: Partitions[Any] | None,
+        pilots: Partitions[Any] | None,
         n: int,
         shape: Shape,
-    ) -> tuple[Objective, Optimum, Estimate]:
+    ) -> tuple[Solution, Beside]:
         """Coefficients and the parameters beside them, in turn until neither moves.
 
         The two are orthogonal in expectation, so that each round leaves the square of what the one before left. A sample,
         or all rows where there are few, finds the neighbourhood.
         """
-        blocks, design = objective.blocks, parameters.design
-        psi, start, held = shape.start(1.0), None, None
-        small = n < PILOT_ROWS or SAMPLE_FRACTION * n < ROWS_PER_COLUMN * parameters.n
-        if sample is not None:
-            pilots = sample.consumed(design.encode)
-            self.opened.append(pilots)
-            if not small:
-                self._say("pilot")
-                psi, start, held = self._shape_pilot(pilots, objective, design, null, n, shape, psi)
-            pilots.release()
-        before, rate = np.inf, None
+        psi, begin, small = shape.start(1.0), Begin(), self._is_small(n, objective)
+        if pilots is not None and not small:
+            self._say("pilot")
+            psi, begin = self._shape_pilot(pilots, design, null, n, shape, psi)
+        solution: Solution | None = None
+        before = np.inf
         for _ in range(MAX_ROUNDS):
-            family = shape.family(psi)
-            self.plan = replace(self.plan, family=family)
-            model = model_of(self.plan, design)
-            objective = replace(objective, model=model, reference=None)
-            if null is not None:
-                null.change(model.likelihood)
-            if start is None:
-                self._say("start")
-                start = self._start(objective, parameters, null)
-            if null is not None and null.iterates and null.waiting:
-                null.start(objective.sums(Request(None, order=0, means=True)))
-                null.fit(blocks, model)
-            self._say("pass")
-            optimum = minimise(
-                objective, start, self._stopping(n), null=null, dispersion=family.dispersion if family.dispersion_known else None,
-                meat=self.plan.meat, held=held, rate=rate, fallback=lambda: first_guess(objective, null),  # noqa: B023
-            )  # fmt: skip
-            start, rate = optimum.point.coef, optimum.rate
+            self.plan = replace(self.plan, family=shape.family(psi))
+            objective = replace(objective, model=self._with_family(objective.model, null), reference=None)
+            found = self._optimise(objective, design, null, begin, n, pilots is not None)
+            solution = found if solution is None else solution.followed(found)
+            objective, design, optimum = solution.objective, solution.design, solution.optimum
             held = Held(optimum.curvature, 1.0, optimum.decrement)
-            # where passes are cheap, a search; else the one step that the neighbourhood needs
-            here = estimate(blocks, model, start, shape, psi, SHAPE_ENOUGH if small else np.inf)
-            objective.passes += here.passes
-            moved = float(np.max(np.abs(here.psi - psi), initial=0.0))
-            if at_limit(shape, here.psi):
-                if at_limit(shape, psi):
-                    break
-                psi = here.psi
-                continue
-            decrement = here.decrement
-            if moved == 0.0 and (decrement <= SHAPE_ENOUGH or (decrement <= FLOOR and decrement >= 0.5 * before)):
+            begin = Begin(optimum.point.coef, held, optimum.rate)
+            if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
+                here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
                 break
-            before = decrement
-            psi = here.psi + (0.0 if here.decrement <= SHAPE_ENOUGH else shape_step(here.gradient, here.hessian))
-        return objective, optimum, here
+            # where passes are cheap, a search; else the one step that the neighbourhood needs
+            here = estimate(
+                objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH if small else np.inf
+            )
+            objective.passes += here.passes
+            if at_limit(shape, psi) and at_limit(shape, here.psi):
+                break
+            still = bool((here.psi == psi).all())
+            if still and (here.decrement <= SHAPE_ENOUGH or (0.5 * before <= here.decrement <= FLOOR)):
+                break
+            before = here.decrement
+            psi = here.psi if here.decrement <= SHAPE_ENOUGH else here.psi + shape_step(here.gradient, here.hessian)
+        assert solution is not None
+        return solution, Beside(shape, here)
+
+    def _with_family(self, model: AnyModel, null: Null | None) -> AnyModel:
+        """The model with the family that the plan has now."""
+        assert isinstance(model, Model)
+        changed = replace(model, likelihood=GLM(self.plan.family, self.plan.link))
+        if null is not None:
+            null.change(changed.likelihood)
+        return changed
 
     def _shape_pilot(
-        self,
-        pilots: Partitions[Any],
-        objective: Objective,
-        design: Design,
-        null: Null | None,
-        n: int,
-        shape: Shape,
-        psi: Any,
-    ) -> tuple[Any, Any, Held | None]:
-        """(psi, coefficients, Gram) near the optimum, from the sample."""
+        self, pilots: Partitions[Any], design: Design, null: Null | None, n: int, shape: Shape, psi: Vector
+    ) -> tuple[Vector, Begin]:
+        """psi and coefficients near the optimum, from the sample."""
         found: Pilot | None = None
         for _ in range(PILOT_ROUNDS):
             model = model_of(replace(self.plan, family=shape.family(psi)), design)
@@ -367,163 +396,42 @@ class _Fitting:
                 null.change(model.likelihood)
             found = pilot(pilots, model, design.intercept, null, n, None if found is None else found.coef)
             if found is None:
-                return shape.start(1.0), None, None
+                return shape.start(1.0), Begin()
             psi = estimate(pilots, model, found.coef, shape, psi, PILOT_ENOUGH).psi
         assert found is not None
-        return psi, found.coef, found.held
+        return psi, Begin(found.coef, found.held)
 
-    def _dispersion(self, objective: Objective, optimum: Optimum, shape: Shape) -> Estimate:
+    def _dispersion(self, solution: Solution, shape: Shape) -> Beside:
         """The dispersion of greatest likelihood at the coefficients, which do not depend on it."""
-        stats, model = optimum.point.sums.statistics, objective.model
+        objective, optimum = solution.objective, solution.optimum
+        stats = optimum.point.sums.statistics
         assert stats is not None
-        assert isinstance(model, Model)
         mean = stats.deviance / stats.observations
         closed = self.plan.family.ml_dispersion(mean, self.reading.weight is not None)
         phi = mean if closed is None else closed
         if not phi > 0:
             raise SolverError('the fit is perfect: dispersion="ml" has no finite estimate')
-        found = estimate(objective.blocks, model, optimum.point.coef, shape, shape.start(phi), SHAPE_ENOUGH)
+        begin = shape.start(phi)
+        found = estimate(objective.blocks, objective.model, optimum.point.coef, shape, begin, SHAPE_ENOUGH)
         objective.passes += found.passes
-        return found
+        return Beside(shape, found)
 
     def _stopping(self, n: int) -> Stopping:
         # where a pass costs nothing, go on to the last digit
         goal = SMALL_DATA_GOAL if self.plan.tol_is_default and n < PILOT_ROWS else None
         return Stopping(self.plan.tol, self.plan.max_iter, goal)
 
-    def _start(self, objective: Objective, parameters: Parameters, null: Null | None) -> npt.NDArray[np.float64]:
+    def _start(self, objective: Objective, design: Design, null: Null | None) -> Vector:
         if self.plan.start is not None:
-            return _given_start(self.plan.start, parameters)
+            return _given_start(self.plan.start, Parameters(design, self.plan.family.response))
         quadratic = objective.model.likelihood.quadratic
-        return np.zeros(parameters.n) if quadratic else first_guess(objective, null)
+        return np.zeros(objective.n_coefficients) if quadratic else first_guess(objective, null)
 
     def _say(self, phase: str) -> None:
         if self.opened:
             self.opened[0].enter(phase)
         if self.reporter is not None:
             self.reporter.phase(phase)
-
-    # -- the record ------------------------------------------------------------------------------------------------
-
-    def _record(
-        self,
-        objective: Objective,
-        parameters: Parameters,
-        null: Null | None,
-        optimum: Optimum,
-        beside: tuple[Shape, Estimate] | None,
-        ledger: Any,
-        rows: Partitions[Any],
-    ) -> FitRecord:
-        plan, family, design = self.plan, self.plan.family, parameters.design
-        stats = optimum.point.sums.statistics
-        assert stats is not None
-        pearson = optimum.point.sums.pearson
-        rank = optimum.curvature.factor.rank
-        if plan.dispersion == "ml" and beside is not None:
-            phi, estimated = beside[0].phi(beside[1].psi), True
-        else:
-            phi, estimated = inference.dispersion(plan.dispersion, family, stats, pearson, rank)
-        kind: Any = "probability" if isinstance(plan.weights, Probability) else plan.covariance
-        observed = self._observed(objective, optimum) if kind == "observed" else None
-        meat = objective.model.gram(optimum.point.sums.meat)
-        matrix = parameters.covariance(inference.covariance(kind, optimum, phi, observed, meat))
-        matrix = 0.5 * (matrix + matrix.T)
-        coefficients = parameters.coefficients(optimum.point.coef)
-        aliased = _aliased(parameters, optimum)
-        coefficients[parameters.reported(optimum.aliased)] = np.nan
-        gone = parameters.reported(~optimum.curvature.kept)
-        matrix[gone, :] = np.nan
-        matrix[:, gone] = np.nan
-        notes = list(design.notes)
-        statistics = self._statistics(objective, parameters, null, optimum, beside, rank, phi, estimated, notes)
-        record = FitRecord(
-            self._specification(), design, coefficients, matrix, aliased, _separated(parameters, optimum, plan), statistics,
-            optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, rows.decodes,
-            _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
-            _shape_estimates(beside),
-        )  # fmt: skip
-        _warn(record)
-        return record
-
-    def _observed(self, objective: Objective, optimum: Optimum) -> npt.NDArray[np.float64]:
-        point = objective.evaluate(optimum.point.coef, 2, "observed")
-        return curvature(objective, point, optimum.aliased).inverse()
-
-    def _statistics(
-        self,
-        objective: Objective,
-        parameters: Parameters,
-        null: Null | None,
-        optimum: Optimum,
-        beside: tuple[Shape, Estimate] | None,
-        rank: int,
-        phi: float,
-        estimated: bool,
-        notes: list[str],
-    ) -> Statistics:
-        family, plan = self.plan.family, self.plan
-        stats = optimum.point.sums.statistics
-        assert stats is not None
-        null_dev = stats.null_deviance
-        if null is None:
-            null_dev = self._null_of_classes(objective, parameters, optimum)
-        elif null.iterates and not null.settled and null.value is not None:
-            null.fit(objective.blocks, objective.model)
-            null_dev = objective.blocks.total(null_deviance, objective.model, null.value).value
-            objective.passes += 1
-        constant = None
-        weighted = self.reading.weight is not None and not isinstance(plan.weights, Frequency)
-        at = inference.likelihood_dispersion(family, stats, phi)
-        by_rows = family.likelihood_at == "deviance" and weighted and family.saturated_shift(1.0, 1.0, True) is None
-        if beside is not None and "dispersion" in beside[0].names:
-            at = beside[0].phi(beside[1].psi)
-        if family.likelihood_at == "reported" or by_rows:
-            constant = objective.blocks.total(saturated, family, at, isinstance(plan.weights, Frequency)).value
-            objective.passes += 1
-        llf = inference.log_likelihood(family, stats, at, constant, weighted)
-        if isinstance(plan.weights, Probability):
-            llf = np.nan
-            notes.append("with probability weights there is no likelihood: llf, aic and bic are NaN")
-        elif stats.deviance <= PERFECT * abs(null_dev):
-            notes.append("the fit is perfect to rounding: errors, tests and the likelihood mean nothing")
-        elif np.isnan(llf):
-            notes.append("the weighted response is not a count in every row: llf, aic and bic are NaN")
-        others = () if beside is None else beside[0].names
-        estimates = rank + len(set(others) | (set() if family.dispersion_known else {"dispersion"}) - {"shape"})
-        # a multinomial row is as many observations as it has predictors; an ordinal one counts once, as in polr
-        each = objective.model.likelihood.q if family.response == "classes" else 1
-        constants = objective.model.intercepts(parameters.design.intercept).size
-        return Statistics(
-            n_rows=stats.n,
-            nobs=stats.observations,
-            df_resid=each * stats.observations - rank,
-            df_null=each * stats.observations - constants,
-            rank=rank,
-            deviance=stats.deviance,
-            null_deviance=null_dev,
-            pearson_chi2=optimum.point.sums.pearson,
-            scale=phi,
-            scale_estimated=estimated,
-            llf=float(llf),
-            aic=float(-2.0 * llf + 2.0 * estimates),
-            bic=float(-2.0 * llf + np.log(stats.observations) * estimates),
-        )
-
-    def _null_of_classes(self, objective: Objective, parameters: Parameters, optimum: Optimum) -> float:
-        """Deviance of the model of intercepts or thresholds alone."""
-        model: Any = objective.model
-        weights = optimum.point.sums.null
-        if not parameters.design.intercept:
-            return 2.0 * float(weights.sum()) * float(np.log(weights.size))
-        if not self._has_offset():
-            share = weights[weights > 0] / weights.sum()
-            return -2.0 * float(weights[weights > 0] @ np.log(share))
-        alone = replace(model, select=np.zeros(0, np.int64))
-        thresholds = Objective(objective.blocks, alone, True)
-        found = minimise(thresholds, alone.flat(alone.likelihood.start(weights), True), Stopping())
-        objective.passes += thresholds.passes
-        return 2.0 * found.point.loss
 
     def _specification(self) -> Specification:
         plan, reading = self.plan, self.reading
@@ -641,125 +549,3 @@ def _nothing_left(ledger: Any, plan: Plan) -> str:
     if ledger.zero_weight:
         parts.append(f"{ledger.zero_weight} have weight 0")
     return f"no row is left of {ledger.read}: {', '.join(parts)}"
-
-
-def _aliased(parameters: Parameters, optimum: Optimum) -> dict[str, dict[str, float]]:
-    """Each aliased parameter's column as a combination of the others, on the user's scale."""
-    result: dict[str, dict[str, float]] = {}
-    gram, found = optimum.curvature.gram, optimum.curvature
-    places = parameters.reported(np.arange(parameters.n))
-    for j in np.flatnonzero(optimum.aliased):
-        if found.basis is None:
-            scaled = combination(gram, found.factor, int(j))
-        else:
-            scaled = -found.basis[:, j].copy()
-            scaled[j] = 0.0
-            scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0
-        # Z (c - e_j) = 0 for the scaled columns Z = X A, so X A (c - e_j) = 0 says it for the user's own
-        change = scaled.copy()
-        change[j] = -1.0
-        original = parameters.coefficients(change)
-        at = int(np.flatnonzero(places == j)[0])
-        lead = -original[at]
-        parts = {parameters.names[k]: float(original[k] / lead) for k in np.flatnonzero(original) if k != at}
-        size = max((abs(v) for v in parts.values()), default=0.0)
-        result[parameters.names[at]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
-    return result
-
-
-def _separated(parameters: Parameters, optimum: Optimum, plan: Plan) -> tuple[str, ...]:
-    """Parameters that ran away, all the way to a mean of nothing, or far: at a finite optimum of these models the information on a coefficient is at least of the
-    order of the events that bound it, while it vanishes with the decrement where nothing bounds it.
-    """
-    gone = ~optimum.curvature.kept & ~optimum.aliased
-    if plan.family.dispersion_known and plan.link.name in ("log", "logit", "probit", "cloglog"):
-        sums = optimum.point.sums
-        weight = sums.statistics.weight / max(sums.n, 1) if sums.statistics is not None else 1.0
-        loose = np.diag(optimum.curvature.inverse()) * weight > RUNAWAY_VARIANCE
-        gone = gone | (loose & optimum.curvature.kept)
-    return tuple(name for name, bad in zip(parameters.names, parameters.reported(gone), strict=True) if bad)
-
-
-def _certificate(parameters: Parameters, optimum: Optimum, plan: Plan) -> Certificate:
-    gram, point = optimum.curvature.gram, optimum.point
-    kept = optimum.curvature.kept
-    scale = np.sqrt(np.maximum(np.diag(point.gram), 0.0)) if point.gram is not None else np.ones(kept.size)
-    with np.errstate(all="ignore"):
-        gradient = np.abs(point.gradient[kept]) / (scale[kept] * np.sqrt(optimum.dispersion))
-    # the 1-norm condition of the Gram scaled to a unit diagonal, whose inverse is that of its factor
-    root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
-    scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
-    inverse = optimum.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
-    condition = float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
-    return Certificate(
-        decrement=float(optimum.decrement),
-        tolerance=plan.tol,
-        limited_by="rounding" if optimum.status == "floor" else "tolerance",
-        gradient=float(np.max(gradient, initial=0.0)),
-        condition=condition,
-        halvings=sum(step.halvings for step in optimum.steps),
-        residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
-    )
-
-
-def _shape_estimates(beside: tuple[Shape, Estimate] | None) -> dict[str, tuple[float, float]]:
-    """(estimate, standard error) of each parameter beside the coefficients, by the delta method from psi."""
-    if beside is None:
-        return {}
-    shape, found = beside
-    with np.errstate(all="ignore"):
-        errors = np.sqrt(np.diag(found.covariance())) * np.abs(shape.slopes(found.psi))
-    values = shape.values(found.psi)
-    errors = np.where(np.isfinite(values), errors, np.nan)
-    return {name: (float(v), float(e)) for name, v, e in zip(shape.names, values, errors, strict=True)}
-
-
-def _trace(optimum: Optimum) -> tuple[Mapping[str, Any], ...]:
-    return tuple(
-        {"loss": s.loss, "decrement": s.decrement, "halvings": s.halvings, "newton": s.newton} for s in optimum.steps
-    )
-
-
-def _provenance() -> dict[str, Any]:
-    import numba
-    import pyarrow
-
-    from daskglm.version import __version__
-
-    return {
-        "daskglm": __version__,
-        "python": platform.python_version(),
-        "numpy": np.__version__,
-        "numba": numba.__version__,
-        "pyarrow": pyarrow.__version__,
-        "machine": platform.machine(),
-    }
-
-
-def _warn(record: FitRecord) -> None:
-    for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
-        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
-    if len(record.aliased) > MOST_WARNINGS:
-        warnings.warn(
-            f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
-            AliasWarning,
-            stacklevel=5,
-        )
-    if record.separated:
-        warnings.warn(
-            f"no finite estimate seems to exist for {', '.join(record.separated[:10])}: the response does not vary where "
-            "they apply; leave the term out, or join levels",
-            SeparationWarning,
-            stacklevel=5,
-        )
-    if not record.converged:
-        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
-
-
-def alias_sentence(name: str, parts: Mapping[str, float]) -> str:
-    """Why a coefficient is not estimated."""
-    if not parts:
-        return f"{name} is not estimated: its column is zero in every row used"
-    shown = " + ".join(f"{value:.6g} {other}" for other, value in list(parts.items())[:6])
-    more = " + ..." if len(parts) > 6 else ""
-    return f"{name} is not estimated: its column is {shown}{more}"

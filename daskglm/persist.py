@@ -27,7 +27,7 @@ from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
 from daskglm.errors import DataError, DesignError
-from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics
 
 FORMAT = 1
 
@@ -116,6 +116,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         },
         "aliased": {name: dict(parts) for name, parts in record.aliased.items()},
         "separated": list(record.separated),
+        "separation": None if record.separation is None else _separation(record.separation),
         "statistics": asdict(record.statistics),
         "converged": record.converged,
         "status": record.status,
@@ -129,6 +130,16 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "notes": list(record.notes),
         "provenance": dict(record.provenance),
         "shape": {name: list(pair) for name, pair in record.shape.items()},
+    }
+
+
+def _separation(separation: Separation) -> dict[str, Any]:
+    return {
+        "rows": separation.rows,
+        "directions": separation.directions.tolist(),
+        "finite": separation.finite.tolist(),
+        "held": list(separation.held),
+        "cross": separation.cross.tolist(),
     }
 
 
@@ -248,5 +259,17 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
         tuple(document["notes"]), document["provenance"],
-        {name: tuple(pair) for name, pair in document.get("shape", {}).items()},
+        {name: tuple(pair) for name, pair in document.get("shape", {}).items()}, _separation_of(document.get("separation"), coefficients.size),
     )  # fmt: skip
+
+
+def _separation_of(document: Any, p: int) -> Separation | None:
+    if document is None:
+        return None
+    return Separation(
+        int(document["rows"]),
+        np.array(document["directions"], float).reshape(-1, p),
+        np.array(document["finite"], float).reshape(p),
+        tuple(document["held"]),
+        np.array(document["cross"], float).reshape(-1, p),
+    )

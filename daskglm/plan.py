@@ -124,8 +124,9 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     _one_of("covariance", covariance, COVARIANCES)
     if isinstance(weights, Probability) and covariance != "model":
         raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")
-    if given["separation"] != "limit":
-        raise DesignError(f"separation={given['separation']!r} is not available in this version")
+    separation = _one_of("separation", given["separation"], ("limit", "drop", "raise", "firth"))
+    if separation == "firth":
+        _refuse_bias_reduction(family, dispersion, covariance, weights)
     if given["where"] is not None and not isinstance(given["where"], str):
         raise DesignError(f"where= is a filter written as text, such as 'x > 0', not {type(given['where']).__name__}")
     tol = 1e-12 if given["tol"] is None else given["tol"]
@@ -137,10 +138,24 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     return Plan(
         formula, family, link, weights, given["offset"], given["exposure"], given["trials"], covariance, dispersion,
         _one_of("missing", given["missing"], ("drop", "raise")), given["where"],
-        _one_of("unseen", given["unseen"], ("raise", "baseline", "missing")), given["separation"], float(tol), max_iter,
+        _one_of("unseen", given["unseen"], ("raise", "baseline", "missing")), separation, float(tol), max_iter,
         given["start"], _one_of("keep", given["keep"], ("auto", "memory", "disk", "reread")),
         given["tol"] is None, _path(given["checkpoint"], "checkpoint"),
     )  # fmt: skip
+
+
+def _refuse_bias_reduction(family: Any, dispersion: Any, covariance: str, weights: Weights | None) -> None:
+    """What mean bias reduction is not defined for here."""
+    said = 'separation="firth" adds the bias of maximum likelihood to the score'
+    if not family.dispersion_known or dispersion is not None:
+        raise DesignError(
+            f"{said}, which is known where the dispersion is 1 by definition: not for {family.name}"
+            + ("" if dispersion is None else f" with dispersion={dispersion!r}")
+        )
+    if covariance != "model":
+        raise DesignError(f'{said}; its errors are those of covariance="model", not {covariance!r}')
+    if isinstance(weights, Probability):
+        raise DesignError(f"{said}, which is not known for probability weights")
 
 
 def _path(value: Any, option: str) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Literal, final
 
 import numpy as np
@@ -20,10 +20,10 @@ from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
-from daskglm.kernels.products import Pieces, Workspace, gather
-from daskglm.kernels.sparse import quadratic
+from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.pairs import likelihood_of
 from daskglm.record import FitRecord
+from daskglm.totals.separation import movement
 
 Vector = npt.NDArray[np.float64]
 Kind = Literal["mean", "link", "terms"]
@@ -106,28 +106,45 @@ class Scorer:
 
     # -- the linear predictor --------------------------------------------------------------------------------------
 
-    def _scaled(self) -> Vector:
-        """Coefficients of the scaled columns, zero where aliased or left out."""
-        return self.record.parameters.own(self._kept())
+    def _raw(self, reported: Vector, left_out: Any) -> Vector:
+        """Coefficients of the scaled raw columns from the user's (p,), without those `left_out` (p,)."""
+        return self._placed(self.record.parameters.own(np.where(left_out, 0.0, reported)))
 
-    def _raw(self, coef: Vector) -> Vector:
+    def _placed(self, coef: Vector) -> Vector:
+        """Scaled coefficients at their raw columns; the slopes of an ordinal model are those of all but the intercept."""
         design = self.record.design
         raw = np.zeros(design.width)
-        # the slopes of an ordinal model are those of all columns but the intercept
         raw[design.select[len(design.names) - coef.size :]] = coef
         return raw
 
+    def _left_out(self) -> Any:
+        """Parameters of terms that are left out (r,)."""
+        return np.array([term in self.prediction.without for term in self.record.parameters.term_of], bool)
+
+    def _predictor(self, block: Block, eta: Vector, left_out: Any) -> Vector:
+        """eta (n,) + x'b, -infinity or infinity where a direction of an infinite optimum moves the row."""
+        scaling, separation = self.record.design.scaling, self.record.separation
+        pieces = Pieces.of(block, scaling)
+        gather(pieces, Workspace(pieces), self._raw(self.record.finite[0], left_out), 0, block.n, eta)
+        # the first direction that moves a row has the last word
+        for direction in [] if separation is None else separation.directions[::-1]:
+            moved = movement(block, scaling, self._raw(direction, left_out))
+            eta[moved != 0.0] = np.sign(moved[moved != 0.0]) * np.inf
+        return eta
+
     def _scores(self, block: Block) -> dict[str, Vector]:
-        pieces = Pieces.of(block, self.record.design.scaling)
         eta = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
-        gather(pieces, Workspace(pieces), self._raw(self._scaled()), 0, block.n, eta)
+        eta = self._predictor(block, eta, self._left_out())
         with np.errstate(all="ignore"):
             mean, slope, _ = self.likelihood.link.inverse(eta, False)
         result: dict[str, Vector] = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
         if self.prediction.se or self.prediction.interval:
-            error = self._errors(block)
+            error = np.where(np.isinf(eta), np.nan, self._errors(block))
             if self.prediction.se:
-                result["se"] = error if self.prediction.kind == "link" else error * np.abs(slope)
+                # a mean at the end of its range stays there
+                with np.errstate(all="ignore"):
+                    of_mean = np.where(np.isinf(eta), 0.0, error * np.abs(slope))
+                result["se"] = error if self.prediction.kind == "link" else of_mean
             if self.prediction.interval:
                 result["lower"], result["upper"] = self._limits(eta, error)
         return result
@@ -135,14 +152,14 @@ class Scorer:
     def _classes(self, block: Block) -> dict[str, Vector]:
         """Probabilities of all classes, or linear predictors, with what goes with them."""
         parameters, likelihood, prediction = self.record.parameters, self.likelihood, self.prediction
-        own = parameters.own(self._kept())
+        own = parameters.own(np.where(self._left_out(), 0.0, self.record.finite[0]))
         offset = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
         pieces = Pieces.of(block, self.record.design.scaling)
         q = likelihood.q
         slopes = own.reshape(q, -1) if parameters.kind == "classes" else own[None, q:]
         eta = np.stack([offset.copy() for _ in slopes])
         for a, coef in enumerate(slopes):
-            gather(pieces, Workspace(pieces), self._raw(coef), 0, block.n, eta[a])
+            gather(pieces, Workspace(pieces), self._placed(coef), 0, block.n, eta[a])
         if prediction.kind == "link":
             if parameters.kind == "classes":
                 return dict(zip(parameters.classes[1:], eta, strict=True))
@@ -166,7 +183,7 @@ class Scorer:
     ) -> npt.NDArray[Any]:
         """Standard errors of the probabilities (K, n), by the delta method."""
         parameters, likelihood, design = self.record.parameters, self.likelihood, self.record.design
-        covariance = parameters.own_covariance(self._kept_covariance())
+        covariance = parameters.own_covariance(self._covariance())
         scaling, select = design.scaling, design.select[len(design.names) - len(parameters.columns) :]
         result = np.empty_like(chance)
         for start in range(0, block.n, ROWS_IN_FULL):
@@ -201,14 +218,9 @@ class Scorer:
             f"upper[{label}]": v for label, v in zip(labels, high, strict=True)
         }
 
-    def _kept(self) -> Vector:
-        """Reported coefficients, zero where aliased or left out."""
-        dropped = np.array([term in self.prediction.without for term in self.record.parameters.term_of])
-        return np.where(dropped, 0.0, np.nan_to_num(self.record.coefficients))
-
-    def _kept_covariance(self) -> npt.NDArray[Any]:
-        covariance = np.nan_to_num(self.record.covariance)
-        dropped = np.array([term in self.prediction.without for term in self.record.parameters.term_of])
+    def _covariance(self) -> npt.NDArray[Any]:
+        """Of the reported coefficients (r, r), zero where there is no estimate or the term is left out."""
+        covariance, dropped = self.record.finite[1], self._left_out()
         covariance[dropped, :] = 0.0
         covariance[:, dropped] = 0.0
         return covariance
@@ -216,23 +228,9 @@ class Scorer:
     def _errors(self, block: Block) -> Vector:
         """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
         design = self.record.design
-        scaled = self.record.parameters.own_covariance(self._kept_covariance())
-        scaling, select = design.scaling, design.select
-        raw = np.zeros((design.width, design.width)) if block.sparse is not None else scaled
-        if block.sparse is not None:
-            raw[np.ix_(select, select)] = scaled
-        result = np.empty(block.n)
-        for start in range(0, block.n, ROWS_IN_FULL):
-            rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
-            if rows.sparse is not None:
-                # sparse columns are never written out
-                beside = reference.matrix(replace(rows, sparse=None), scaling)
-                variance = quadratic(rows.sparse, scaling.sparse_scale, beside, raw)
-            else:
-                x = reference.matrix(rows, scaling)[:, select]
-                variance = np.einsum("ij,ij->i", x @ scaled, x)
-            result[start : start + rows.n] = np.sqrt(np.maximum(variance, 0.0))
-        return result
+        raw = np.zeros((design.width, design.width))
+        raw[np.ix_(design.select, design.select)] = self.record.parameters.own_covariance(self._covariance())
+        return np.sqrt(np.maximum(quadratic_form(block, design.scaling, raw), 0.0))
 
     def _limits(self, eta: Vector, error: Vector) -> tuple[Vector, Vector]:
         """eta -+ q se, mapped back to the mean where that is what was asked for."""
@@ -246,18 +244,8 @@ class Scorer:
 
     def _terms(self, block: Block, columns: Columns) -> dict[str, Vector]:
         """Each term's part of the linear predictor (not centred)."""
-        design = self.record.design
-        scaled = np.nan_to_num(self.record.coefficients)
-        result: dict[str, Vector] = {}
-        terms = np.array(design.term_of)
-        for name in self.columns:
-            coef = np.where(terms == name, scaled, 0.0)
-            pieces = Pieces.of(block, design.scaling)
-            eta = np.zeros(block.n)
-            raw = self._raw(design.unscaling().inverse().coefficients(coef))
-            gather(pieces, Workspace(pieces), raw, 0, block.n, eta)
-            result[name] = eta
-        return result
+        terms = np.array(self.record.parameters.term_of)
+        return {name: self._predictor(block, np.zeros(block.n), terms != name) for name in self.columns}
 
 
 def scorer(

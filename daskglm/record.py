@@ -87,10 +87,30 @@ class Statistics:
 
 @final
 @dataclass(frozen=True)
-class FitRecord:
-    """coefficients (r,) and covariance (r, r) on the scale of the user's columns, NaN where aliased.
+class Separation:
+    """What an infinite optimum is made of: coefficients tend to finite + t directions[0] as t grows, on the user's scale.
 
-    shape: (estimate, standard error) of each parameter beside the coefficients; aliased: per aliased parameter, the combination of others that it is; trace: per step loss, decrement, halvings.
+    rows: how many of the data are moved by a direction, and so fitted at the limit. directions (m, p): the first of them
+    that moves a row's linear predictor takes it to infinity, by its sign; a row that none moves has x' finite. finite (p,):
+    the estimates from all rows that none moves, 0 where those leave a column no estimate. cross (k, p): their covariances
+    for the columns `held`, which have an estimate there and are infinite in the limit all the same.
+    """
+
+    rows: int
+    directions: Matrix
+    finite: Vector
+    held: tuple[int, ...]
+    cross: Matrix
+
+
+@final
+@dataclass(frozen=True)
+class FitRecord:
+    """coefficients (r,) and covariance (r, r) on the scale of the user's columns, NaN where aliased; an infinite
+    coefficient is -inf or inf, and NaN in the covariance.
+
+    aliased: per aliased parameter, the combination of others that it is; separated: infinite ones, and `separation` what
+    predictions need of them; shape: (estimate, standard error) of each parameter beside the coefficients; trace: per step loss, decrement, halvings.
     """
 
     specification: Specification
@@ -112,6 +132,18 @@ class FitRecord:
     notes: tuple[str, ...]
     provenance: Mapping[str, Any] = field(default_factory=dict)
     shape: Mapping[str, tuple[float, float]] = field(default_factory=dict)
+    separation: Separation | None = None
+
+    @property
+    def finite(self) -> tuple[Vector, Matrix]:
+        """Coefficients and covariance for rows with a finite linear predictor, 0 where there is no estimate."""
+        if self.separation is None:
+            return np.nan_to_num(self.coefficients), np.nan_to_num(self.covariance)
+        covariance = np.nan_to_num(self.covariance)
+        for j, row in zip(self.separation.held, self.separation.cross, strict=True):
+            covariance[j, :] = row
+            covariance[:, j] = row
+        return self.separation.finite, covariance
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -118,6 +118,8 @@ def _foot(record: FitRecord) -> list[str]:
         lost.append(f"{ledger.missing_rows:,} with a missing value ({each})")
     if ledger.zero_weight:
         lost.append(f"{ledger.zero_weight:,} of weight 0")
+    if ledger.separated:
+        lost.append(f"{ledger.separated:,} separated, without a finite estimate")
     if lost:
         lines.append(f"Rows: {ledger.read:,} read, {'; '.join(lost)}; {ledger.used:,} used")
     for name, parts in list(record.aliased.items())[:MOST_ALIASED]:
@@ -126,7 +128,10 @@ def _foot(record: FitRecord) -> list[str]:
     if len(record.aliased) > MOST_ALIASED:
         lines.append(f"Not estimated: {len(record.aliased) - MOST_ALIASED} more, see aliased")
     if record.separated:
-        lines.append(f"No finite estimate: {', '.join(record.separated)}")
+        shown = ", ".join(record.separated[:MOST_ALIASED])
+        more = f" and {len(record.separated) - MOST_ALIASED} more" if len(record.separated) > MOST_ALIASED else ""
+        rows = "" if record.separation is None else f"; {record.separation.rows:,} row(s) are fitted at the limit"
+        lines.append(f"No finite estimate: {shown}{more}{rows}")
     lines.extend(record.notes)
     return lines
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ import pytest
 from daskglm import fit as fitting
 from daskglm.cluster import lakes, machine
 from tests.cluster.problem import write_lake
+
+# a shell starts what it runs in the background with interrupts ignored, and tests here interrupt themselves
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -38,11 +38,13 @@ ALLOWED: dict[str, set[str]] = {
     "plan": {"errors", "model", "design", "solvers", "inference"},
     "record": {"errors", "model", "design", "solvers"},
     "checkpoint": BELOW_FIT,
-    "fit": BELOW_FIT | {"checkpoint"},
+    "separation": BELOW_FIT,
+    "conclude": BELOW_FIT | {"separation"},
+    "fit": BELOW_FIT | {"checkpoint", "separation", "conclude"},
     "predict": BELOW_FIT,
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
-    "result": BELOW_FIT | {"checkpoint", "fit", "predict", "persist", "summary"},
+    "result": BELOW_FIT | {"checkpoint", "separation", "conclude", "fit", "predict", "persist", "summary"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

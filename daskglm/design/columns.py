@@ -30,7 +30,8 @@ class Coded:
 @final
 @dataclass(frozen=True)
 class Ledger:
-    """What became of the rows: read, filtered out by where, dropped for a missing value or a zero weight, used.
+    """What became of the rows: read, filtered out by where, dropped for a missing value or a zero weight, used; separated
+    are those that were left out for having no finite estimate.
 
     missing counts, per column or expression, the rows in which it was missing; a row can miss several.
     """
@@ -41,6 +42,7 @@ class Ledger:
     zero_weight: int = 0
     used: int = 0
     missing: Mapping[str, int] = field(default_factory=dict)
+    separated: int = 0
 
     def __add__(self, other: Ledger) -> Ledger:
         missing = dict(self.missing)
@@ -53,6 +55,7 @@ class Ledger:
             self.zero_weight + other.zero_weight,
             self.used + other.used,
             missing,
+            self.separated + other.separated,
         )
 
 

@@ -6,7 +6,7 @@ import itertools
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -206,6 +206,29 @@ class Design:
         if self.intercept:
             shift[1 : 1 + len(self.dense)] = -scaling.shift * scaling.scale
         return Rescaling(factor[self.select], shift[self.select])
+
+    def by_level(self, raw: Vector) -> dict[str, Vector]:
+        """A number per raw column (width,) summed over the columns of each level of each factor that leaves one out."""
+        result: dict[str, Vector] = {}
+        at = 1 + len(self.dense)
+        for piece in self.factors:
+            sizes = [len(self.levels[name]) for name in piece.factors]
+            # the first factor is the fastest, which is the last axis
+            table = raw[at : at + self.n_levels(piece)].reshape(sizes[::-1])
+            for place, name in enumerate(piece.factors):
+                others = tuple(axis for axis in range(len(sizes)) if axis != len(sizes) - 1 - place)
+                result[name] = result.get(name, np.zeros(sizes[place])) + table.sum(axis=others)
+            at += self.n_levels(piece)
+        coded = {
+            name for piece in self.factors for name, full in zip(piece.factors, piece.full, strict=True) if not full
+        }
+        return {name: sums for name, sums in result.items() if name in coded}
+
+    def rebased(self, baselines: Mapping[str, int], notes: Sequence[str]) -> Design:
+        """The same raw columns with other levels left out."""
+        chosen = {**self.baselines, **baselines}
+        names, term_of, select = _layout(self.intercept, self.pieces, self.levels, chosen)
+        return replace(self, baselines=chosen, names=names, term_of=term_of, select=select, notes=(*self.notes, *notes))
 
     def encode(self, columns: Columns, unseen: str = "raise") -> Block:
         """The Block of one leaf. A level that was not learnt: DataError, the baseline, or the row's weight set to NaN."""

@@ -43,7 +43,9 @@ def wald(coefficients: Vector, covariance: Matrix, matrix: Matrix, value: Vector
     involved = np.any(matrix != 0.0, axis=0)
     if np.isnan(coefficients[involved]).any():
         raise DesignError("the hypothesis involves a coefficient that was not estimated (aliased)")
-    difference = matrix @ np.nan_to_num(coefficients) - value
+    if np.isinf(coefficients[involved]).any():
+        raise DesignError("the hypothesis involves an infinite coefficient (separated), which has no standard error")
+    difference = matrix[:, involved] @ coefficients[involved] - value
     middle = matrix @ np.nan_to_num(covariance) @ matrix.T
     rank = int(np.linalg.matrix_rank(middle)) if middle.size else 0
     if rank < matrix.shape[0]:

@@ -166,6 +166,26 @@ class Block:
             sparse=None if self.sparse is None else self.sparse.rows(start, stop),
         )
 
+    def take(self, index: npt.NDArray[np.intp]) -> Block:
+        """The rows of an index, copied."""
+
+        def pick(column: Column | None) -> Column | None:
+            return None if column is None else column[index]
+
+        return Block(
+            n=len(index),
+            dense=tuple(column[index] for column in self.dense),
+            levels=tuple(
+                Levels(piece.codes[index], piece.n_levels, None if piece.value is None else piece.value[index])
+                for piece in self.levels
+            ),
+            y=self.y[index],
+            weight=pick(self.weight),
+            offset=pick(self.offset),
+            trials=pick(self.trials),
+            sparse=None if self.sparse is None else self.sparse.take(index),
+        )
+
     def arrays(self) -> list[Column]:
         """Every array of the block, each once."""
         found: dict[int, Column] = {}

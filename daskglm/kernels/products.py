@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from numba import carray
 
+from daskglm.kernels import reference
 from daskglm.kernels import sparse as sparse_products
 from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Column, Scaling, Vector
 from daskglm.kernels.cholesky import mirror
@@ -42,6 +43,8 @@ Integers = npt.NDArray[np.int64]
 _TILE_BYTES = 96 * 1024
 # Gathering comes first, when the columns still lie in memory: longer runs of each suit the processor's prefetching.
 _GATHER_ROWS = 4096
+# Rows of X, but for its sparse columns, written out at a time.
+_ROWS_IN_FULL = 2_048
 
 
 def tile_rows(n_dense: int, n_factors: int) -> int:
@@ -305,6 +308,69 @@ def _scatter_gradient(dense, scaling, levels, level_scale, score, start, stop, r
                     gradient[c[i]] += s[i] * x[i]
 
 
+@kernel(
+    "void(int64[:,::1], float64[:,::1], int64[:,::1], float64[::1], float64[:,::1], int64, int64, int64,"
+    " float64[::1], float64[::1], float64[::1], uint32[::1], float64[::1])"
+)
+def _quadratic_form(  # type: ignore[no-untyped-def]
+    dense, scaling, levels, level_scale, matrix, start, stop, rows, z, values, line, codes, out
+):  # fmt: skip
+    """out[i] = x_i' C x_i, C (width, width) symmetric: twice the sum over a of x_a (C_aa x_a / 2 + sum_{b > a} C_ab x_b).
+
+    A row has 1 + d + factors entries, so that is what its form costs squared, however many levels there are.
+    """
+    d = dense.shape[0]
+    n_factors = levels.shape[0]
+    for t in range(start, stop, rows):
+        m = min(rows, stop - t)
+        o = out[t - start : t - start + m]
+        s = line[:m]
+        z[:m] = 1.0
+        for j in range(1, d + 1):
+            zj = z[j * rows : j * rows + m]
+            standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], zj)
+        for k in range(n_factors):
+            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], codes[k * rows : k * rows + m])
+            vk = values[k * rows : k * rows + m]
+            if levels[k, 3] == 0:
+                vk[:] = 1.0
+            else:
+                standardised(levels[k, 3], 0, t, 0.0, level_scale[k], vk)
+        o[:] = 0.0
+        for a in range(d + 1):
+            za = z[a * rows : a * rows + m]
+            c = 0.5 * matrix[a, a]
+            for i in range(m):
+                s[i] = c * za[i]
+            for b in range(a + 1, d + 1):
+                zb = z[b * rows : b * rows + m]
+                c = matrix[a, b]
+                for i in range(m):
+                    s[i] += c * zb[i]
+            of_levels = matrix[a]
+            for k in range(n_factors):
+                ck = codes[k * rows : k * rows + m]
+                vk = values[k * rows : k * rows + m]
+                for i in range(m):
+                    s[i] += vk[i] * of_levels[ck[i]]
+            for i in range(m):
+                o[i] += za[i] * s[i]
+        for k in range(n_factors):
+            ck = codes[k * rows : k * rows + m]
+            vk = values[k * rows : k * rows + m]
+            for i in range(m):
+                s[i] = 0.5 * vk[i] * matrix[ck[i], ck[i]]
+            for l in range(k + 1, n_factors):
+                cl = codes[l * rows : l * rows + m]
+                vl = values[l * rows : l * rows + m]
+                for i in range(m):
+                    s[i] += vl[i] * matrix[ck[i], cl[i]]
+            for i in range(m):
+                o[i] += vk[i] * s[i]
+        for i in range(m):
+            o[i] *= 2.0
+
+
 def _aligned(count: int) -> Vector:
     """Zeros that begin on a cache line: a vector that straddles two costs twice."""
     buffer = np.zeros(count + LANES)
@@ -402,6 +468,28 @@ def gather(pieces: Pieces, workspace: Workspace, coef: Vector, start: int, stop:
     if pieces.n_sparse:
         last = coef[coef.size - pieces.n_sparse :]
         sparse_products.gather(pieces.sparse, pieces.sparse_scale, last, start, stop, eta)
+
+
+def quadratic_form(block: Block, scaling: Scaling, matrix: npt.NDArray[np.float64]) -> Vector:
+    """x_i' C x_i (n,) of every row, C (width, width) symmetric, of the scaled raw columns."""
+    out = np.empty(block.n)
+    if block.sparse is not None:
+        for start in range(0, block.n, _ROWS_IN_FULL):
+            rows = block.rows(start, min(start + _ROWS_IN_FULL, block.n))
+            assert rows.sparse is not None
+            # sparse columns are never written out
+            beside = reference.matrix(replace(rows, sparse=None), scaling)
+            form = sparse_products.quadratic(rows.sparse, scaling.sparse_scale, beside, matrix)
+            out[start : start + rows.n] = form
+        return out
+    pieces = Pieces.of(block, scaling)
+    d, k, rows_at_once = len(pieces.dense), len(pieces.levels), pieces.rows
+    z, values, line = _aligned((d + 1) * rows_at_once), _aligned(k * rows_at_once), _aligned(rows_at_once)
+    _quadratic_form(
+        pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, np.ascontiguousarray(matrix, np.float64),
+        0, block.n, rows_at_once, z, values, line, np.zeros(max(k, 1) * rows_at_once, np.uint32), out,
+    )  # fmt: skip
+    return out
 
 
 @final

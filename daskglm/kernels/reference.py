@@ -36,3 +36,9 @@ def scatter(block: Block, scaling: Scaling, weight: Vector, score: Vector) -> tu
     """X's (width,) and X'WX (width, width)."""
     x = matrix(block, scaling)
     return x.T @ score, x.T @ (weight[:, None] * x)
+
+
+def quadratic_form(block: Block, scaling: Scaling, symmetric: Matrix) -> Vector:
+    """x_i' C x_i (n,), C (width, width) symmetric."""
+    x = matrix(block, scaling)
+    return np.asarray(np.einsum("ij,ij->i", x @ symmetric, x))

@@ -12,6 +12,7 @@ from daskglm.model.family import Family
 from daskglm.model.links import Link
 
 Vector = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 # "unit" weighs every row alike: the Gram is then X'X, which says which columns are combinations of others.
 Information = Literal["expected", "observed", "unit"]
 
@@ -69,6 +70,33 @@ class GLM:
     def quadratic(self) -> bool:
         """Whether the loss is a quadratic in the coefficients, so that one Newton step is exact."""
         return self.canonical and self.family.constant_variance
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The means as eta -> -infinity and as eta -> +infinity, NaN for one that is no finite end of the link's range."""
+        with np.errstate(all="ignore"):
+            means = self.link.inverse(np.array([-np.inf, np.inf]))[0]
+        ends = [float(mean) if mean in self.link.mean_range and np.isfinite(mean) else np.nan for mean in means]
+        return ends[0], ends[1]
+
+    @property
+    def separable(self) -> bool:
+        """Whether some response is fitted best at an infinite linear predictor."""
+        ends = np.array([end for end in self.limits if np.isfinite(end)])
+        return bool(self.family.in_support(ends).any())
+
+    def recession(self, y: Vector) -> tuple[Mask, Mask]:
+        """Rows (n,) whose loss never rises as eta -> +infinity, and as eta -> -infinity.
+
+        A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to an end of
+        the link's range where its response lies at that end or beyond, as far as that end is at an infinite eta: up
+        and down in binomial models of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
+        """
+        low, high = self.link.mean_range
+        below, above = (
+            (y <= low) if end == low else (y >= high) if end == high else np.zeros(y.shape, bool) for end in self.limits
+        )
+        return above, below
 
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:
         """Terms of each row at eta, up to derivatives of that order. NaN and infinity come out as they are: callers

@@ -10,7 +10,7 @@ from typing import Any
 from daskglm.errors import DesignError, closest
 from daskglm.model.families import ALIASES, FAMILIES
 from daskglm.model.likelihoods import GLM
-from daskglm.model.links import LINKS, Link
+from daskglm.model.links import LINKS, MAKERS, Link
 from daskglm.model.vector import BaselineLogit, Cumulative
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
@@ -56,7 +56,7 @@ def resolve(family: object, link: object = None) -> tuple[Any, Link]:
     chosen = named("family", FAMILIES, family, ALIASES)
     if not hasattr(chosen, "default_link"):
         raise DesignError(f"family={chosen!r} is neither a name nor a family; there are: {', '.join(FAMILIES)}")
-    bridge = named("link", LINKS, chosen.default_link if link is None else link, {})
+    bridge = named("link", LINKS | MAKERS, chosen.default_link if link is None else link, {})
     if not hasattr(bridge, "inverse"):
         raise DesignError(f"link={bridge!r} is neither a name nor a link; there are: {', '.join(LINKS)}")
     refused = refusal(chosen, bridge)

@@ -21,6 +21,7 @@ from daskglm.model.likelihoods import Information
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Curvature, Objective, Point
+from daskglm.solvers.separation import Separation, Watch
 
 Vector = npt.NDArray[np.float64]
 
@@ -75,7 +76,8 @@ class Step:
 class Optimum:
     """Where the loop ended: the closing point, its factored expected information, and how it went.
 
-    status: "converged", "floor" (rounding stopped it, as close as float64 allows), "max_iter", "stalled";
+    status: "converged", "floor" (rounding stopped it, as close as float64 allows), "max_iter", "stalled", "separated" (it
+    is infinite, and the point is one on the way, without statistics: `separation` is the certificate);
     reason: a sentence with a remedy where it did not converge.
     """
 
@@ -87,6 +89,7 @@ class Optimum:
     status: str
     reason: str
     steps: tuple[Step, ...]
+    separation: Separation | None = None
     rate: float = np.inf
 
     @property
@@ -118,8 +121,9 @@ class _Loop:
         known: float | None,
         quadratic: bool,
         meat: bool,
+        watch: Watch | None = None,
     ) -> None:
-        self.objective, self.stopping, self.null = objective, stopping, null
+        self.objective, self.stopping, self.null, self.watch = objective, stopping, null, watch
         self.known, self.quadratic, self.meat = known, quadratic, meat
         self.information: Information = "observed"
         self.aliased: npt.NDArray[np.bool_] | None = None
@@ -160,7 +164,7 @@ class _Loop:
         found = curvature(self.objective, point, self.aliased)
         if self.aliased is None:
             self.aliased = found.aliased
-            point = _without_aliased(point, found)
+            point = without_aliased(point, found)
         usable = found.definite and bool(found.kept[~self.aliased].all())
         if point.information == "observed" and not self.objective.model.likelihood.canonical and not usable:
             self.information = "expected"
@@ -190,7 +194,11 @@ class _Loop:
             decrement = float(point.gradient @ direction) / phi
             self._learn_rate(decrement, point)
             still = self._is_rounding(point, decrement * phi)
-            if closing and (still or self._done(decrement)):
+            done = closing and (still or self._done(decrement))
+            separation = self._separation(point, found, direction, decrement, done)
+            if separation is not None:
+                return self._optimum(point, found, decrement, phi, "separated", "", separation)
+            if done:
                 status = "converged" if decrement <= stopping.tol else "floor"
                 return self._optimum(point, found, decrement, phi, status, "")
             if not np.isfinite(decrement) or len(self.steps) >= stopping.max_iter:
@@ -273,11 +281,27 @@ class _Loop:
             size *= 0.5
         return None, MAX_HALVINGS
 
+    def _separation(
+        self, point: Point, found: Curvature, direction: Vector, decrement: float, ending: bool
+    ) -> Separation | None:
+        """A certificate that the optimum is infinite, where a Newton step makes that likely."""
+        if self.watch is None or self.aliased is None or point.gram is None:
+            return None
+        return self.watch.look(point, found, self.aliased, direction, decrement, ending)
+
     def _optimum(
-        self, point: Point, found: Curvature, decrement: float, phi: float, status: str, reason: str
+        self,
+        point: Point,
+        found: Curvature,
+        decrement: float,
+        phi: float,
+        status: str,
+        reason: str,
+        separation: Separation | None = None,
     ) -> Optimum:
         assert self.aliased is not None
-        return Optimum(point, found, self.aliased, decrement, phi, status, reason, tuple(self.steps), self.rate)
+        steps = tuple(self.steps)
+        return Optimum(point, found, self.aliased, decrement, phi, status, reason, steps, separation, self.rate)
 
     def _give_up(self, point: Point, reason: str) -> Optimum:
         """Close where we are, so that what is reported belongs together."""
@@ -287,15 +311,19 @@ class _Loop:
         found = curvature(self.objective, point, self.aliased)
         if self.aliased is None:
             self.aliased = found.aliased
-            point = _without_aliased(point, found)
+            point = without_aliased(point, found)
         phi = self.dispersion(point)
-        decrement = float(point.gradient @ found.solve(point.gradient)) / phi
+        direction = found.solve(point.gradient)
+        decrement = float(point.gradient @ direction) / phi
+        separation = self._separation(point, found, direction, decrement, True)
+        if separation is not None:
+            return self._optimum(point, found, decrement, phi, "separated", "", separation)
         converged = decrement <= self.stopping.tol or self._is_rounding(point, decrement * phi)
         status = "converged" if converged else "max_iter" if len(self.steps) >= self.stopping.max_iter else "stalled"
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
 
 
-def _without_aliased(point: Point, found: Curvature) -> Point:
+def without_aliased(point: Point, found: Curvature) -> Point:
     """The same linear predictor with zero coefficients for aliased columns, whose part the others take over."""
     aliased = found.aliased
     if not (aliased & (point.coef != 0.0)).any():
@@ -317,15 +345,16 @@ def minimise(
     held: Held | None = None,
     rate: float | None = None,
     fallback: Callable[[], Vector] | None = None,
+    watch: Watch | None = None,
 ) -> Optimum:
     """The optimum from a start at which every mean is possible.
 
     dispersion: where it is known. quadratic: the loss is a quadratic, one step is exact. rate: c of d' = c d^2 where it was
     learnt of a model close by. held: a Gram that is good enough for the first step, whose
     evaluation is then spared the Gram. fallback: another start, for when the first gives a mean that is not possible (a
-    sample does not hold every row).
+    sample does not hold every row). watch: whom to ask whether the optimum is infinite.
     """
-    loop = _Loop(objective, stopping, null, dispersion, quadratic, meat)
+    loop = _Loop(objective, stopping, null, dispersion, quadratic, meat, watch)
     loop.rate = loop.rate if rate is None or quadratic else rate
     point = loop.evaluate(start, order=1 if held is not None else 2)
     if not np.isfinite(point.loss) and fallback is not None:

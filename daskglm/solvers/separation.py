@@ -1,0 +1,229 @@
+"""Whether an optimum is infinite, decided by a certificate: a direction along which no row loses and some gain.
+
+Where the likelihood has no maximum, Newton's steps go on for ever: the linear predictors of the separated rows grow by
+about the same amount each time while all others stay where they are, so that the last step is a direction of recession
+but for what vanishes. That raises a suspicion, and no more: a rare event or a far optimum begins alike. What decides is
+exact but for rounding:
+
+    S   rows that the step moves the allowed way and further than any row that must not move;
+    N   the null space of X over all other rows, from their unit Gram in formula order;
+    d   a vector of N: it moves no row outside S. If it moves those of S the allowed way, one and all, it is a certificate.
+
+Rows of S that d moves the wrong way leave S, and N gets smaller, until a certificate is found or N is empty.
+Sources: Albert and Anderson (1984), Biometrika 71, 1-10; Konis (2007), section 4; Correia, Guimaraes and Zylkin (2019),
+arXiv:1903.01633, for models of counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.kernels.cholesky import Factor, factor
+from daskglm.solvers.objective import Curvature, Objective, Point
+from daskglm.totals.residuals import residual_products
+from daskglm.totals.separation import (
+    BINS,
+    BINS_PER_POWER,
+    LEAST_POWER,
+    Move,
+    Movements,
+    Separated,
+    Split,
+    movements,
+    of_rest,
+    separated,
+    split,
+)
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# A Newton step near a finite optimum takes the decrement down by orders of magnitude, one on the way to infinity by a
+# factor between e^-2 and nearly 1 that stays the same.
+SLOW = 0.1
+# So many slow steps in a row make a suspicion; where it is not confirmed, twice as many make the next.
+SUSPICIOUS = 5
+# At the end, a step this long in scaled coefficients: at a finite optimum it is as small as the decrement allows.
+LONG_STEP = 1e-5
+# A row that must not move and goes more than this part of the way of the farthest one: no direction of recession is near.
+NEAR = 0.1
+# Each round takes one dimension off the null space at least.
+ROUNDS = 12
+
+
+@final
+@dataclass(frozen=True)
+class Separation:
+    """A certificate: direction (p,) of the scaled coefficients, along which `rows` rows move, all to where they may.
+
+    rest, moving (width, width): unit Grams of the raw columns over the rows that stay, and over those that move.
+    """
+
+    direction: Vector
+    rows: int
+    rest: Matrix
+    moving: Matrix
+
+
+@final
+class Watch:
+    """Looks on while a minimiser steps, and asks the data when its steps are those of an infinite optimum."""
+
+    def __init__(self, objective: Objective) -> None:
+        self.objective = objective
+        self._slow = 0
+        self._due = SUSPICIOUS
+        self._before: float | None = None
+
+    def look(
+        self, point: Point, found: Curvature, aliased: Mask, direction: Vector, decrement: float, ending: bool
+    ) -> Separation | None:
+        """A certificate, where this step raises a suspicion and the data confirm it."""
+        slow = self._before is not None and decrement > SLOW * self._before
+        self._slow = self._slow + 1 if slow else 0
+        self._before = decrement
+        toward = direction + _lost(found, aliased, point.coef)
+        if not np.isfinite(toward).all():
+            return None
+        suspicious = self._slow >= self._due
+        if ending:
+            suspicious = self._slow > 0 or bool(np.abs(toward).max(initial=0.0) > LONG_STEP)
+        if not suspicious:
+            return None
+        self._due = max(self._due, 2 * self._slow)
+        return certificate(self.objective, toward, point.coef, aliased)
+
+
+def _lost(found: Curvature, aliased: Mask, coef: Vector) -> Vector:
+    """Where the weights leave nothing of a column, the way its coefficient has gone without changing what they see."""
+    result = np.zeros_like(coef)
+    for j in np.flatnonzero(~found.kept & ~aliased):
+        if found.basis is None:
+            null = -found.factor.solve(np.where(found.kept, found.gram[:, j], 0.0))
+            null[j] = 1.0
+        else:
+            null = found.basis[:, j]
+        result += coef[j] * null
+    return result
+
+
+def certificate(objective: Objective, direction: Vector, coef: Vector, aliased: Mask) -> Separation | None:
+    """A direction of recession near this one (p,), or None; coef (p,) is where the optimum has been sought.
+
+    One pass looks at the direction, and each round takes one to split the rows and one to look at what comes of it.
+    """
+    size = float(np.abs(direction).max(initial=0.0))
+    if not size > 0.0:
+        return None
+    seen = _movements(objective, direction[None] / size)
+    if not seen.allowed[0] or seen.obstacle[0] > NEAR * seen.largest[0]:
+        return None
+    for floor in _floors(seen):
+        found = _within(objective, (Move(direction / size, floor),), coef, aliased)
+        if found is not None:
+            return found
+    return None
+
+
+def _movements(objective: Objective, directions: Matrix) -> Movements:
+    objective.passes += 1
+    result: Movements = objective.blocks.total(movements, objective.model, directions)
+    return result
+
+
+def _floors(seen: Movements) -> list[float]:
+    """How far a row must move to be a candidate: to beyond the widest gap above the rows that must not, or beyond those."""
+    obstacle = float(seen.obstacle[0])
+    if obstacle == 0.0:
+        return [0.0]
+    lower = np.floor((np.log10(obstacle) - LEAST_POWER) * BINS_PER_POWER)
+    occupied = np.flatnonzero(seen.histogram[0])
+    above = occupied[occupied > lower]
+    steps = np.diff(np.concatenate([[lower], above]))
+    if not above.size or steps.max() <= 2:
+        return [obstacle]
+    top = above[int(np.argmax(steps))]
+    # the lower edge of the first bin beyond the gap; the last bin is open upwards, the first downwards
+    gap = 10.0 ** (LEAST_POWER + (top - 0.5) / BINS_PER_POWER) if 0 < top < BINS else obstacle
+    return [gap, obstacle] if above[0] != top else [gap]
+
+
+def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased: Mask) -> Separation | None:
+    """A certificate that moves none but rows that all these moves take the allowed way."""
+    model: Any = objective.model
+    for _ in range(ROUNDS):
+        objective.passes += 1
+        parts: Split = objective.blocks.total(split, model, moves)
+        rest, moving = model.gram(parts.rest), model.gram(parts.moving)
+        assert rest is not None
+        assert moving is not None
+        kept = factor(rest, aliased)
+        basis = null_space(rest, kept, aliased)
+        if not basis.shape[1]:
+            return None
+        free = np.flatnonzero(~kept.kept & ~aliased)
+        candidates = [
+            basis @ _fitted(basis, moving, parts.moving.gradient()[model.select]),
+            basis @ moves[0].direction[free],
+            basis @ coef[free],
+        ]
+        scaled = [c / np.abs(c).max() for c in candidates if np.abs(c).max(initial=0.0) > 0.0]
+        if not scaled:
+            return None
+        directions = np.array(scaled)
+        seen = _movements(objective, directions)
+        if not _certified(seen).any():
+            # a null space that comes out of a Gram is not exact where columns are nearly collinear
+            directions = np.array([_refined(objective, moves, kept, d) for d in directions])
+            seen = _movements(objective, directions)
+        good = np.flatnonzero(_certified(seen))
+        if good.size:
+            best = good[int(np.argmax(seen.allowed[good]))]
+            return Separation(directions[best], int(seen.allowed[best]), parts.rest.matrix(), parts.moving.matrix())
+        # rows that go the wrong way are no candidates any more, those of the direction that has fewest
+        best = int(np.argmin(np.where(seen.allowed > 0, seen.forbidden, np.iinfo(np.int64).max)))
+        if not seen.allowed[best]:
+            return None
+        moves = (*moves, Move(directions[best]))
+    return None
+
+
+def _certified(seen: Movements) -> Mask:
+    return np.asarray((seen.forbidden == 0) & (seen.allowed > 0))
+
+
+def null_space(gram: Matrix, kept: Factor, aliased: Mask) -> Matrix:
+    """Directions (p, k) that move no row of this unit Gram: one for each column that is a combination of earlier ones,
+    and was none over all rows.
+    """
+    free = np.flatnonzero(~kept.kept & ~aliased)
+    basis = -kept.solve(np.where(kept.kept[:, None], gram[:, free], 0.0))
+    basis[free, np.arange(free.size)] = 1.0
+    return basis
+
+
+def _fitted(basis: Matrix, moving: Matrix, pull: Vector) -> Vector:
+    """Least squares within the null space: every row of S moved by 1, the way it may go. Where that is a certificate it is
+    the plainest, and knows nothing of the way the steps took.
+    """
+    return factor(basis.T @ moving @ basis).solve(basis.T @ pull)
+
+
+def _refined(objective: Objective, moves: tuple[Move, ...], kept: Factor, direction: Vector) -> Vector:
+    """Take from a direction what still moves the rows that must not: one step of iterative refinement, one pass."""
+    objective.passes += 1
+    arguments: tuple[Any, ...] = (residual_products, np.zeros_like(direction), direction[:, None], "unit")
+    left = objective.blocks.total(of_rest, objective.model, moves, *arguments)
+    return direction - kept.solve(np.where(kept.kept, left.cross[:, 0], 0.0))
+
+
+def confirmed(objective: Objective, direction: Vector) -> Separated:
+    """What a direction does to the rows, and the statistics of those it moves, in one pass."""
+    objective.passes += 1
+    result: Separated = objective.blocks.total(separated, objective.model, Move(direction))
+    return result
