@@ -487,7 +487,8 @@ class InverseGaussian:
         return np.asarray(excess * excess / y)
 
     def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        return (0.5 * y / mu - 1.0) / mu
+        # NaN, and not 0, where mu is infinite: no mean is
+        return (0.5 * y - mu) / (mu * mu)
 
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y - mu

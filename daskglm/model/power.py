@@ -31,7 +31,6 @@ class Tweedie:
     canonical_link: str = ""
     bounded: bool = False
     discrete: bool = False
-    constant_variance: bool = False
     dispersion_known: bool = False
     canonical_scale: float = 1.0
     response: Response = "number"
@@ -81,6 +80,10 @@ class Tweedie:
         return (-np.inf, np.inf) if self.power == 0 else (0.0, np.inf)
 
     @property
+    def constant_variance(self) -> bool:
+        return self.power == 0
+
+    @property
     def support(self) -> str:
         if self.power is None or 1 < self.power < 2:
             return "zero or positive"
@@ -115,7 +118,7 @@ class Tweedie:
         return np.power(mu, self.p)
 
     def variance_slope(self, mu: Vector, rest: Vector) -> Vector:
-        return self.p * np.power(mu, self.p - 1.0)
+        return np.zeros_like(mu) if self.p == 0 else self.p * np.power(mu, self.p - 1.0)
 
     def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         p = self.p
@@ -123,7 +126,9 @@ class Tweedie:
             return (y - mu) ** 2
         if p == 2:
             excess = (y - mu) / mu
-            logarithm = np.where(excess > -0.5, np.log1p(excess), np.log(y / mu))
+            with np.errstate(divide="ignore"):
+                # each keeps its digits where the other loses them: near y = mu, and near y = 0
+                logarithm = np.where(excess > -0.5, np.log1p(excess), np.log(y / mu))
             return np.asarray(2.0 * (excess - logarithm))
         # d = 2 mu^(2-p) g(r), r = y / mu, g(r) = (r^(2-p) - 1) / ((1-p) (2-p)) - (r - 1) / (1 - p)
         ratio = np.maximum(y, 0.0) / mu

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -10,12 +10,13 @@ import pytest
 from mpmath import mp, mpf
 
 from daskglm.model.likelihoods import GLM
-from daskglm.model.links import LINKS
 from tests.laws.exact import (
     DIGITS,
     EPS,
     FAMILIES,
+    FEWER_DIGITS,
     INVERSES,
+    LINKS,
     LOSSES,
     PAIRS,
     RESPONSES,
@@ -23,6 +24,7 @@ from tests.laws.exact import (
     VARIANCES,
     extreme_etas,
     moderate_etas,
+    tweedie,
 )
 
 # A central difference of fourth order with steps h errs by about h^4 times a fifth derivative and EPS / h times the
@@ -32,26 +34,8 @@ DIFFERENCES = 1e-8
 # Roundings per formula; each is as large as the largest term of the sum it belongs to, times the size of the exponents
 # (an exp(t) inherits the rounding of t).
 ROUNDINGS = 16.0
-
-# Means falling with eta, in the score and in both informations, and links that few families list.
-SUITED = sorted(
-    {
-        *PAIRS,
-        ("binomial", "loglog"),
-        ("binomial", "cauchit"),
-        ("binomial", "log_complement"),
-        ("gaussian", "inverse_square"),
-        ("poisson", "inverse_square"),
-        ("gamma", "inverse_square"),
-        ("gaussian", "log_complement"),
-    }
-)
-
-
-@pytest.fixture(autouse=True)
-def _digits() -> Iterator[None]:
-    with mp.workdps(DIGITS):
-        yield
+# Losses in which the mean, which may be 1e-300, stands beside a constant.
+BESIDE_A_CONSTANT = ("gaussian", "binomial", "negative_binomial(theta=1.75)", "geometric", tweedie(0))
 
 
 def model(family: str, link: str) -> GLM:
@@ -68,7 +52,7 @@ def central(values: list[np.ndarray], step: np.ndarray) -> np.ndarray:
     return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * step)
 
 
-@pytest.mark.parametrize("family, link", SUITED)
+@pytest.mark.parametrize("family, link", PAIRS)
 def test_finite_differences(family: str, link: str) -> None:
     glm = model(family, link)
     eta = np.array(moderate_etas(family, link))
@@ -89,21 +73,39 @@ def test_finite_differences(family: str, link: str) -> None:
         assert np.all(np.abs(central([r.score for r in rows], step) + here.weight) <= DIFFERENCES * size)
 
 
+def derivatives(function: Any, x: Any) -> tuple[Any, Any]:
+    """First and second, by steps in proportion to x, however small that is."""
+    if x == 0:
+        return mp.diff(function, x), mp.diff(function, x, 2)
+    first, second = mp.diff(lambda t: function(x * mp.exp(t)), 0), mp.diff(lambda t: function(x * mp.exp(t)), 0, 2)
+    return first / x, (second - first) / x**2
+
+
+@lru_cache(maxsize=10_000)
+def _mean(link: str, eta: Any, bits: int) -> Any:
+    return INVERSES[link](eta)
+
+
 class Exact:
     """Loss and derivatives of one row, and the sizes of the terms of which float64 has to make them."""
 
     def __init__(self, family: str, link: str, y: float, eta: float) -> None:
+        def inverse(at: Any) -> Any:
+            # the same for all responses, and costly
+            return _mean(link, at, mp.prec)
+
         def loss(at: Any) -> Any:
-            return LOSSES[family](mpf(y), INVERSES[link](at))
+            return LOSSES[family](mpf(y), inverse(at))
 
         at = mpf(eta)
-        mean = INVERSES[link](at)
-        slope, bend = mp.diff(INVERSES[link], at), mp.diff(INVERSES[link], at, 2)
-        variance, variance_slope = VARIANCES[family](mean), mp.diff(VARIANCES[family], mean)
+        mean = inverse(at)
+        slope, bend = derivatives(inverse, at)
+        variance, variance_slope = VARIANCES[family](mean), derivatives(VARIANCES[family], mean)[0]
         bounded = FAMILIES[family]().bounded
         # y (1 - mu) and (1 - y) mu have no cancellation between them where y is 0 or 1
         parts = y * (1 - mean) + (1 - y) * mean if bounded else abs(y) + abs(mean)
-        self.loss, self.score, self.weight = loss(at), -mp.diff(loss, at), mp.diff(loss, at, 2)
+        downhill, self.weight = derivatives(loss, at)
+        self.loss, self.score = loss(at), -downhill
         self.expected = slope**2 / variance
         self.score_size = parts * abs(slope) / variance
         self.weight_size = self.expected + parts * (abs(bend) / variance + slope**2 * abs(variance_slope) / variance**2)
@@ -112,12 +114,17 @@ class Exact:
 
 
 @pytest.mark.parametrize("extreme", [False, True])
-@pytest.mark.parametrize("family, link", SUITED)
+@pytest.mark.parametrize("family, link", PAIRS)
 def test_exact_derivatives(family: str, link: str, extreme: bool) -> None:
     """Against derivatives in 400 digits, to the last few bits, however far out."""
     glm = model(family, link)
     etas = extreme_etas(family, link) if extreme else moderate_etas(family, link)
     assert etas
+    with mp.workdps(DIGITS if family in BESIDE_A_CONSTANT else FEWER_DIGITS):
+        compare(family, link, glm, etas)
+
+
+def compare(family: str, link: str, glm: GLM, etas: list[float]) -> None:
     for y in responses(family):
         with np.errstate(all="ignore"):
             observed = glm.rows(np.full(len(etas), y), np.array(etas))
