@@ -5,11 +5,14 @@ about the same amount each time while all others stay where they are, so that th
 but for what vanishes. That raises a suspicion, and no more: a rare event or a far optimum begins alike. What decides is
 exact but for rounding:
 
-    S   rows that the step moves the allowed way and further than any row that must not move;
+    S   rows that the step moves the allowed way, all of them or those beyond a gap in the distances they go;
     N   the null space of X over all other rows, from their unit Gram in formula order;
-    d   a vector of N: it moves no row outside S. If it moves those of S the allowed way, one and all, it is a certificate.
+    d   a vector of N: it moves no row outside S. If it moves none the wrong way and some the allowed way, it is a
+        certificate, and the separated rows are those it moves.
 
-Rows of S that d moves the wrong way leave S, and N gets smaller, until a certificate is found or N is empty.
+Rows of S that d moves the wrong way leave S, and N gets smaller, until a certificate is found or N is empty. The first
+round is mostly the last: rows that are not separated, moved by what vanishes, go either way, and those that go the wrong
+way leave no direction of theirs to N.
 Sources: Albert and Anderson (1984), Biometrika 71, 1-10; Konis (2007), section 4; Correia, Guimaraes and Zylkin (2019),
 arXiv:1903.01633, for models of counts.
 """
@@ -26,7 +29,6 @@ from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals.residuals import residual_products
 from daskglm.totals.separation import (
-    BINS,
     BINS_PER_POWER,
     LEAST_POWER,
     Move,
@@ -52,8 +54,10 @@ SUSPICIOUS = 5
 LONG_STEP = 1e-5
 # A row that must not move and goes more than this part of the way of the farthest one: no direction of recession is near.
 NEAR = 0.1
+# So many powers of ten between the rows that move and those that hardly do make a gap.
+WIDE = 2.0
 # Each round takes one dimension off the null space at least.
-ROUNDS = 12
+ROUNDS = 8
 
 
 @final
@@ -86,6 +90,7 @@ class Watch:
         """A certificate, where this step raises a suspicion and the data confirm it."""
         slow = self._before is not None and decrement > SLOW * self._before
         self._slow = self._slow + 1 if slow else 0
+        self._due = self._due if slow else SUSPICIOUS
         self._before = decrement
         toward = direction + _lost(found, aliased, point.coef)
         if not np.isfinite(toward).all():
@@ -136,29 +141,33 @@ def _movements(objective: Objective, directions: Matrix) -> Movements:
     return result
 
 
+def _split(objective: Objective, moves: tuple[Move, ...]) -> Split:
+    objective.passes += 1
+    result: Split = objective.blocks.total(split, objective.model, moves)
+    return result
+
+
 def _floors(seen: Movements) -> list[float]:
-    """How far a row must move to be a candidate: to beyond the widest gap above the rows that must not, or beyond those."""
+    """How far a row must move to be a candidate: at all, or to beyond the widest gap above the rows that must not move."""
     obstacle = float(seen.obstacle[0])
     if obstacle == 0.0:
         return [0.0]
     lower = np.floor((np.log10(obstacle) - LEAST_POWER) * BINS_PER_POWER)
     occupied = np.flatnonzero(seen.histogram[0])
     above = occupied[occupied > lower]
+    if not above.size:
+        return [0.0]
     steps = np.diff(np.concatenate([[lower], above]))
-    if not above.size or steps.max() <= 2:
-        return [obstacle]
-    top = above[int(np.argmax(steps))]
-    # the lower edge of the first bin beyond the gap; the last bin is open upwards, the first downwards
-    gap = 10.0 ** (LEAST_POWER + (top - 0.5) / BINS_PER_POWER) if 0 < top < BINS else obstacle
-    return [gap, obstacle] if above[0] != top else [gap]
+    beyond = above[int(np.argmax(steps))]
+    gap = max(10.0 ** (LEAST_POWER + (beyond - 0.5) / BINS_PER_POWER), obstacle)
+    return [gap, 0.0] if steps.max() > WIDE * BINS_PER_POWER else [0.0, gap]
 
 
 def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased: Mask) -> Separation | None:
     """A certificate that moves none but rows that all these moves take the allowed way."""
     model: Any = objective.model
     for _ in range(ROUNDS):
-        objective.passes += 1
-        parts: Split = objective.blocks.total(split, model, moves)
+        parts = _split(objective, moves)
         rest, moving = model.gram(parts.rest), model.gram(parts.moving)
         assert rest is not None
         assert moving is not None
@@ -184,7 +193,11 @@ def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased
         good = np.flatnonzero(_certified(seen))
         if good.size:
             best = good[int(np.argmax(seen.allowed[good]))]
-            return Separation(directions[best], int(seen.allowed[best]), parts.rest.matrix(), parts.moving.matrix())
+            rows = int(seen.allowed[best])
+            if rows < parts.rows:
+                # it leaves some of the candidates where they are
+                parts = _split(objective, (Move(directions[best]),))
+            return Separation(directions[best], rows, parts.rest.matrix(), parts.moving.matrix())
         # rows that go the wrong way are no candidates any more, those of the direction that has fewest
         best = int(np.argmin(np.where(seen.allowed > 0, seen.forbidden, np.iinfo(np.int64).max)))
         if not seen.allowed[best]:

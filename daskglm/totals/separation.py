@@ -26,8 +26,10 @@ Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
 
 # x'd below this part of the sum of its terms' sizes is rounding: of the terms themselves, some 1e-16, and of a direction
-# that comes out of a Gram, some thousand times that.
+# that comes out of a Gram, some thousand times that. NOISE is the part of the largest coefficient that each of them may
+# be off by, over ROUNDING: one that should be zero is so to the digits of the largest.
 ROUNDING = 1e-9
+NOISE = 1e-4
 # Movements by size: a bin for each quarter of a power of ten, the first and the last open.
 LEAST_POWER, BINS_PER_POWER, BINS = -30, 4, 160
 
@@ -67,13 +69,16 @@ class Movements:
 @final
 @dataclass(frozen=True)
 class Split:
-    """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter."""
+    """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter; how many
+    those are.
+    """
 
     rest: Gram
     moving: Gram
+    rows: int
 
     def __add__(self, other: Split) -> Split:
-        return Split(self.rest + other.rest, self.moving + other.moving)
+        return Split(self.rest + other.rest, self.moving + other.moving, self.rows + other.rows)
 
 
 @final
@@ -95,13 +100,13 @@ class Separated:
 
 
 def extents(block: Block, scaling: Scaling, raw: Vector) -> Vector:
-    """sum_j |x_ij d_j| (n,) for a direction of the raw columns (width,): what x_i'd is rounded against."""
+    """sum_j |x_ij| |d_j| (n,) for a direction of the raw columns (width,), none taken for smaller than its noise."""
     size = np.abs(raw)
+    size += NOISE * size.max(initial=0.0)
     total = np.full(block.n, size[0])
     place = 1
     for column, shift, scale in zip(block.dense, scaling.shift, scaling.scale, strict=True):
-        if size[place]:
-            total += np.abs((column.astype(np.float64) - shift) * scale) * size[place]
+        total += np.abs((column.astype(np.float64) - shift) * scale) * size[place]
         place += 1
     for piece, scale in zip(block.levels, scaling.level_scale, strict=True):
         part = size[place : place + piece.n_levels][piece.codes]
@@ -177,14 +182,14 @@ def split(block: Block, model: Model, moves: tuple[Move, ...]) -> Split:
     pieces = Pieces.of(block, model.scaling)
     workspace = Workspace(pieces)
     rest, moving = Scatter(pieces, workspace), Scatter(pieces, workspace)
-    start = 0
+    start = count = 0
     for rows in _chunks(block):
         inside, first = _candidates(rows, model, moves)
         stop = start + rows.n
         rest.take((~inside).astype(np.float64), np.zeros(rows.n), start, stop)
         moving.take(inside.astype(np.float64), np.where(inside, np.sign(first), 0.0), start, stop)
-        start = stop
-    return Split(rest.result(), moving.result())
+        start, count = stop, count + int(inside.sum())
+    return Split(rest.result(), moving.result(), count)
 
 
 def of_rest(block: Block, model: Model, moves: tuple[Move, ...], function: Callable[..., Any], *args: Any) -> Any:
