@@ -24,7 +24,7 @@ from daskglm.design.parameters import Parameters
 from daskglm.design.profile import profile_of
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError, SolverError
-from daskglm.inference.shape import Estimate, at_limit, estimate
+from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficients
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
@@ -371,6 +371,8 @@ class _Fitting:
             before = here.decrement
             psi = here.psi
         assert solution is not None
+        if shape.joint and np.isfinite(here.value):
+            here = with_coefficients(here, solution.objective, solution.optimum, shape)
         return solution, Beside(shape, here)
 
     def _with_family(self, model: AnyModel, null: Null | None) -> AnyModel:
