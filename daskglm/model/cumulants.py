@@ -213,9 +213,14 @@ class Cumulants:
         finite one to wherever it does.
         """
         theta, means = self._table
-        first, last = _nodes(*self.natural_space)[[0, -1]]
-        low = _limit_of(-means[::-1], theta[0] <= first, -hull[0])
-        return -low, _limit_of(means, theta[-1] >= last, hull[1])
+        low = _limit_of(-means[::-1], self._reached(theta[0], self.natural_space[0]), -hull[0])
+        return -low, _limit_of(means, self._reached(theta[-1], self.natural_space[1]), hull[1])
+
+    def _reached(self, theta: float, end: float) -> bool:
+        """Whether the table goes to an end of the natural space, and was not stopped by what log Z cannot compute."""
+        if np.isfinite(end):
+            return abs(theta - end) <= NEAR * max(1.0, abs(end))
+        return theta in _nodes(*self.natural_space)[[0, -1]]
 
     # -- the supremum ----------------------------------------------------------------------------------------------
 
@@ -244,9 +249,8 @@ class Cumulants:
         linear = t[:, None] * theta
         height = linear - k
         rounding = 4.0 * EPS * (np.abs(linear) + np.abs(k))
-        reached = (np.abs(np.diff(height)) <= rounding[:, 1:]) & (
-            rounding[:, 1:] <= CERTAIN * (1.0 + np.abs(height[:, 1:]))
-        )
+        certain = np.isfinite(height) & (rounding <= CERTAIN * (1.0 + np.abs(height)))
+        reached = (np.abs(np.diff(height)) <= rounding[:, 1:]) & certain[:, 1:]
         first = np.argmax(reached, axis=1)
         return np.where(reached.any(axis=1), height[np.arange(t.size), first + 1], np.inf)
 
@@ -255,7 +259,7 @@ def _limit_of(means: Vector, complete: bool, hull: float) -> float:
     """The upper limit of rising means; complete: whether they could be followed to the end of the natural space."""
     limit = float(means[-1])
     for candidate in (hull, float(np.round(limit)) if abs(limit) < BEYOND else np.inf):
-        if abs(limit - candidate) <= NEAR * (1.0 + abs(candidate)):
+        if np.isfinite(candidate) and abs(limit - candidate) <= NEAR * (1.0 + abs(candidate)):
             return candidate
     stretch = min(STRETCH, means.size // 3)
     recent, earlier = means[-1] - means[-stretch], means[-stretch] - means[-2 * stretch]

@@ -54,7 +54,7 @@ def links_for(low: float, high: float) -> dict[str, str]:
     found = {}
     for name, link in LINKS.items():
         least, most = link().mean_range
-        if most >= high and least <= max(low, 0.0) < high:
+        if most >= high and (least <= low or least <= max(low, 0.0) < high):
             misses = link().restricts or least < low or most > high
             found[name] = care if misses else ""
     return found
@@ -478,9 +478,10 @@ def _densities(family: ExponentialFamily, theta: Vector) -> list[Sums]:
         found.append(sums if abs(center) <= LARGE and spread <= LARGE else UNSETTLED)
     for at, sums in zip(theta, found, strict=True):
         if sums.settled and not abs(sums.total - 1.0) <= SUMS:
+            verb, digits = "sums" if family.discrete else "integrates", 6 if abs(sums.total - 1.0) > 1e-3 else 12
             raise DesignError(
-                f"the density at theta = {at:g} {'sums' if family.discrete else 'integrates'} to {sums.total:.6g}, not to "
-                f"1: log_partition (or log_base_measure) is off by {np.log(sums.total):.4f}"
+                f"the density at theta = {at:g} {verb} to {sums.total:.{digits}g}, not to 1: log_partition (or "
+                f"log_base_measure) is off by {np.log(sums.total):.{digits - 2}f}"
             )
     if not any(sums.settled for sums in found):
         raise DesignError(
@@ -495,17 +496,19 @@ def _as_derived(family: ExponentialFamily, theta: Vector) -> None:
     cumulants, mean = family.cumulants, family.mean(theta)
     derived, second = cumulants.derived_mean(theta), cumulants.derived_variance(theta)
     spread = np.sqrt(second)
-    rows: tuple[tuple[str, str, Vector, Vector, Vector, Vector, str], ...] = (
-        ("mean", "theta", theta, mean, derived, DERIVED * (np.abs(derived) + spread), "the derivative of log_partition is"),
-        (
-            "variance", "mu", mean, family.variance(mean, 1.0 - mean), second, DERIVED * second + ROUNDED * mean * mean,
-            "the second derivative of log_partition there is",
-        ),
+    rows = [
         (
             "natural_parameter", "mu", mean, family.natural_parameter(mean), theta,
             DERIVED * (np.abs(theta) + 1.0 / spread) + ROUNDED * np.abs(mean) / second, "that is the mean at theta =",
         ),
-    )  # fmt: skip
+    ]  # fmt: skip
+    if family.given.variance is not None:
+        stated, allowed = family.given.variance(mean), DERIVED * second + ROUNDED * mean * mean
+        source = "the second derivative of log_partition there is"
+        rows.insert(0, ("variance", "mu", mean, stated, second, allowed, source))
+    if family.given.mean is not None:
+        allowed = DERIVED * (np.abs(derived) + spread)
+        rows.insert(0, ("mean", "theta", theta, mean, derived, allowed, "the derivative of log_partition is"))
     for option, argument, at, stated, truth, allowed, source in rows:
         for i in np.flatnonzero(~(np.abs(stated - truth) <= allowed))[:1]:
             raise DesignError(
