@@ -214,7 +214,8 @@ class Cumulants:
         """
         theta, means = self._table
         low = _limit_of(-means[::-1], self._reached(theta[0], self.natural_space[0]), -hull[0])
-        return -low, _limit_of(means, self._reached(theta[-1], self.natural_space[1]), hull[1])
+        # a limit of -0.0 is 0.0
+        return 0.0 - low, 0.0 + _limit_of(means, self._reached(theta[-1], self.natural_space[1]), hull[1])
 
     def _reached(self, theta: float, end: float) -> bool:
         """Whether the table goes to an end of the natural space, and was not stopped by what log Z cannot compute."""

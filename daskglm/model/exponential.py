@@ -149,7 +149,12 @@ class ExponentialFamily:
 
     @property
     def support(self) -> str:
-        return self.domain.words
+        marks = self.domain.landmarks
+        marks = marks[self.domain.contains(marks)]
+        impossible = marks[~self.in_support(marks)] if self.discrete else marks[:0]
+        if impossible.size == 0:
+            return self.domain.words
+        return f"{self.domain.words} that log_base_measure gives a chance (not {impossible[0]:g})"
 
     @property
     def discrete(self) -> bool:
@@ -479,6 +484,11 @@ def _densities(family: ExponentialFamily, theta: Vector) -> list[Sums]:
     for at, sums in zip(theta, found, strict=True):
         if sums.settled and not abs(sums.total - 1.0) <= SUMS:
             verb, digits = "sums" if family.discrete else "integrates", 6 if abs(sums.total - 1.0) > 1e-3 else 12
+            if sums.total == np.inf:
+                raise DesignError(
+                    f"the density at theta = {at:g} {verb} to infinity: log_base_measure or sufficient_statistic is not as "
+                    "meant, or natural_space is smaller"
+                )
             raise DesignError(
                 f"the density at theta = {at:g} {verb} to {sums.total:.{digits}g}, not to 1: log_partition (or "
                 f"log_base_measure) is off by {np.log(sums.total):.{digits - 2}f}"

@@ -165,7 +165,7 @@ class Interval:
             t = (edges[:-1, None] + half + half * NODES).ravel()
             height, value = integrand(t)
             found = _summed(np.exp(height) * (half * NODE_WEIGHTS).ravel(), value)
-            if before is not None and _same(found, before):
+            if found.total == np.inf or (before is not None and _same(found, before)):
                 return found
             before = found
             edges = np.sort(np.concatenate([edges, 0.5 * (edges[:-1] + edges[1:])]))
@@ -195,6 +195,9 @@ class Interval:
             if not np.isfinite(values).any():
                 return None
             k = int(np.nanargmax(values))
+            if values[k] == np.inf:
+                # beyond all numbers: any panels say so
+                return np.array([-FARTHEST, 0.0, FARTHEST])
             mode, top = float(t[k]), float(values[k])
             t = np.linspace(t[max(k - 1, 0)], t[min(k + 1, t.size - 1)], 201)
         steps = 2.0 ** np.arange(-40.0, 10.0)
@@ -203,7 +206,7 @@ class Interval:
         offsets = width * np.concatenate([[0.0], 2.0 ** np.arange(-2.0, 2.0 + np.log2(FARTHEST / width))])
         edges = np.unique(np.clip(np.concatenate([mode - offsets, mode + offsets]), -FARTHEST, FARTHEST))
         # panels whose ends both are deep below the mode, and all beyond them, hold nothing
-        alive = np.flatnonzero(height(edges) > top - DEPTH)
+        alive = np.flatnonzero(height(edges) >= top - DEPTH)
         first, last = max(int(alive.min()) - 1, 0), min(int(alive.max()) + 1, edges.size - 1)
         return edges[first : last + 1]
 
@@ -214,7 +217,8 @@ def _summed(chance: Vector, statistic: Vector) -> Sums:
     total = float(chance.sum())
     mean = float((chance * statistic).sum()) / total
     variance = float((chance * (statistic - mean) ** 2).sum()) / total
-    return Sums(total, mean, variance, bool(np.isfinite([total, mean, variance]).all()))
+    # that a density has no finite sum is known, too
+    return Sums(total, mean, variance, total == np.inf or bool(np.isfinite([total, mean, variance]).all()))
 
 
 def _same(one: Sums, other: Sums) -> bool:

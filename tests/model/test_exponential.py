@@ -211,8 +211,10 @@ def test_range_of_the_mean_on_part_of_a_natural_space() -> None:
     assert shape.mean_range == (-np.inf, np.inf)
     line = ExponentialFamily(lambda t: 0.5 * t * t, log_base_measure=lambda y: -0.5 * (y * y + np.log(2 * np.pi)))
     assert line.mean_range == (-np.inf, np.inf)
-    verify(shape)
-    verify(line)
+    negative = ExponentialFamily(lambda t: -np.log(t), lambda y: -y, support="positive", natural_space=(0.0, np.inf))
+    assert negative.mean_range == (-np.inf, 0.0)
+    for family in (shape, line, negative):
+        verify(family)
 
 
 def test_nothing_outside_the_natural_space() -> None:
@@ -443,6 +445,9 @@ def test_supports(support: Any, possible: tuple[float, ...], impossible: tuple[f
 def test_a_response_without_a_chance_is_not_possible() -> None:
     assert truncated().in_support(np.array([0.0, 1.0, 2.0])).tolist() == [False, True, True]
     assert pareto().in_support(np.array([0.5, 1.0])).tolist() == [False, True]
+    assert truncated().support == "a count: 0, 1, 2, ... that log_base_measure gives a chance (not 0)"
+    assert poisson().support == "a count: 0, 1, 2, ..."
+    assert three().support == "one of -1, 1, 2.5"
 
 
 @MAKES
@@ -585,6 +590,11 @@ REFUSED: list[tuple[Callable[[], ExponentialFamily], str]] = [
         r"the density at theta = -4 sums to 1.01",
     ),
     (lambda: poisson(log_base_measure=None, natural_space=(-np.inf, 0.0)), r"theta = -8 sums to 1.00000005628, not to 1: .* off by 0.0000000563"),
+    (lambda: ExponentialFamily(lambda theta: theta * theta), "the density at theta = -4 integrates to infinity: log_base"),
+    (
+        lambda: poisson(log_base_measure=lambda y: y * y),
+        "the density at theta = -4 sums to infinity: log_base_measure or sufficient_statistic is not as meant, or natural",
+    ),
     # a wrong mean, variance or Psi
     (
         lambda: poisson(mean=lambda theta: 2.0 * np.exp(theta)),

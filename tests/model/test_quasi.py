@@ -37,7 +37,7 @@ LINE = (-np.inf, np.inf)
 
 def exact(variance: Callable[[Any], Any], mean_range: tuple[float, float], y: float, mu: float) -> float:
     """2 times the integral from mu to y of (y - t) / V(t), on the scale on which V is smooth."""
-    with mp.workdps(40):
+    with mp.workdps(25):
         low, high = (mpf(end) for end in mean_range)
         a, b = mpf(mu), mpf(y)
         if mean_range == POSITIVE:
@@ -50,9 +50,9 @@ def exact(variance: Callable[[Any], Any], mean_range: tuple[float, float], y: fl
             back = lambda z: low + (high - low) / (1 + mp.exp(-z))  # noqa: E731
             rate = lambda z: (high - low) * mp.exp(-z) / (1 + mp.exp(-z)) ** 2  # noqa: E731
         start = scaled(a)
-        # an end of the range is as far off as 40 digits see it
-        stop = start - 90 if b == low else start + 90 if b == high else scaled(b)
-        pieces = int(abs(stop - start) / 2) + 1
+        # an end of the range is as far off as 25 digits see it
+        stop = start - 60 if b == low else start + 60 if b == high else scaled(b)
+        pieces = int(abs(stop - start) / 5) + 1
         edges = [start + (stop - start) * k / pieces for k in range(pieces + 1)]
         return float(2 * mp.quad(lambda z: (b - back(z)) / variance(back(z)) * rate(z), edges))
 
