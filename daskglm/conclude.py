@@ -106,7 +106,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
         _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
-        {} if beside is None else beside.estimates(), separation,
+        {} if beside is None else beside.estimates(), separation, family, plan.link,
     )  # fmt: skip
     return record
 

@@ -17,6 +17,7 @@ from daskglm.errors import DesignError
 from daskglm.model.cumulants import Cumulants, spread_over
 from daskglm.model.derivatives import complex_step, differences, takes_complex
 from daskglm.model.families import xlogy
+from daskglm.model.family import Formulas, LikelihoodAt, Response
 from daskglm.model.links import LINKS, Logit, Rates
 from daskglm.model.own import imported, known, path_of
 from daskglm.model.supports import UNSETTLED, Finite, Sums, Support, support_of
@@ -140,7 +141,22 @@ class ExponentialFamily:
     canonical_link = "canonical"
     constant_variance = False
     dispersion_known = True
-    canonical_sign = 1.0
+    dispersion = 1.0
+    canonical_scale = 1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    likelihood_at: LikelihoodAt = "known"
+
+    @property
+    def text(self) -> str:
+        return self.name
+
+    @property
+    def formulas(self) -> Formulas:
+        statistic = "y" if self.given.sufficient_statistic is None else "as given, T(y)"
+        return Formulas(
+            "as given", statistic, "as given, the inverse of d log Z / d theta", "as given", "d2 log Z / d theta2"
+        )
 
     @cached_property
     def domain(self) -> Support:
@@ -280,7 +296,10 @@ class ExponentialFamily:
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         return 0.0
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        return self.saturated(y, w, phi), np.zeros(y.shape), np.zeros(y.shape)
+
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
         return 1.0
 
     # -- the exponential form --------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from daskglm.model.cumulants import spread_over
 from daskglm.model.derivatives import complex_step, differences, takes_complex
 from daskglm.model.exponential import inside_of, links_for
 from daskglm.model.families import Binomial, Gamma, Gaussian, Poisson
+from daskglm.model.family import Formulas, LikelihoodAt, Response
 from daskglm.model.own import imported, known, path_of
 
 Vector = npt.NDArray[np.float64]
@@ -52,7 +53,7 @@ class Law(Protocol):
     @property
     def canonical_link(self) -> str: ...
     @property
-    def canonical_sign(self) -> float: ...
+    def canonical_scale(self) -> float: ...
     @property
     def bounded(self) -> bool: ...
     @property
@@ -75,7 +76,7 @@ class Cube:
     mean_range: tuple[float, float] = (0.0, np.inf)
     support: str = "positive"
     canonical_link: str = ""
-    canonical_sign: float = 1.0
+    canonical_scale: float = 1.0
     bounded: bool = False
     constant_variance: bool = False
 
@@ -112,7 +113,7 @@ class OwnVariance:
     function: Function
     mean_range: tuple[float, float] = (-np.inf, np.inf)
     canonical_link: str = ""
-    canonical_sign: float = 1.0
+    canonical_scale: float = 1.0
     bounded: bool = False
     constant_variance: bool = False
 
@@ -364,6 +365,8 @@ LAWS: dict[str, Law] = {
     "mu^3": Cube(),
     "mu(1-mu)": Binomial(),
 }
+# The same as people write them.
+WRITTEN = {"constant": "1", "mu": "mu", "mu^2": "mu^2", "mu^3": "mu^3", "mu(1-mu)": "mu (1 - mu)"}
 # Links where none is named, by the range of the mean.
 DEFAULT_LINKS = {(0.0, 1.0): "logit", (0.0, np.inf): "log"}
 
@@ -413,6 +416,23 @@ class Quasi:
             object.__setattr__(self, field, value)
 
     dispersion_known = False
+    discrete = False
+    dispersion = 1.0
+    response: Response = "number"
+    shape_names: tuple[str, ...] = ()
+    likelihood_at: LikelihoodAt = "never"
+
+    @property
+    def text(self) -> str:
+        if self.name in ("quasipoisson", "quasibinomial"):
+            return self.name
+        given = self.variance_given
+        return f"quasi(variance={given!r})" if isinstance(given, str) else self.name
+
+    @property
+    def formulas(self) -> Formulas:
+        given = self.variance_given
+        return Formulas("", "y", "", "", WRITTEN[given] if isinstance(given, str) else "the given function of mu")
 
     @cached_property
     def law(self) -> Law:
@@ -432,8 +452,8 @@ class Quasi:
         return self.law.canonical_link
 
     @property
-    def canonical_sign(self) -> float:
-        return self.law.canonical_sign
+    def canonical_scale(self) -> float:
+        return self.law.canonical_scale
 
     @property
     def links(self) -> dict[str, str]:
@@ -480,11 +500,15 @@ class Quasi:
     def saturated(self, y: Vector, w: Vector | float, phi: float) -> Vector:
         return np.full(y.shape, np.nan)
 
+    def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
+        nothing = np.full(y.shape, np.nan)
+        return nothing, nothing, nothing
+
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:
         # not None, which would ask for a pass over the rows
         return np.nan
 
-    def ml_dispersion(self, deviance: float) -> float:
+    def ml_dispersion(self, deviance: float, weighted: bool) -> float | None:
         raise self._no_density('no maximum likelihood estimate of the dispersion: use dispersion="pearson"')
 
     def log_base_measure(self, y: Vector) -> Vector:
@@ -557,3 +581,13 @@ def verify(family: Quasi) -> None:
             f"variance({mu[i]:g}) is {variance[i]:g}, and must be positive on the range of the mean, ({low:g}, {high:g}): "
             "give mean_range= where it is smaller"
         )
+
+
+def Quasipoisson() -> Quasi:  # noqa: N802 - users call it as they call the others
+    """Counts with Var[y] = phi mu / w and phi estimated: the estimates of poisson, with errors that follow the scatter."""
+    return Quasi("mu", name="quasipoisson")
+
+
+def Quasibinomial() -> Quasi:  # noqa: N802 - users call it as they call the others
+    """Proportions with Var[y] = phi mu (1 - mu) / w and phi estimated: the estimates of binomial."""
+    return Quasi("mu(1-mu)", name="quasibinomial")

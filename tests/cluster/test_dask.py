@@ -21,7 +21,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import dask as engine
 from daskglm.cluster import lakes, tables, worker
 from daskglm.cluster.dask import DistributedPartitions, open_partitions, shelf_height

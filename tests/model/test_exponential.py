@@ -18,9 +18,10 @@ from scipy import stats
 from daskglm.errors import DesignError
 from daskglm.model import own
 from daskglm.model.exponential import Canonical, ExponentialFamily, inside_of, links_for, looked_up, verify
-from daskglm.model.families import FAMILIES, log_density
+from daskglm.model.families import log_density
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
+from daskglm.model.pairs import FAMILIES
 from tests.model import home_made
 
 EPS = float(np.finfo(np.float64).eps)
@@ -345,11 +346,11 @@ def test_rows_as_those_of_the_model_that_is_built_in(make: Make, name: str) -> N
     for y in EXACT[make][2]:
         at = np.full(theta.size, y)
         ours = GLM(family, Canonical(family)).rows(at, theta)
-        theirs = GLM(model, LINKS[model.canonical_link]()).rows(at, model.canonical_sign * theta)
+        theirs = GLM(model, LINKS[model.canonical_link]()).rows(at, model.canonical_scale * theta)
         assert ours.valid
         assert np.allclose(ours.loss, theirs.loss, rtol=MEAN)
         size = (np.abs(y) + theirs.mu) * 4 * MEAN
-        assert np.all(np.abs(ours.score - model.canonical_sign * theirs.score) <= size)
+        assert np.all(np.abs(ours.score - model.canonical_scale * theirs.score) <= size)
         assert np.allclose(ours.weight, theirs.weight, rtol=VARIANCE)
         link = LINKS["cloglog" if family.bounded else "log"]()
         eta = link.link(ours.mu)

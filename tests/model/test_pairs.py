@@ -5,9 +5,8 @@ from __future__ import annotations
 import pytest
 
 from daskglm.errors import DesignError
-from daskglm.model.families import ALIASES, FAMILIES
 from daskglm.model.links import LINKS
-from daskglm.model.pairs import resolve
+from daskglm.model.pairs import ALIASES, FAMILIES, resolve
 
 # The default link of each family as users of R know them; gamma with log, as actuaries do.
 DEFAULTS = {"gaussian": "identity", "binomial": "logit", "poisson": "log", "gamma": "log"}

@@ -13,9 +13,9 @@ from mpmath import mp, mpf
 
 from daskglm.errors import DesignError
 from daskglm.inference.covariance import dispersion, log_likelihood
-from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
+from daskglm.model.pairs import FAMILIES
 from daskglm.model.quasi import LAWS, OwnVariance, Quasi, verify
 from daskglm.totals.moments import FitStats
 from tests.model import home_made
