@@ -346,7 +346,7 @@ def summary(model: str, as_json: bool, html_path: str | None, modules: tuple[str
         click.echo(str(result.summary()))
         return
     each = {name: _described(fit, model) for name, fit in zip(_names(result), _each(result), strict=True)}
-    click.echo(json.dumps(each[""] if "" in each else {"responses": each}))
+    click.echo(json.dumps(each.get("", {"responses": each})))
 
 
 def _names(result: Any) -> tuple[str, ...]:
@@ -359,14 +359,14 @@ def _described(fit: Any, model: str) -> dict[str, Any]:
     import pandas as pd
 
     names, limits = fit.record.names, fit.conf_int()
-    columns = {
+    columns: dict[str, Any] = {
         "estimate": fit.record.coefficients, "standard_error": np.sqrt(np.diag(fit.cov_params())),
         "statistic": None, "pvalue": None, "lower": limits["lower"].to_numpy(), "upper": limits["upper"].to_numpy(),
     }  # fmt: skip
     with np.errstate(all="ignore"):
         columns["statistic"] = columns["estimate"] / columns["standard_error"]
-    order = "F" if isinstance(fit.params, pd.DataFrame) else "C"
-    columns["pvalue"] = np.ravel(fit.pvalues.to_numpy(), order=order)
+    pvalues = fit.pvalues.to_numpy()
+    columns["pvalue"] = pvalues.T.ravel() if isinstance(fit.params, pd.DataFrame) else pvalues
     rows = {name: {key: _finite(values[i]) for key, values in columns.items()} for i, name in enumerate(names)}
     document = {"formula": fit.formula, **_outcome(fit, model, 0.0), "coefficients": rows, "shape": fit.shape_params}
     document.pop("seconds")

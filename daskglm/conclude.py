@@ -281,18 +281,18 @@ def _provenance() -> dict[str, Any]:
 def warn(record: FitRecord) -> None:
     """What a user should hear of a fit."""
     for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
-        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=6)
+        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
     if len(record.aliased) > MOST_WARNINGS:
         warnings.warn(
             f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
             AliasWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
     if record.separated:
         rows = 0 if record.separation is None else record.separation.rows
-        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=6)
+        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=5)
     if not record.converged:
-        warnings.warn(record.reason, ConvergenceWarning, stacklevel=6)
+        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
 
 
 def alias_sentence(name: str, parts: Mapping[str, float]) -> str:
