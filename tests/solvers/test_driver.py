@@ -25,6 +25,13 @@ FLOOR = 1e-20
 INFORMATION = 1e-11
 # Half a standard error's millionth: sqrt(tol), in standard errors, which are at most 1 here.
 SOLUTION = 2e-6
+# Rows whose likelihood is not largest at the edge of the possible means, where rows of 0 pull a mean of the identity link.
+SEEDS = {
+    ("negative_binomial(theta=1.75)", "identity"): 6,
+    ("geometric", "identity"): 3,
+    ("geometric", "sqrt"): 3,
+    ("tweedie(power=-0.5)", "identity"): 3,
+}
 
 
 def solve(one: Problem, start: np.ndarray | None = None, **options: object) -> tuple[Optimum, Leaves]:
@@ -46,8 +53,7 @@ def solve(one: Problem, start: np.ndarray | None = None, **options: object) -> t
 @pytest.mark.parametrize("family, link", PAIRS)
 def test_the_optimum_in_exact_arithmetic(family: str, link: str, form: dict) -> None:
     """The decrement at the reported coefficients, and the information beside them."""
-    # rows whose likelihood is not largest at the edge of the possible means
-    one = problem(family, link, 60, seed=2, **form)
+    one = problem(family, link, 60, seed=SEEDS.get((family, link), 2), **form)
     found, _ = solve(one)
     assert found.status == "converged"
     assert found.reason == ""
