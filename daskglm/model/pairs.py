@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import ast
+import inspect
+import itertools
+import math
 import re
 from collections.abc import Callable, Mapping
 from functools import lru_cache
@@ -54,13 +57,24 @@ def written(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
     try:
         tree = ast.parse(f"f({call.group(2)})", mode="eval").body
         assert isinstance(tree, ast.Call)
-        given = tuple(ast.literal_eval(argument) for argument in tree.args)
-        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in tree.keywords if keyword.arg}
+        given = tuple(_literal(argument) for argument in tree.args)
+        named = {keyword.arg: _literal(keyword.value) for keyword in tree.keywords if keyword.arg}
         if len(named) < len(tree.keywords):
             raise ValueError
     except (SyntaxError, ValueError):
         raise DesignError(f"{text!r} cannot be read: write it as negative_binomial(theta=2)") from None
     return call.group(1), given, named
+
+
+def _literal(node: ast.expr) -> Any:
+    """A value that is written out; theta=inf is one, for a negative binomial that turned out Poisson."""
+    return math.inf if isinstance(node, ast.Name) and node.id == "inf" else ast.literal_eval(node)
+
+
+def _parameters(make: Callable[..., Any]) -> inspect.Signature:
+    """What a user may set: what comes before `name`; from there on, fields say what the family or link is."""
+    fields = inspect.signature(make).parameters.values()
+    return inspect.Signature(list(itertools.takewhile(lambda field: field.name != "name", fields)))
 
 
 def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, aliases: Mapping[str, str]) -> Any:
@@ -71,12 +85,14 @@ def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, ali
         if name not in table:
             known = ", ".join(table)
             raise DesignError(f'there is no {kind} "{word}"{closest(word, [*table, *aliases])}; there are: {known}')
+        parameters = _parameters(table[name])
         try:
-            return table[name](*given, **arguments)
+            chosen = parameters.bind(*given, **arguments)
         except TypeError as error:
-            reason = str(error).split("() ")[-1].split(".__init__")[-1].lstrip("() ")
-            raise DesignError(f"{kind} {value!r}: {reason}") from None
-    return value() if isinstance(value, type) else value
+            known = ", ".join(parameters.parameters) or "none"
+            raise DesignError(f"{kind} {value!r}: {error}; arguments of {name}: {known}") from None
+        return table[name](*chosen.args, **chosen.kwargs)
+    return value() if isinstance(value, type) or any(value is make for make in table.values()) else value  # type: ignore[operator]
 
 
 def resolve(family: object, link: object = None) -> tuple[Any, Link]:

@@ -151,8 +151,9 @@ class Tweedie:
         p = self.p
         if p == 2:
             return y / mu + np.log(mu)
-        scale = np.power(mu, 1.0 - p)
-        return np.asarray(scale * (mu / (2.0 - p) - y / (1.0 - p)))
+        loss = np.asarray(np.power(mu, 1.0 - p) * (mu / (2.0 - p) - y / (1.0 - p)))
+        # at the end of the range, where a row of y <= 0 fits best
+        return loss if p == 0 else np.where(mu <= 0.0, np.where((y > 0) & (p > 0), np.inf, 0.0), loss)
 
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
         return y - mu

@@ -91,10 +91,19 @@ class TiltedStable:
         return 0.0, np.inf
 
     def rvs(self, random_state: np.random.Generator) -> Vector:
-        """From a grid of log y so fine that nobody could tell."""
-        mu = np.atleast_1d(self.mu)
-        grid = mu[:, None] * np.exp(np.linspace(-12.0, 8.0, 4001))
-        phi = np.broadcast_to(self.phi, mu.shape)
-        chance = np.cumsum(np.exp(TiltedStable(mu[:, None], phi[:, None]).logpdf(grid)) * grid, axis=1)
-        at = (chance < (random_state.random(mu.size) * chance[:, -1])[:, None]).sum(axis=1)
-        return grid[np.arange(mu.size), at]
+        """Untilted, 1 / (27 G H) with gamma variables G and H of shapes 1/3 and 2/3 (Williams 1977); tilted by rejection,
+        as a sum of parts so small that each is soon accepted."""
+        mu, phi = np.broadcast_arrays(np.asarray(self.mu, float), self.phi)
+        rate = np.power(mu, -1.5) / (1.5 * phi)
+        parts = int(np.ceil(np.max(2.0 / (phi * np.sqrt(mu)))))
+        size = 1.5 * phi * (2.0 / (phi * parts)) ** 3
+        total = np.zeros(mu.shape)
+        for _ in range(parts):
+            open_rows = np.arange(mu.size)
+            while open_rows.size:
+                gammas = random_state.standard_gamma([[1.0 / 3.0], [2.0 / 3.0]], (2, open_rows.size))
+                drawn = size[open_rows] / (27.0 * gammas.prod(axis=0))
+                accepted = random_state.random(open_rows.size) < np.exp(-rate[open_rows] * drawn)
+                total[open_rows[accepted]] += drawn[accepted]
+                open_rows = open_rows[~accepted]
+        return total

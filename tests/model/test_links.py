@@ -313,4 +313,5 @@ def test_means_run_one_way_on_either_side_of_a_pole(name: str) -> None:
 
 
 def test_names_are_their_keys() -> None:
-    assert {name: LINKS[name]().name for name in LINKS} == {name: name for name in INVERSES}
+    assert {name: LINKS[name]().name for name in LINKS} == {name: name for name in LINKS}
+    assert set(INVERSES) == set(LINKS) | {"power(0.3)"}

@@ -63,7 +63,7 @@ def objective(block: Block, model: Model, ridge: float = 0.0, intercept: bool = 
 
 def exact_terms(one: Problem, coef: Vector, x: Matrix | None = None) -> tuple[Any, Any, Any]:
     """Gradient and expected information of the log-likelihood at phi = 1, and Pearson's sum, in 40 digits."""
-    family, link = one.model.likelihood.family.name, one.model.likelihood.link.name
+    family, link = one.family, one.model.likelihood.link.name
     columns = one.x if x is None else x
     p = columns.shape[1]
     offset = np.zeros(one.block.n) if one.block.offset is None else one.block.offset
@@ -91,8 +91,9 @@ def exact_decrement(one: Problem, coef: Vector) -> float:
     gradient, information, pearson = exact_terms(one, coef)
     with mp.workdps(40):
         decrement = (gradient.T * mp.lu_solve(information, gradient))[0]
-        known = one.model.likelihood.family.dispersion_known
-        return float(decrement if known else decrement / (pearson / (one.block.n - coef.size)))
+        family = one.model.likelihood.family
+        phi = family.dispersion if family.dispersion_known else pearson / (one.block.n - coef.size)
+        return float(decrement / phi)
 
 
 def numbers(matrix: Any) -> Matrix:

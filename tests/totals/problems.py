@@ -11,14 +11,36 @@ from scipy.sparse import csr_array
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block, Levels, Scaling, Sparse
 from daskglm.model.likelihoods import GLM
-from daskglm.model.links import LINKS
 from daskglm.totals.moments import Model
-from tests.laws.exact import DISTRIBUTIONS, FAMILIES
+from tests.laws.exact import DISTRIBUTIONS, FAMILIES, LINKS
 
 Vector = npt.NDArray[np.float64]
 
 # Intercept first; slopes so small that every link has a possible mean for every row.
-INTERCEPTS = {"identity": 0.5, "log": -0.9, "logit": -0.4, "probit": 0.2, "cloglog": -0.5, "inverse": 1.5, "sqrt": 1.2}
+INTERCEPTS = {
+    "identity": 0.5,
+    "log": -0.9,
+    "logit": -0.4,
+    "probit": 0.2,
+    "cloglog": -0.5,
+    "loglog": -0.2,
+    "cauchit": 0.3,
+    "log_complement": -0.9,
+    "inverse": 1.5,
+    "inverse_square": 1.5,
+    "sqrt": 1.2,
+    "power(0.3)": 1.2,
+}
+# A linear predictor of the null model with a mean that every family has, beside offsets of up to 0.1 either way.
+NULLS = {
+    **dict.fromkeys(INTERCEPTS, -0.4),
+    "identity": 0.3,
+    "probit": 0.3,
+    "inverse": 0.7,
+    "inverse_square": 0.7,
+    "sqrt": 0.7,
+    "power(0.3)": 0.7,
+}
 
 
 @dataclass(frozen=True)
@@ -29,6 +51,12 @@ class Problem:
     model: Model
     coef: Vector
     x: Vector
+
+    @property
+    def family(self) -> str:
+        """Its text."""
+        text: str = self.model.likelihood.family.text
+        return text
 
     @property
     def eta(self) -> Vector:
@@ -92,8 +120,8 @@ def problem(
         extras["trials"] = size.astype("i4")
         extras["weight"] = extras.get("weight", np.ones(n)) * size
     mu = model.likelihood.mean_of(x @ coef + extras.get("offset", 0.0))
-    distribution, multiple = DISTRIBUTIONS[family](
-        mu, 0.3 if not FAMILIES[family]().dispersion_known else 1.0, size.astype(int)
-    )
+    one = FAMILIES[family]()
+    phi = one.dispersion if one.dispersion_known else 0.3
+    distribution, multiple = DISTRIBUTIONS[family](mu, phi, size.astype(int))
     y = distribution.rvs(random_state=rng) / multiple
     return Problem(replace(block, y=np.asarray(y, np.float64), **extras), model, coef, x)
