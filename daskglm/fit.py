@@ -464,6 +464,9 @@ def _aliased(
 ) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
+    if not optimum.point.sums.n:
+        # of no rows, every column is every combination
+        return {design.names[j]: {} for j in np.flatnonzero(optimum.aliased & (infinite == 0.0))}
     gram, found = optimum.curvature.gram, optimum.curvature
     for j in np.flatnonzero(optimum.aliased & (infinite == 0.0)):
         if found.basis is None:
