@@ -211,6 +211,10 @@ def _aliased(
 ) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
+    if not optimum.point.sums.n:
+        # of no rows, every column is every combination
+        aliased = parameters.reported(optimum.aliased) & (infinite == 0.0)
+        return {parameters.names[j]: {} for j in np.flatnonzero(aliased)}
     gram, found = optimum.curvature.gram, optimum.curvature
     places = parameters.reported(np.arange(parameters.n))
     for j in np.flatnonzero(optimum.aliased):

@@ -58,6 +58,8 @@ def links_for(low: float, high: float) -> dict[str, str]:
         if most >= high and (least <= low or least <= max(low, 0.0) < high):
             misses = link().restricts or least < low or most > high
             found[name] = care if misses else ""
+    if low >= 0.0 and high == np.inf:
+        found["power"] = care
     return found
 
 

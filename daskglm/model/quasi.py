@@ -19,7 +19,7 @@ from daskglm.errors import DesignError, closest
 from daskglm.model.cumulants import spread_over
 from daskglm.model.derivatives import complex_step, differences, takes_complex
 from daskglm.model.exponential import inside_of, links_for
-from daskglm.model.families import Binomial, Gamma, Gaussian, Poisson
+from daskglm.model.families import Binomial, Gamma, Gaussian, InverseGaussian, Poisson
 from daskglm.model.family import Formulas, LikelihoodAt, Response
 from daskglm.model.own import imported, known, path_of
 
@@ -49,6 +49,10 @@ class Law(Protocol):
     @property
     def mean_range(self) -> tuple[float, float]: ...
     @property
+    def links(self) -> dict[str, str]:
+        return links_for(*self.mean_range)
+
+    @property
     def support(self) -> str: ...
     @property
     def canonical_link(self) -> str: ...
@@ -58,6 +62,8 @@ class Law(Protocol):
     def bounded(self) -> bool: ...
     @property
     def constant_variance(self) -> bool: ...
+    @property
+    def links(self) -> dict[str, str]: ...
     def in_support(self, y: Vector) -> Mask: ...
     def start_mean(self, y: Vector, w: Vector | float) -> Vector: ...
     def variance(self, mu: Vector, rest: Vector) -> Vector: ...
@@ -66,43 +72,6 @@ class Law(Protocol):
     def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector: ...
     def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector: ...
     def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector: ...
-
-
-@final
-@dataclass(frozen=True)
-class Cube:
-    """V(mu) = mu^3, as of the inverse Gaussian distribution. theta = -1 / (2 mu^2) is no link's eta."""
-
-    mean_range: tuple[float, float] = (0.0, np.inf)
-    support: str = "positive"
-    canonical_link: str = ""
-    canonical_scale: float = 1.0
-    bounded: bool = False
-    constant_variance: bool = False
-
-    def in_support(self, y: Vector) -> Mask:
-        return (y > 0) & np.isfinite(y)
-
-    def start_mean(self, y: Vector, w: Vector | float) -> Vector:
-        return y
-
-    def variance(self, mu: Vector, rest: Vector) -> Vector:
-        return mu * mu * mu
-
-    def variance_slope(self, mu: Vector, rest: Vector) -> Vector:
-        return 3.0 * mu * mu
-
-    def unit_deviance(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        return ((y - mu) / mu) ** 2 / y
-
-    def unit_loss(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        return 0.5 * ((y - mu) / mu) ** 2 / y
-
-    def residual(self, y: Vector, mu: Vector, rest: Vector) -> Vector:
-        return y - mu
-
-    def canonical_loss(self, y: Vector, theta: Vector, mu: Vector) -> Vector:
-        return self.unit_loss(y, mu, mu)
 
 
 @final
@@ -362,7 +331,7 @@ LAWS: dict[str, Law] = {
     "constant": Gaussian(),
     "mu": Poisson(),
     "mu^2": Gamma(),
-    "mu^3": Cube(),
+    "mu^3": InverseGaussian(),
     "mu(1-mu)": Binomial(),
 }
 # The same as people write them.
@@ -457,6 +426,8 @@ class Quasi:
 
     @property
     def links(self) -> dict[str, str]:
+        if self.name in ("quasipoisson", "quasibinomial"):
+            return self.law.links
         return links_for(*self.mean_range)
 
     @property
