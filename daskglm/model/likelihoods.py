@@ -16,6 +16,9 @@ Mask = npt.NDArray[np.bool_]
 # "unit" weighs every row alike: the Gram is then X'X, which says which columns are combinations of others.
 Information = Literal["expected", "observed", "unit"]
 
+# A linear predictor as good as infinite, of which a link still says whether it has a mean.
+FARTHEST = 1e100
+
 
 @final
 @dataclass(slots=True)
@@ -72,12 +75,34 @@ class GLM:
         return self.canonical and self.family.constant_variance
 
     @property
-    def limits(self) -> tuple[float, float]:
-        """The means as eta -> -infinity and as eta -> +infinity, NaN for one that is no finite end of the link's range."""
+    def mean_range(self) -> tuple[float, float]:
+        """The open interval of means that the link gives and the family allows."""
+        (low, high), (least, most) = self.link.mean_range, self.family.mean_range
+        return max(low, least), min(high, most)
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The open interval of linear predictors that have a mean; all of them where they are no interval."""
         with np.errstate(all="ignore"):
-            means = self.link.inverse(np.array([-np.inf, np.inf]))[0]
-        ends = [float(mean) if mean in self.link.mean_range and np.isfinite(mean) else np.nan for mean in means]
-        return ends[0], ends[1]
+            first, last = (float(end) for end in self.link.link(np.array(self.mean_range)))
+        low, high = min(first, last), max(first, last)
+        return (low, high) if low < high else (-np.inf, np.inf)
+
+    @property
+    def bordered(self) -> bool:
+        """Whether means are possible up to a finite linear predictor only."""
+        return bool(np.isfinite(self.domain).any())
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """The means as eta -> -infinity and as eta -> +infinity, NaN where eta does not go there or they are not finite."""
+        low, high = self.mean_range
+        far = np.array([-FARTHEST, FARTHEST])
+        with np.errstate(all="ignore"):
+            means, near = self.link.inverse(np.array([-np.inf, np.inf]))[0], self.link.inverse(far)[0]
+            goes = self.link.valid(far) & (near >= low) & (near <= high) & np.isfinite(means)
+        ends = np.where(goes, means, np.nan)
+        return float(ends[0]), float(ends[1])
 
     @property
     def separable(self) -> bool:
@@ -88,15 +113,15 @@ class GLM:
     def recession(self, y: Vector) -> tuple[Mask, Mask]:
         """Rows (n,) whose loss never rises as eta -> +infinity, and as eta -> -infinity.
 
-        A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to an end of
-        the link's range where its response lies at that end or beyond, as far as that end is at an infinite eta: up
-        and down in binomial models of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
+        A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to its limit at an
+        infinite eta where its response is that limit, or lies beyond it where means do not: up and down in binomial models
+        of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
         """
-        low, high = self.link.mean_range
+        low, high = self.mean_range
         below, above = (
-            (y <= low) if end == low else (y >= high) if end == high else np.zeros(y.shape, bool) for end in self.limits
+            (y <= low) if end == low else (y >= high) if end == high else (y == end) for end in self.limits
         )
-        return above, below
+        return np.asarray(above), np.asarray(below)
 
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:
         """Terms of each row at eta, up to derivatives of that order. NaN and infinity come out as they are: callers
@@ -156,8 +181,7 @@ class GLM:
         """
         least, most = self.family.mean_range
         with np.errstate(all="ignore"):
-            bounds = np.array([max(least, self.link.mean_range[0]), min(most, self.link.mean_range[1])])
-            first, last = np.sort(self.link.link(bounds))
+            first, last = np.sort(self.link.link(np.array(self.mean_range)))
         # both are 0 for the inverse of any number, which has a mean on either side of 0
         if first < last:
             low, high = np.clip(low, first, last), np.clip(high, first, last)
