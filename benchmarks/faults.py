@@ -27,7 +27,7 @@ def soak(rows: int, seeds: range, folder: Path) -> int:
     """One fit per seed; the number of seeds that went wrong."""
     import dask
 
-    from daskglm import fit as fitting
+    from daskglm import estimation as fitting
     from daskglm.cluster import lakes as sources
     from daskglm.cluster.engine import Engine
 

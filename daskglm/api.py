@@ -13,11 +13,11 @@ from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
 from daskglm.errors import DesignError
-from daskglm.fit import run
+from daskglm.fit import run_all
 from daskglm.model.weights import Frequency, Probability, Trials, Variance
 from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
 from daskglm.progress import reporter
-from daskglm.result import Fit
+from daskglm.several import fitted
 
 
 def glm(
@@ -49,10 +49,11 @@ def glm(
     progress: bool | None = None,
     client: Any = None,
     **options: Any,
-) -> Fit:
+) -> Any:
     """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
 
-    formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region".
+    formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region"; "cbind(successes, failures) ~ ..." counts
+        out of trials, "responses(y1, y2) ~ ..." several models in the same passes.
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
         with the Arrow stream interface. Or arrays: X (n, p), NumPy or scipy.sparse, and y (n,), with an intercept added.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
@@ -92,7 +93,7 @@ def glm(
         make_plan(formula, given)
         source = open_source(data)
     plan = make_plan(formula, given)
-    return Fit(run(plan, source, Engine(client=client), reporter(progress)))
+    return fitted(run_all(plan, source, Engine(client=client), reporter(progress)))
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:

@@ -31,7 +31,7 @@ from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
-from daskglm.totals.shape import ShapeSums
+from daskglm.totals.shape import MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
 from daskglm.version import __version__
 
@@ -54,6 +54,7 @@ RECORDS: Mapping[str, Any] = {
         Separated,
         Adjusted,
         ShapeSums,
+        MixedSums,
         PairTables,
         ParallelTables,
     )

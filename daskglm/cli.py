@@ -80,6 +80,18 @@ def _one_line_warning(message: Any, category: Any, *_: Any, **__: Any) -> None:
     click.echo(f"{category.__name__}: {message}", err=True)
 
 
+def _import(modules: tuple[str, ...]) -> None:
+    """Import what a user names, for families and links of their own."""
+    import importlib
+
+    sys.path.insert(0, os.getcwd())
+    for name in modules:
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            raise DesignError(f"--import {name}: {error}") from None
+
+
 def _number_or_text(value: str | None) -> Any:
     if value is None:
         return None
@@ -99,8 +111,11 @@ def _options(*options: Callable[[Any], Any]) -> Callable[[Any], Any]:
 
 
 _FIT_OPTIONS = _options(
-    click.option("--family", help="gaussian, binomial, poisson or gamma."),
-    click.option("--link", help="identity, log, logit, probit, cloglog, inverse or sqrt; the family's if left out."),
+    click.option(
+        "--family",
+        help='gaussian, binomial, poisson, gamma, multinomial, ordinal, "negative_binomial(theta=2)", "tweedie(power=1.5)", ...',
+    ),
+    click.option("--link", help='identity, log, logit, probit, cloglog, "power(0.5)", ...; the family\'s if left out.'),
     click.option("--weights", help='A column, or "frequency(n)", "variance(w)", "probability(w)", "trials(n)".'),
     click.option("--offset", help="A column or expression added to the linear predictor."),
     click.option("--exposure", help="A column whose logarithm is added (log link)."),
@@ -130,6 +145,9 @@ _CLUSTER = _options(
     click.option("--tls-key", type=click.Path(), help="This client's key (PEM)."),
 )
 _COMMON = _options(
+    click.option(
+        "--import", "modules", multiple=True, help="A module with families or links of one's own; may be repeated."
+    ),
     click.option("--threads", type=click.IntRange(min=1), help="Threads; all that this process may use if left out."),
     click.option("--json", "as_json", is_flag=True, help="End standard output with one line of JSON."),
     click.option("--debug", is_flag=True, help="Show tracebacks."),
@@ -152,18 +170,20 @@ def fit(
     memory_limit: str | None,
     progress: bool | None,
     threads: int | None,
+    modules: tuple[str, ...],
     as_json: bool,
     debug: bool,
     **flags: Any,
 ) -> int:
     """Fit FORMULA to DATA: a Parquet file, folder, glob pattern, URL, or several. Or fit JOB.toml."""
     from daskglm.cluster.engine import Engine
-    from daskglm.fit import run
+    from daskglm.fit import run_all
     from daskglm.jobs import byte_count, options_of, read_job
     from daskglm.plan import make_plan
     from daskglm.progress import reporter
-    from daskglm.result import Fit
+    from daskglm.several import fitted
 
+    _import(modules)
     job: dict[str, Any] = {}
     if formula.endswith(".toml") and not data:
         job = read_job(formula)
@@ -196,15 +216,16 @@ def fit(
         logging.getLogger("tornado").setLevel(logging.CRITICAL + 1)
     with connected(job) as client:
         engine = Engine(job.get("threads"), byte_count(job.get("memory_limit")), client=client)
-        result = Fit(run(plan, source, engine, reporter(job.get("progress"))))
+        result: Any = fitted(run_all(plan, source, engine, reporter(job.get("progress"))))
     seconds = time.perf_counter() - began
     if target is not None:
         result.save(target)
     click.echo(str(result.summary()))
     if as_json:
         click.echo(json.dumps(_outcome(result, target, seconds)))
-    if raising and result.separated:
-        click.echo(f"error: no finite estimate exists for {', '.join(result.separated)}", err=True)
+    separated = [name for fit in _each(result) for name in fit.separated]
+    if raising and separated:
+        click.echo(f"error: no finite estimate exists for {', '.join(separated)}", err=True)
         return NOT_CONVERGED
     return 0 if result.converged else NOT_CONVERGED
 
@@ -214,11 +235,21 @@ def _refuse_foreign(target: str) -> None:
     if os.path.exists(target):
         if not os.path.isdir(target):
             raise DesignError(f"{target} is a file: a model is saved as a folder")
-        if os.listdir(target) and not os.path.exists(os.path.join(target, "current.json")):
+        known = ("current.json", "responses.json")
+        if os.listdir(target) and not any(os.path.exists(os.path.join(target, name)) for name in known):
             raise DesignError(f"{target} holds other files: give a new or an empty folder for the model")
 
 
+def _each(result: Any) -> list[Any]:
+    """The fits of a result: one, or one for each response."""
+    return [result[name] for name in result.responses] if hasattr(result, "responses") else [result]
+
+
 def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
+    if hasattr(result, "responses"):
+        each = {name: _outcome(result[name], None, seconds) for name in result.responses}
+        return {"converged": result.converged, "responses": each, "seconds": round(seconds, 3), "model": target}
+
     def number(value: float) -> float | None:
         return value if math.isfinite(value) else None
 
@@ -267,10 +298,12 @@ def predict(
     without: tuple[str, ...],
     columns: str | None,
     threads: int | None,
+    modules: tuple[str, ...],
     as_json: bool,
     debug: bool,
 ) -> None:
     """Score DATA with MODEL: Parquet in, Parquet out, a row for every row."""
+    _import(modules)
     from daskglm.jobs import write_predictions
     from daskglm.persist import load
     from daskglm.predict import Prediction
@@ -292,12 +325,14 @@ def predict(
 @click.argument("model", type=click.Path())
 @click.option("--json", "as_json", is_flag=True, help="As one line of JSON instead of text.")
 @click.option("--html", "html_path", type=click.Path(), help="Also write a page.")
+@click.option("--import", "modules", multiple=True, help="A module with families or links of one's own.")
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-def summary(model: str, as_json: bool, html_path: str | None, debug: bool) -> None:
+def summary(model: str, as_json: bool, html_path: str | None, modules: tuple[str, ...], debug: bool) -> None:
     """Print the summary of a saved MODEL."""
-    from daskglm.result import load
+    _import(modules)
+    from daskglm.several import load
 
-    result = load(model)
+    result: Any = load(model)
     if html_path:
         page = f"<!doctype html><meta charset='utf-8'><title>daskglm</title>{result.summary().as_html()}\n"
         draft = f"{html_path}.{os.getpid()}"
@@ -310,18 +345,32 @@ def summary(model: str, as_json: bool, html_path: str | None, debug: bool) -> No
     if not as_json:
         click.echo(str(result.summary()))
         return
-    limits = result.conf_int()
-    rows = {
-        name: {
-            "estimate": _finite(result.params[name]), "standard_error": _finite(result.bse[name]),
-            "statistic": _finite(result.tvalues[name]), "pvalue": _finite(result.pvalues[name]),
-            "lower": _finite(limits.loc[name, "lower"]), "upper": _finite(limits.loc[name, "upper"]),
-        }
-        for name in result.params.index
+    each = {name: _described(fit, model) for name, fit in zip(_names(result), _each(result), strict=True)}
+    click.echo(json.dumps(each.get("", {"responses": each})))
+
+
+def _names(result: Any) -> tuple[str, ...]:
+    return result.responses if hasattr(result, "responses") else ("",)
+
+
+def _described(fit: Any, model: str) -> dict[str, Any]:
+    """A fit as a document: the outcome and every coefficient."""
+    import numpy as np
+    import pandas as pd
+
+    names, limits = fit.record.names, fit.conf_int()
+    columns: dict[str, Any] = {
+        "estimate": fit.record.coefficients, "standard_error": np.sqrt(np.diag(fit.cov_params())),
+        "statistic": None, "pvalue": None, "lower": limits["lower"].to_numpy(), "upper": limits["upper"].to_numpy(),
     }  # fmt: skip
-    document = {"formula": result.formula, **_outcome(result, model, 0.0), "coefficients": rows}
+    with np.errstate(all="ignore"):
+        columns["statistic"] = columns["estimate"] / columns["standard_error"]
+    pvalues = fit.pvalues.to_numpy()
+    columns["pvalue"] = pvalues.T.ravel() if isinstance(fit.params, pd.DataFrame) else pvalues
+    rows = {name: {key: _finite(values[i]) for key, values in columns.items()} for i, name in enumerate(names)}
+    document = {"formula": fit.formula, **_outcome(fit, model, 0.0), "coefficients": rows, "shape": fit.shape_params}
     document.pop("seconds")
-    click.echo(json.dumps(document))
+    return document
 
 
 def _finite(value: Any) -> float | None:

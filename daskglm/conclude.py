@@ -106,7 +106,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
         _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
-        {} if beside is None else beside.estimates(), separation,
+        {} if beside is None else beside.estimates(), separation, family, plan.link,
     )  # fmt: skip
     return record
 
@@ -211,6 +211,10 @@ def _aliased(
 ) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
+    if not optimum.point.sums.n:
+        # of no rows, every column is every combination
+        aliased = parameters.reported(optimum.aliased) & (infinite == 0.0)
+        return {parameters.names[j]: {} for j in np.flatnonzero(aliased)}
     gram, found = optimum.curvature.gram, optimum.curvature
     places = parameters.reported(np.arange(parameters.n))
     for j in np.flatnonzero(optimum.aliased):
@@ -281,18 +285,18 @@ def _provenance() -> dict[str, Any]:
 def warn(record: FitRecord) -> None:
     """What a user should hear of a fit."""
     for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
-        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=6)
+        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
     if len(record.aliased) > MOST_WARNINGS:
         warnings.warn(
             f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
             AliasWarning,
-            stacklevel=6,
+            stacklevel=5,
         )
     if record.separated:
         rows = 0 if record.separation is None else record.separation.rows
-        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=6)
+        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=5)
     if not record.converged:
-        warnings.warn(record.reason, ConvergenceWarning, stacklevel=6)
+        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
 
 
 def alias_sentence(name: str, parts: Mapping[str, float]) -> str:

@@ -2,12 +2,15 @@
 
 from daskglm.model.classes import Multinomial, Ordinal
 from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.exponential import ExponentialFamily
 from daskglm.model.families import Binomial, Exponential, Family, Gamma, Gaussian, InverseGaussian, Poisson
 from daskglm.model.power import Tweedie
+from daskglm.model.quasi import Quasi, Quasibinomial, Quasipoisson
 
 __all__ = [
     "Binomial",
     "Exponential",
+    "ExponentialFamily",
     "Family",
     "Gamma",
     "Gaussian",
@@ -17,5 +20,8 @@ __all__ = [
     "NegativeBinomial",
     "Ordinal",
     "Poisson",
+    "Quasi",
+    "Quasibinomial",
+    "Quasipoisson",
     "Tweedie",
 ]

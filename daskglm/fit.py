@@ -3,73 +3,43 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import replace
+from functools import partial
 from typing import Any, Protocol, final
 
 import numpy as np
 import numpy.typing as npt
 
+from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source
-from daskglm.conclude import Beside, Context, record_of, warn
+from daskglm.conclude import Context, record_of, warn
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Arena, Columns
 from daskglm.design.design import Classes, Design, products_of
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Terms
-from daskglm.design.parameters import Parameters
 from daskglm.design.profile import profile_of
 from daskglm.design.reading import Reading
-from daskglm.errors import DataError, DesignError, SolverError
-from daskglm.inference.shape import Estimate, at_limit, estimate
+from daskglm.errors import DataError, DesignError
+from daskglm.estimation import Estimation, model_of
 from daskglm.model.likelihoods import GLM
-from daskglm.model.pairs import likelihood_of
-from daskglm.model.shapes import Shape, shape_of
-from daskglm.model.vector import BaselineLogit, Cumulative, pairs_of
+from daskglm.model.shapes import shape_of
+from daskglm.model.vector import pairs_of
 from daskglm.model.weights import Frequency, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import FitRecord, Specification
-from daskglm.separation import Solution, solve
-from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
-from daskglm.solvers.firth import minimise_bias
-from daskglm.solvers.null import Null
-from daskglm.solvers.objective import Objective
-from daskglm.solvers.pilot import Pilot, first_guess, pilot
-from daskglm.solvers.separation import Watch
-from daskglm.totals.moments import AnyModel, Model, Request, record_bytes
-from daskglm.totals.vector import ParallelModel, SeparateModel
+from daskglm.together import Together
+from daskglm.totals.moments import AnyModel, record_bytes
+from daskglm.totals.vector import SeparateModel
 
 Vector = npt.NDArray[np.float64]
 
-# Below this a pass costs less than the pilot's book-keeping.
-PILOT_ROWS = 200_000
-# With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
-ROWS_PER_COLUMN = 20
-SMALL_DATA_GOAL = 1e-20
-# Coefficients and the parameters beside them are solved in turn at most so often, on a sample this often.
-MAX_ROUNDS = 30
-PILOT_ROUNDS = 3
-# Decrements of the parameters beside: the squared distance to their maximum in standard errors.
-SHAPE_ENOUGH = 1e-16
-PILOT_ENOUGH = 1e-4
-SAMPLE_FRACTION = 0.1
 SAMPLE_ROWS = 1_000_000
-
-
-def model_of(plan: Plan, design: Design) -> AnyModel:
-    """What the totals need to know: the likelihood that the family, the link and the classes of the response make."""
-    frequency = isinstance(plan.weights, Frequency)
-    likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
-    select, width, scaling = design.select, design.width, design.scaling
-    if isinstance(likelihood, BaselineLogit):
-        return SeparateModel(likelihood, select, width, scaling, frequency)
-    if isinstance(likelihood, Cumulative):
-        return ParallelModel(likelihood, select[1:], width, scaling, frequency)
-    return Model(likelihood, select, width, scaling, frequency)
 
 
 def _quadratic(plan: Plan) -> bool:
@@ -80,6 +50,12 @@ def _classes(plan: Plan) -> Classes:
     if plan.family.response == "number":
         return Classes()
     return Classes(None, plan.family.levels, plan.family.response == "ordered")
+
+
+def _sized(plan: Plan) -> Any:
+    """The family as far as it must be known to say how large records are."""
+    shape = shape_of(plan.family, plan.dispersion)
+    return plan.family if shape is None else shape.family(shape.start(1.0))
 
 
 def _tables(model: AnyModel) -> int:
@@ -101,16 +77,6 @@ class Reporter(Protocol):
 
     def end(self) -> None:
         """Nothing more comes."""
-
-
-@final
-@dataclass(frozen=True)
-class Begin:
-    """Where a search begins: coefficients, a Gram that may serve for the first step, and how fast steps near by converge."""
-
-    coef: Any = None
-    held: Held | None = None
-    rate: float | None = None
 
 
 @final
@@ -145,14 +111,22 @@ class SampleLeaf:
 
 
 def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> FitRecord:
-    """Fit a plan to a source."""
+    """Fit a plan to a source; its formula has one response."""
+    records = run_all(plan, source, engine, reporter)
+    if len(records) > 1:
+        raise DesignError("several responses give several records: run_all")
+    return records[0]
+
+
+def run_all(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> list[FitRecord]:
+    """Fit a plan to a source: a record for each response."""
     with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)
         try:
-            record = fitting.run()
+            records = fitting.run()
             if fitting.log is not None:
                 fitting.log.remove()
-            return record
+            return records
         finally:
             fitting.close()
 
@@ -175,7 +149,7 @@ class _Fitting:
         if self.reporter is not None:
             self.reporter.end()
 
-    def run(self) -> FitRecord:
+    def run(self) -> list[FitRecord]:
         rows = self._open()
         self._say("reading")
         columns, profile, sample = rows.kept_with_total(
@@ -193,24 +167,44 @@ class _Fitting:
         )  # fmt: skip
         if not design.names:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
-        shape = shape_of(self.plan.family, self.plan.dispersion)
-        if shape is not None and shape.moves_means:
-            self.plan = replace(self.plan, family=shape.family(shape.start(1.0)))
-        model = model_of(self.plan, design)
+        model = model_of(replace(self.plan, family=_sized(self.plan)), design)
         rows.expect(_tables(model) * record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)
-        null = Null(model.likelihood, design.intercept, self._has_offset()) if isinstance(model, Model) else None
-        told = None if self.reporter is None else self.reporter.deviance
-        objective = Objective(blocks, model, design.intercept, on_pass=told)
-        solution, beside = self._solve(objective, design, null, sample, profile.n, shape)
+        pilots = None if sample is None else sample.consumed(design.encode)
+        if pilots is not None:
+            self.opened.append(pilots)
         pruned = self.source.pruned_rows
         ledger = replace(profile.ledger, read=profile.ledger.read + pruned, filtered=profile.ledger.filtered + pruned)
-        weighted = self.reading.weight is not None
-        context = Context(self.plan, self._specification(), ledger, rows.decodes, weighted, self._has_offset())
-        record = record_of(context, solution, null, beside)
-        warn(record)
-        return record
+        told = None if self.reporter is None or self.terms.several else self.reporter.deviance
+
+        def one(k: int, rows_of: Partitions[Any], sample_of: Partitions[Any] | None) -> FitRecord:
+            """The record of the k-th response."""
+            weighted, offset = self.reading.weight is not None, self._has_offset()
+            estimation = Estimation(
+                self.plan, design, rows_of, sample_of, profile.n, offset=offset, weighted=weighted, say=self._say,
+                told=told, keep=self.opened.append,
+            )  # fmt: skip
+            found = estimation.run()
+            specification = self._specification(found.plan, k)
+            context = Context(found.plan, specification, ledger, rows.decodes, weighted, offset)
+            return record_of(context, found.solution, found.null, found.beside)
+
+        if not self.terms.several:
+            records = [one(0, blocks, pilots)]
+        else:
+            batch = Together()
+            views = [
+                (batch.of(blocks, k), batch.of(pilots, k) if pilots is not None else None) for k in self._responses
+            ]
+            records = batch.run([partial(one, k, *views[k]) for k in self._responses])
+        for record in records:
+            warn(record)
+        return records
+
+    @property
+    def _responses(self) -> range:
+        return range(len(self.terms.response) if self.terms.several else 1)
 
     # -- reading ---------------------------------------------------------------------------------------------------
 
@@ -252,176 +246,11 @@ class _Fitting:
         if _quadratic(self.plan) or self.plan.start is not None:
             return None
         if n is None:
-            return SampleLeaf(SAMPLE_FRACTION, max(SAMPLE_ROWS // rows.n_leaves, 1))
-        return None if n < PILOT_ROWS else SampleLeaf(min(SAMPLE_FRACTION, SAMPLE_ROWS / n))
+            return SampleLeaf(estimating.SAMPLE_FRACTION, max(SAMPLE_ROWS // rows.n_leaves, 1))
+        return None if n < estimating.PILOT_ROWS else SampleLeaf(min(estimating.SAMPLE_FRACTION, SAMPLE_ROWS / n))
 
     def _has_offset(self) -> bool:
         return bool(self.reading.offsets) or self.reading.exposure is not None
-
-    # -- optimum ---------------------------------------------------------------------------------------------------
-
-    def _solve(
-        self,
-        objective: Objective,
-        design: Design,
-        null: Null | None,
-        sample: Partitions[Any] | None,
-        n: int,
-        shape: Shape | None,
-    ) -> tuple[Solution, Beside | None]:
-        """The coefficients, and what is estimated beside them."""
-        pilots = None
-        if self.plan.start is None and sample is not None:
-            pilots = sample.consumed(design.encode)
-            self.opened.append(pilots)
-        elif sample is not None:
-            sample.release()
-        try:
-            if shape is not None and shape.moves_means:
-                return self._in_turn(objective, design, null, pilots, n, shape)
-            begin = self._begin(pilots, objective, design, null, n)
-            solution = self._optimise(objective, design, null, begin, n, pilots is not None)
-        finally:
-            if pilots is not None:
-                pilots.release()
-        return solution, None if shape is None else self._dispersion(solution, shape)
-
-    def _begin(
-        self, pilots: Partitions[Any] | None, objective: Objective, design: Design, null: Null | None, n: int
-    ) -> Begin:
-        """Where the sample's optimum is, as far as the sample is of help."""
-        if pilots is None or self._is_small(n, objective):
-            return Begin()
-        self._say("pilot")
-        found = pilot(pilots, objective.model, design.intercept, null, n)
-        return Begin() if found is None else Begin(found.coef, found.held)
-
-    def _is_small(self, n: int, objective: Objective) -> bool:
-        """Whether a pass over all rows costs less than a pilot is worth."""
-        return n < PILOT_ROWS or SAMPLE_FRACTION * n < ROWS_PER_COLUMN * objective.n_coefficients
-
-    def _optimise(
-        self, objective: Objective, design: Design, null: Null | None, begin: Begin, n: int, sampled: bool
-    ) -> Solution:
-        """The optimum of one family; where it is infinite, as the plan says."""
-        plan, start = self.plan, begin.coef
-        if start is None:
-            self._say("start")
-            start = self._start(objective, design, null)
-        if null is not None and null.iterates and null.waiting:
-            null.start(objective.sums(Request(None, order=0, means=True)))
-            null.fit(objective.blocks, objective.model)
-        self._say("pass")
-        stopping = self._stopping(n)
-        known = plan.family.dispersion if plan.family.dispersion_known else None
-        quadratic = objective.model.likelihood.quadratic
-
-        def search(target: Objective, where: Vector, watch: Watch | None, again: bool) -> Optimum:
-            if plan.separation == "firth":
-                return minimise_bias(target, where, stopping, null)
-            other = (lambda: first_guess(target, null)) if sampled or again else None
-            return minimise(
-                target, where, stopping, null=null, dispersion=known, quadratic=quadratic, meat=plan.meat,
-                held=None if again else begin.held, rate=begin.rate, fallback=other, watch=watch,
-            )  # fmt: skip
-
-        if not isinstance(objective.model, Model):
-            return Solution(objective, design, search(objective, start, None, False))
-        assert null is not None
-        return solve(objective, design, null, start, search, plan.separation, self.opened.append)
-
-    def _in_turn(
-        self,
-        objective: Objective,
-        design: Design,
-        null: Null | None,
-        pilots: Partitions[Any] | None,
-        n: int,
-        shape: Shape,
-    ) -> tuple[Solution, Beside]:
-        """Coefficients and the parameters beside them, in turn until neither moves.
-
-        The two are orthogonal in expectation, so that each round leaves the square of what the one before left. A sample,
-        or all rows where there are few, finds the neighbourhood.
-        """
-        psi, begin, small = shape.start(1.0), Begin(), self._is_small(n, objective)
-        if pilots is not None and not small:
-            self._say("pilot")
-            psi, begin = self._shape_pilot(pilots, design, null, n, shape, psi)
-        solution: Solution | None = None
-        before = np.inf
-        for _ in range(MAX_ROUNDS):
-            self.plan = replace(self.plan, family=shape.family(psi))
-            objective = replace(objective, model=self._with_family(objective.model, null), reference=None)
-            found = self._optimise(objective, design, null, begin, n, pilots is not None)
-            solution = found if solution is None else solution.followed(found)
-            objective, design, optimum = solution.objective, solution.design, solution.optimum
-            held = Held(optimum.curvature, 1.0, optimum.decrement)
-            begin = Begin(optimum.point.coef, held, optimum.rate)
-            if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
-                here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
-                break
-            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH)
-            objective.passes += here.passes
-            if at_limit(shape, psi) and at_limit(shape, here.psi):
-                break
-            still = bool((here.psi == psi).all())
-            if still and (here.decrement <= SHAPE_ENOUGH or (0.5 * before <= here.decrement <= FLOOR)):
-                break
-            before = here.decrement
-            psi = here.psi
-        assert solution is not None
-        return solution, Beside(shape, here)
-
-    def _with_family(self, model: AnyModel, null: Null | None) -> AnyModel:
-        """The model with the family that the plan has now."""
-        assert isinstance(model, Model)
-        changed = replace(model, likelihood=GLM(self.plan.family, self.plan.link))
-        if null is not None:
-            null.change(changed.likelihood)
-        return changed
-
-    def _shape_pilot(
-        self, pilots: Partitions[Any], design: Design, null: Null | None, n: int, shape: Shape, psi: Vector
-    ) -> tuple[Vector, Begin]:
-        """psi and coefficients near the optimum, from the sample."""
-        found: Pilot | None = None
-        for _ in range(PILOT_ROUNDS):
-            model = model_of(replace(self.plan, family=shape.family(psi)), design)
-            if null is not None:
-                null.change(model.likelihood)
-            found = pilot(pilots, model, design.intercept, null, n, None if found is None else found.coef)
-            if found is None:
-                return shape.start(1.0), Begin()
-            psi = estimate(pilots, model, found.coef, shape, psi, PILOT_ENOUGH).psi
-        assert found is not None
-        return psi, Begin(found.coef, found.held)
-
-    def _dispersion(self, solution: Solution, shape: Shape) -> Beside:
-        """The dispersion of greatest likelihood at the coefficients, which do not depend on it."""
-        objective, optimum = solution.objective, solution.optimum
-        stats = optimum.point.sums.statistics
-        assert stats is not None
-        mean = stats.deviance / stats.observations
-        closed = self.plan.family.ml_dispersion(mean, self.reading.weight is not None)
-        phi = mean if closed is None else closed
-        if not phi > 0:
-            raise SolverError('the fit is perfect: dispersion="ml" has no finite estimate')
-        begin = shape.start(phi)
-        found = estimate(objective.blocks, objective.model, optimum.point.coef, shape, begin, SHAPE_ENOUGH)
-        objective.passes += found.passes
-        return Beside(shape, found)
-
-    def _stopping(self, n: int) -> Stopping:
-        # where a pass costs nothing, go on to the last digit
-        goal = SMALL_DATA_GOAL if self.plan.tol_is_default and n < PILOT_ROWS else None
-        return Stopping(self.plan.tol, self.plan.max_iter, goal)
-
-    def _start(self, objective: Objective, design: Design, null: Null | None) -> Vector:
-        if self.plan.start is not None:
-            return _given_start(self.plan.start, Parameters(design, self.plan.family.response))
-        quadratic = objective.model.likelihood.quadratic
-        return np.zeros(objective.n_coefficients) if quadratic else first_guess(objective, null)
 
     def _say(self, phase: str) -> None:
         if self.opened:
@@ -429,8 +258,9 @@ class _Fitting:
         if self.reporter is not None:
             self.reporter.phase(phase)
 
-    def _specification(self) -> Specification:
-        plan, reading = self.plan, self.reading
+    def _specification(self, plan: Plan, k: int) -> Specification:
+        """The model of the k-th response in names."""
+        reading = self.reading
         weights = None
         if plan.weights is not None:
             weights = (type(plan.weights).__name__.lower(), str(plan.weights.column))
@@ -441,7 +271,7 @@ class _Fitting:
             family=plan.family.text,
             link=plan.link.name,
             kinds={name: self.kinds[name] for name in used},
-            response=reading.response_name,
+            response=self.terms.response[k].text if self.terms.several else reading.response_name,
             weights=weights,
             offset=_text(plan.offset),
             exposure=_text(plan.exposure),
@@ -481,7 +311,9 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[s
                 "a two-level response is binomial, one of several levels multinomial or ordinal"
             )
         levels = True
-    if len(response) == 2 and (not plan.family.bounded or plan.family.response != "number"):
+    if terms.several:
+        _refuse_several(plan, levels)
+    elif len(response) == 2 and (not plan.family.bounded or plan.family.response != "number"):
         raise DesignError(f"cbind(successes, failures) is for the binomial family, not for {plan.family.name}")
     trials, weight = None, None
     if plan.trials is not None:
@@ -490,7 +322,7 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[s
         trials = _column(plan.weights.column, kinds, "weights")
     elif plan.weights is not None:
         weight = _column(plan.weights.column, kinds, "weights")
-    if trials is not None and len(response) == 2:
+    if trials is not None and len(response) == 2 and not terms.several:
         raise DesignError("cbind(successes, failures) already says the trials: leave trials= out")
     if plan.family.response == "ordered" and not terms.intercept:
         raise DesignError(
@@ -510,27 +342,25 @@ def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[s
         counts=plan.trials is not None,
         frequencies=isinstance(plan.weights, Frequency),
         matrix=matrix,
+        several=terms.several,
     )  # fmt: skip
+
+
+def _refuse_several(plan: Plan, levels: bool) -> None:
+    if levels:
+        raise DesignError(
+            f"responses(...) takes numbers, one model for each: not classes of the {plan.family.name} family"
+        )
+    if plan.trials is not None:
+        raise DesignError('several responses are no counts out of trials=: give proportions and weights=dg.Trials("n")')
+    if plan.start is not None:
+        raise DesignError("start= is for one response")
 
 
 def _column(value: Any, kinds: Mapping[str, Any], option: str) -> Expression:
     if not isinstance(value, str):
         raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}")
     return formula.numeric(value, kinds)
-
-
-def _given_start(start: Any, parameters: Parameters) -> npt.NDArray[np.float64]:
-    """start= on the user's scale to the scaled columns."""
-    names = parameters.names
-    if hasattr(start, "keys"):
-        values = dict(start)
-        formula.require_columns(values, dict.fromkeys(names), "start=")
-        vector = np.array([float(values.get(name, 0.0)) for name in names])
-    else:
-        vector = np.asarray(start, np.float64)
-    if vector.shape != (len(names),):
-        raise DesignError(f"start= has {vector.size} values for {len(names)} parameters")
-    return parameters.own(np.nan_to_num(vector))
 
 
 def _nothing_left(ledger: Any, plan: Plan) -> str:

@@ -27,9 +27,15 @@ from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
 from daskglm.errors import DataError, DesignError
+from daskglm.model.custom import Custom
+from daskglm.model.exponential import ExponentialFamily
+from daskglm.model.pairs import resolve
+from daskglm.model.quasi import Quasi
 from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics
 
 FORMAT = 1
+# What can be of one's own in a model, by the name it has in files.
+OWN: dict[str, Any] = {"exponential_family": ExponentialFamily, "quasi": Quasi, "custom": Custom}
 
 
 def save(record: FitRecord, path: str | os.PathLike[str]) -> Path:
@@ -71,6 +77,8 @@ def load(path: str | os.PathLike[str]) -> FitRecord:
     folder = Path(path)
     if not folder.exists():
         raise DesignError(f"{folder} does not exist")
+    if (folder / "responses.json").exists():
+        raise DesignError(f"{folder} holds a model for each of several responses: name one of its folders")
     if not (folder / "current.json").exists():
         raise DesignError(f"{folder} is not a saved model: it has no current.json")
     current = _versioned(folder / "current.json")
@@ -129,6 +137,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "trace": [dict(step) for step in record.trace],
         "notes": list(record.notes),
         "provenance": dict(record.provenance),
+        "own": _own(record),
         "shape": {name: list(pair) for name, pair in record.shape.items()},
     }
 
@@ -141,6 +150,32 @@ def _separation(separation: Separation) -> dict[str, Any]:
         "held": list(separation.held),
         "cross": separation.cross.tolist(),
     }
+
+
+def _own(record: FitRecord) -> dict[str, Any]:
+    """Families and links of one's own by their import paths; DesignError where they have none."""
+    found: dict[str, Any] = {}
+    for part, given in (("family", record.family), ("link", record.link)):
+        kind = next((name for name, made in OWN.items() if isinstance(given, made)), None)
+        if kind == "quasi" and isinstance(given.variance_given, str):
+            continue
+        if kind is not None:
+            found[part] = {"kind": kind, **given.document()}
+    return found
+
+
+def _pair(document: Any) -> tuple[Any, Any]:
+    """Family and link; functions of one's own must have been imported already: a file that is read imports nothing."""
+    found, specification = document.get("own", {}), document["specification"]
+    family: Any = specification["family"]
+    if "family" in found:
+        given = dict(found["family"])
+        family = OWN[given.pop("kind")].from_document(given)
+    link: Any = specification["link"]
+    if "link" in found:
+        given = dict(found["link"])
+        link = OWN[given.pop("kind")].from_document(given)
+    return resolve(family, link)
 
 
 def _level(level: Any) -> Any:
@@ -259,7 +294,8 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
         tuple(document["notes"]), document["provenance"],
-        {name: tuple(pair) for name, pair in document.get("shape", {}).items()}, _separation_of(document.get("separation"), coefficients.size),
+        {name: tuple(pair) for name, pair in document.get("shape", {}).items()},
+        _separation_of(document.get("separation"), coefficients.size), *_pair(document),
     )  # fmt: skip
 
 

@@ -112,6 +112,8 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         raise DesignError(f"the {family.name} family has no dispersion: leave dispersion= out")
     if isinstance(dispersion, str):
         _one_of("dispersion", dispersion, ("pearson", "deviance", "ml"))
+        if dispersion == "ml" and family.likelihood_at == "never":
+            raise DesignError(f'dispersion="ml" needs a likelihood, which the {family.name} family does not have')
         if dispersion == "ml" and family.dispersion_known:
             raise DesignError(f'dispersion="ml" estimates what is 1 by definition for the {family.name} family')
     elif dispersion is not None and not (isinstance(dispersion, (int, float)) and dispersion > 0):

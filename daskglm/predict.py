@@ -253,7 +253,7 @@ def scorer(
 ) -> Scorer:
     """A scorer for a source, whose columns are checked against what the model needs."""
     specification, design = record.specification, record.design
-    likelihood = likelihood_of(specification.family, specification.link, len(design.y_levels))
+    likelihood = likelihood_of(record.family, record.link, len(design.y_levels))
     several = specification.response_kind != "number"
     if several and prediction.kind == "terms":
         raise DesignError('type="terms" is for one linear predictor: ask for "mean" or "link"')

@@ -110,7 +110,7 @@ class FitRecord:
     coefficient is -inf or inf, and NaN in the covariance.
 
     aliased: per aliased parameter, the combination of others that it is; separated: infinite ones, and `separation` what
-    predictions need of them; shape: (estimate, standard error) of each parameter beside the coefficients; trace: per step loss, decrement, halvings.
+    predictions need of them; family, link: as objects; shape: (estimate, standard error) of each parameter beside the coefficients; trace: per step loss, decrement, halvings.
     """
 
     specification: Specification
@@ -133,6 +133,8 @@ class FitRecord:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     shape: Mapping[str, tuple[float, float]] = field(default_factory=dict)
     separation: Separation | None = None
+    family: Any = None
+    link: Any = None
 
     @property
     def finite(self) -> tuple[Vector, Matrix]:

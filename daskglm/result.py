@@ -333,11 +333,11 @@ class Fit:
 
     def natural_parameter(self, mean: Any) -> Any:
         """theta = Psi(mu): canonical parameters of means, an array (n,), or (n, K) probabilities of K classes."""
-        return canonical.natural_parameter(self.record.specification.family, mean)
+        return canonical.natural_parameter(self.record.family, mean)
 
     def mean_parameter(self, theta: Any) -> Any:
         """mu = Psi^-1(theta): means of canonical parameters, an array (n,), or (n, K - 1) for K classes."""
-        return canonical.mean_parameter(self.record.specification.family, theta)
+        return canonical.mean_parameter(self.record.family, theta)
 
     def _likelihood(self, name: str) -> float:
         weights = self.record.specification.weights
@@ -456,8 +456,3 @@ class Summary:
 
     def _repr_html_(self) -> str:
         return self.as_html()
-
-
-def load(path: str | os.PathLike[str]) -> Fit:
-    """A model saved by `Fit.save` or by the command line. Nothing in it is executed."""
-    return Fit(persist.load(path))

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import lakes, machine
 from tests.cluster.problem import write_lake
 

@@ -33,10 +33,12 @@ from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.plan import make_plan
+from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.residuals import ResidualProducts
-from tests.cluster.problem import FORMULA, bits, fitted, frame, write_lake
+from daskglm.totals.separation import Movements, Separated, Split
+from tests.cluster.problem import FORMULA, SEPARATED, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
 from tests.matrices import scattered
 from tests.totals.problems import problem
@@ -92,6 +94,18 @@ def examples() -> dict[str, list[Any]]:
         "SparseTables": [tables, several],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "Number": [Number(NAN), Number(0.1)],
+        "Movements": [
+            Movements(
+                np.array([2**40, 0]),
+                np.zeros(2, np.int64),
+                np.array([INF, 0.1]),
+                np.zeros(2),
+                np.eye(2, 160, dtype=int),
+            )
+        ],
+        "Split": [Split(gram, gram, 7)],
+        "Separated": [Separated(3, 0, stats)],
+        "Adjusted": [Adjusted(sparse_moments(), gram)],
     }
 
 
@@ -400,6 +414,8 @@ MODELS: dict[str, dict[str, Any]] = {
     "gamma": {"family": "gamma", "link": "log", "weights": "w", "formula": "z ~ x + s", "covariance": "observed"},
     "binomial": {"family": "binomial", "formula": "I(y > 2) ~ x + log(z) + s", "where": "year < 2023"},
     "gaussian": {"family": "gaussian", "exposure": None, "formula": "y ~ x*s + year + I(year + 0.0)"},
+    "separated": SEPARATED,
+    "firth": {**SEPARATED, "separation": "firth"},
 }
 
 
@@ -409,7 +425,7 @@ def modelled(rows: Path, model: str, engine: Engine, **options: Any) -> Any:
 
 
 @pytest.mark.usefixtures("small")
-@pytest.mark.filterwarnings("ignore::daskglm.errors.AliasWarning")
+@pytest.mark.filterwarnings("ignore::daskglm.errors.AliasWarning", "ignore::daskglm.errors.SeparationWarning")
 @pytest.mark.parametrize("model", MODELS)
 def test_a_fit_interrupted_before_every_total_ends_with_the_same_bits(
     rows: Path, tmp_path: Path, totals: Callable[..., Any], model: str

@@ -89,7 +89,7 @@ class Columns:
 
     kept: which rows of the leaf those are (None: all); importance: weight or exposure, by which the largest level is
     found, where one is asked for; sparse: the rows of a sparse matrix, and squares (p_s,) the sum of squares of each of
-    its columns.
+    its columns; others: further responses.
     """
 
     n: int
@@ -105,6 +105,7 @@ class Columns:
     importance: Column | None = None
     sparse: Sparse | None = None
     squares: Vector | None = None
+    others: tuple[Column, ...] = ()
 
     def sample(self, fraction: float, arena: Arena | None = None) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""
@@ -130,6 +131,7 @@ class Columns:
             numeric={name: pick(column) for name, column in self.numeric.items()},
             factors={name: pick(column) for name, column in self.factors.items()},
             y=pick(self.y),
+            others=tuple(pick(column) for column in self.others),
             weight=pick(self.weight),
             trials=pick(self.trials),
             offset=pick(self.offset),
@@ -155,6 +157,7 @@ class Columns:
             "numeric": {name: put(column) for name, column in self.numeric.items()},
             "factors": {name: put(column) for name, column in self.factors.items()},
             "rest": [put(column) for column in (self.y, self.weight, self.trials, self.offset, self.kept)],
+            "others": [put(column) for column in self.others],
             "moments": self.moments,
             "ledger": self.ledger,
             "sparse": None if self.sparse is None else self.sparse.n_columns,
@@ -182,6 +185,7 @@ class Columns:
             {name: take(place) for name, place in header["numeric"].items()},
             {name: take(place) for name, place in header["factors"].items()},
             header["moments"], y, weight, trials, offset, header["ledger"], kept, sparse=sparse,
+            others=tuple(take(place) for place in header["others"]),
         )  # fmt: skip
 
     @property
@@ -189,7 +193,7 @@ class Columns:
         """Bytes held."""
         columns: list[Column | None] = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
         columns += [self.y.codes if isinstance(self.y, Coded) else self.y, self.weight, self.trials, self.offset]
-        columns += [self.kept, self.importance, self.squares]
+        columns += [self.kept, self.importance, self.squares, *self.others]
         sparse = 0 if self.sparse is None else self.sparse.nbytes
         return sum(column.nbytes for column in columns if column is not None) + sparse
 
@@ -203,6 +207,7 @@ def copied(found: Columns, arena: Arena) -> Columns:
         column = getattr(found, name)
         if column is not None and not isinstance(column, Coded):
             parts[("", name)] = column
+    parts |= {("others", str(i)): column for i, column in enumerate(found.others)}
     padded = {key: -(-column.nbytes // 64) * 64 for key, column in parts.items()}
     slab, at = arena.take(sum(padded.values())), 0
     placed: dict[tuple[str, str], Column] = {}
@@ -212,7 +217,8 @@ def copied(found: Columns, arena: Arena) -> Columns:
         placed[key] = place
         at += padded[key]
     rest: dict[str, Any] = {name: column for (kind, name), column in placed.items() if not kind}
-    return replace(found, numeric={name: placed[("numeric", name)] for name in found.numeric}, **rest)
+    others = tuple(placed[("others", str(i))] for i in range(len(found.others)))
+    return replace(found, numeric={name: placed[("numeric", name)] for name in found.numeric}, others=others, **rest)
 
 
 def product(numeric: Mapping[str, Column], names: tuple[str, ...]) -> Column:

@@ -57,7 +57,9 @@ class Part:
 @final
 @dataclass(frozen=True)
 class Terms:
-    """A formula understood: the response, the terms in order, each with its parts, and the offsets."""
+    """A formula understood: the response, the terms in order, each with its parts, and the offsets; several: whether the
+    response is one of several, `responses(y1, y2)`, and not successes and failures.
+    """
 
     text: str
     response: tuple[Expression, ...]
@@ -65,6 +67,7 @@ class Terms:
     parts: tuple[tuple[str, Part], ...]
     offsets: tuple[Expression, ...]
     intercept: bool
+    several: bool = False
 
     @property
     def variables(self) -> tuple[Variable, ...]:
@@ -102,7 +105,8 @@ def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -
         terms.append((":".join(v.name for v in variables), variables))
     response = () if left is None else _response(left, kinds)
     names = tuple((["Intercept"] if intercept else []) + [name for name, _ in terms])
-    return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept)
+    several = left is not None and _is_call(left, "responses")
+    return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept, several)
 
 
 # A sum of columns in quotes, as arrays are written: the grammar's sums of sums take quadratic time, seconds for some
@@ -262,7 +266,21 @@ def _response(left: tuple[str, str], kinds: Mapping[str, Kind]) -> tuple[Express
             raise DesignError(f"cbind takes successes and failures: {text!r}")
         inner = text[text.index("(") + 1 : text.rindex(")")]
         return tuple(_numeric(part, kinds) for part in _arguments(inner))
+    if isinstance(tree, ast.Call) and function_name(tree.func) == "responses":
+        parts = _arguments(text[text.index("(") + 1 : text.rindex(")")])
+        if len(parts) < 2 or tree.keywords or len(set(parts)) < len(parts):
+            raise DesignError(f"responses takes two or more different columns or expressions: {text!r}")
+        return tuple(_numeric(part, kinds) for part in parts)
     return (_numeric(text, kinds),)
+
+
+def _is_call(left: tuple[str, str], name: str) -> bool:
+    """Whether the left side is a call of that name."""
+    text, method = left
+    if method == "lookup":
+        return False
+    tree = _tree(text)
+    return isinstance(tree, ast.Call) and function_name(tree.func) == name
 
 
 def _arguments(text: str) -> list[str]:

@@ -25,7 +25,7 @@ Missing = Literal["drop", "raise"]
 class Reading:
     """What to read of a table, and how: the frozen recipe that turns any leaf into Columns.
 
-    response: one expression, or successes and failures; response_levels: whether its values are levels;
+    response: one expression, or successes and failures, or with `several` one for each response; response_levels: whether its values are levels;
     frequencies: whether weights count rows; scoring: whether
     rows are scored, so that what cannot be computed is missing and no error; counts:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
@@ -51,6 +51,7 @@ class Reading:
     passing: bool = False
     counts: bool = False
     matrix: tuple[str, ...] = ()
+    several: bool = False
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -114,13 +115,18 @@ class _Reader:
             self._refuse(reading.weight, weight, weight < 0, "a weight cannot be negative")
             if reading.frequencies and weight.dtype.kind == "f":
                 self._refuse(reading.weight, weight, weight != np.floor(weight), "a frequency is a whole number")
-        if len(reading.response) == 2:
+        y: Any
+        others: tuple[Column, ...] = ()
+        if reading.several:
+            y, *rest = (_narrowest(self._expression(e)) for e in reading.response)
+            others = tuple(rest)
+        elif len(reading.response) == 2:
             successes, failures = (np.asarray(self._expression(e), np.float64) for e in reading.response)
             self._refuse(reading.response[0], successes, successes < 0, "a count of successes cannot be negative")
             self._refuse(reading.response[1], failures, failures < 0, "a count of failures cannot be negative")
             trials = successes + failures
             with np.errstate(invalid="ignore", divide="ignore"):
-                y: Any = np.where(trials > 0, successes / trials, 0.0)
+                y = np.where(trials > 0, successes / trials, 0.0)
         else:
             y = self._response()
             if reading.counts:
@@ -130,7 +136,19 @@ class _Reader:
         offset = self._offset()
         importance = self._importance(weight)
         found = Columns(
-            self.n, numeric, factors, {}, y, weight, trials, offset, Ledger(), self.keep, importance, self._sparse
+            self.n,
+            numeric,
+            factors,
+            {},
+            y,
+            weight,
+            trials,
+            offset,
+            Ledger(),
+            self.keep,
+            importance,
+            self._sparse,
+            others=others,
         )
         missing_rows = total - self.n
         found = self._finite(found)
@@ -339,6 +357,7 @@ class _Reader:
         parts: list[tuple[str, Any]] = [
             *found.numeric.items(),
             (reading.response_name, None if isinstance(found.y, Coded) else found.y),
+            *((e.text, column) for e, column in zip(reading.response[1:], found.others, strict=False)),
             (reading.weight.text if reading.weight else "weights", found.weight),
             (reading.trials.text if reading.trials else "trials", found.trials),
             ("offset", found.offset),
@@ -371,14 +390,16 @@ class _Reader:
     def _check_support(self, found: Columns) -> None:
         if found.y is None or isinstance(found.y, Coded) or self.reading.support is None or not found.n:
             return
-        y = np.asarray(found.y, np.float64)
-        wrong = ~self.reading.support(y)
-        if wrong.any():
-            row = int(np.flatnonzero(wrong)[0])
-            raise DataError(
-                f'{self.leaf.label}: the response "{self.reading.response_name}" is {y[row]:g} in '
-                f"{int(wrong.sum())} row(s), but must be {self.reading.support_text}"
-            )
+        names = [e.text for e in self.reading.response] if found.others else [self.reading.response_name]
+        for name, column in zip(names, (found.y, *found.others), strict=True):
+            y = np.asarray(column, np.float64)
+            wrong = ~self.reading.support(y)
+            if wrong.any():
+                row = int(np.flatnonzero(wrong)[0])
+                raise DataError(
+                    f'{self.leaf.label}: the response "{name}" is {y[row]:g} in '
+                    f"{int(wrong.sum())} row(s), but must be {self.reading.support_text}"
+                )
 
     def _moments(self, found: Columns, key: tuple[str, ...]) -> tuple[float, float]:
         column = product(found.numeric, key)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -10,8 +10,11 @@ import numpy.typing as npt
 
 from daskglm.model.shapes import THETA_LIMIT, Shape, Theta
 from daskglm.partitions import Partitions
+from daskglm.solvers.driver import Optimum
+from daskglm.solvers.newton import curvature
+from daskglm.solvers.objective import Objective
 from daskglm.totals.moments import AnyModel
-from daskglm.totals.shape import ShapeSums, shape_sums
+from daskglm.totals.shape import MixedSums, ShapeSums, mixed_sums, shape_sums
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -37,6 +40,8 @@ class Estimate:
     gradient: Vector
     hessian: Matrix
     passes: int = 0
+    # what the information loses because the coefficients are estimated, too (s, s)
+    lost: Matrix | None = None
 
     @property
     def decrement(self) -> float:
@@ -45,7 +50,7 @@ class Estimate:
 
     def covariance(self) -> Matrix:
         """Inverse of the observed information in psi; NaN where it is not positive definite."""
-        information = -self.hessian
+        information = -self.hessian if self.lost is None else -self.hessian - self.lost
         values = np.linalg.eigvalsh(information)
         if not np.isfinite(values).all() or values.min() <= 0:
             return np.full(information.shape, np.nan)
@@ -102,6 +107,19 @@ def estimate(
         shrink = 1.0
         here = of_sums(candidates[best], sums, best)
     return Estimate(here.psi, here.value, here.gradient, here.hessian, passes)
+
+
+def with_coefficients(found: Estimate, objective: Objective, optimum: Optimum, shape: Shape) -> Estimate:
+    """The estimate whose information is that of both sets together: I_psi - C' I_b^-1 C with the observed I_b (two passes)."""
+    phi, coef = shape.phi(found.psi), optimum.point.coef
+    point = objective.evaluate(coef, 2, "observed")
+    model: Any = objective.model
+    mixed: MixedSums = objective.blocks.total(mixed_sums, model, coef, shape, found.psi)
+    objective.passes += 1
+    cross = mixed.values[:, model.select].T
+    inner = curvature(objective, point, optimum.aliased)
+    lost = cross.T @ np.stack([inner.solve(column) for column in cross.T], axis=1) / phi
+    return replace(found, lost=lost)
 
 
 def at_limit(shape: Shape, psi: Vector) -> bool:

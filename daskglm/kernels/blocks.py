@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -126,7 +126,7 @@ class Block:
 
     y (n,) is the response on the scale of its mean (a proportion where there are trials); weight (n,) multiplies the
     log-likelihood of a row (None: 1) and includes the trials; offset (n,) is added to the linear predictor (None: 0);
-    trials (n,) enters the log-likelihood's constant alone.
+    trials (n,) enters the log-likelihood's constant alone; others: further responses, each (n,).
     """
 
     n: int
@@ -137,6 +137,11 @@ class Block:
     offset: Column | None = None
     trials: Column | None = None
     sparse: Sparse | None = None
+    others: tuple[Column, ...] = ()
+
+    def of_response(self, k: int) -> Block:
+        """The block with the k-th response alone."""
+        return replace(self, y=(self.y, *self.others)[k], others=())
 
     @property
     def width(self) -> int:
@@ -164,6 +169,7 @@ class Block:
             offset=cut(self.offset),
             trials=cut(self.trials),
             sparse=None if self.sparse is None else self.sparse.rows(start, stop),
+            others=tuple(column[start:stop] for column in self.others),
         )
 
     def take(self, index: npt.NDArray[np.intp]) -> Block:
@@ -184,6 +190,7 @@ class Block:
             offset=pick(self.offset),
             trials=pick(self.trials),
             sparse=None if self.sparse is None else self.sparse.take(index),
+            others=tuple(column[index] for column in self.others),
         )
 
     def arrays(self) -> list[Column]:
@@ -192,7 +199,7 @@ class Block:
         columns = [*self.dense, *(p.codes for p in self.levels), *(p.value for p in self.levels), self.y]
         if self.sparse is not None:
             columns += [self.sparse.indptr, self.sparse.indices, self.sparse.data]
-        for column in [*columns, self.weight, self.offset, self.trials]:
+        for column in [*columns, *self.others, self.weight, self.offset, self.trials]:
             if column is not None:
                 found[id(column)] = column
         return list(found.values())

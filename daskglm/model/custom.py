@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daskglm.errors import DesignError
 from daskglm.model.links import LINKS, MAKERS, Rates
-from daskglm.model.own import imported, path_of
+from daskglm.model.own import imported, known, path_of
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -131,14 +131,24 @@ class Custom:
             return _complex_step(self.g_inverse, eta)
         return differences(self._mean, eta, self.eta_range, 1)
 
-    def __reduce__(self) -> tuple[Any, ...]:
+    def document(self) -> dict[str, Any]:
+        """Import paths and settings, from which it is made again; DesignError where a function has no path."""
         path = self.path
         if path is None:
             raise DesignError(
-                f"the workers cannot be told what the link {self.name} is: put its functions into a module that can be "
+                f"nobody else can be told what the link {self.name} is: put its functions into a module that can be "
                 f"imported, not into a notebook, a script or another function"
             )
-        return _from_paths, (*path, self.mean_range, self.eta_range, self.label, self.analytic)
+        settings = {"mean_range": list(self.mean_range), "eta_range": list(self.eta_range)}
+        return {"link": path[0], "inverse": path[1], **settings, "label": self.label, "analytic": self.analytic}
+
+    @staticmethod
+    def from_document(document: dict[str, Any]) -> Custom:
+        """The link of a document; the modules of its functions must have been imported."""
+        return _made(document, known)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _made, (self.document(), imported)
 
 
 def custom(
@@ -283,8 +293,7 @@ def _is_analytic(function: Map, eta_range: Range) -> bool:
     return bool(np.all(np.abs(slope - other)[looked_at] <= SAME_SLOPE * size[looked_at]))
 
 
-def _from_paths(
-    link: str, inverse: str, mean_range: Range, eta_range: Range, label: str | None, analytic: bool
-) -> Custom:
-    """What a pickle of a custom link says."""
-    return Custom(imported(link), imported(inverse), mean_range, eta_range, label, analytic)
+def _made(document: dict[str, Any], find: Callable[[str], Map]) -> Custom:
+    means, interval = (tuple(float(end) for end in document[key]) for key in ("mean_range", "eta_range"))
+    label, analytic = document["label"], bool(document["analytic"])
+    return Custom(find(document["link"]), find(document["inverse"]), means, interval, label, analytic)  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Distributions of the response, each a row of formulas that can be checked against a textbook; FAMILIES is their table.
+"""The classical distributions of the response, each a row of formulas that can be checked against a textbook.
 
 What a family answers is written down in `daskglm.model.family`. Sources: McCullagh and Nelder (1989), chapter 2;
 Jorgensen, The Theory of Dispersion Models (1997), chapters 3 and 4.
@@ -7,13 +7,11 @@ Jorgensen, The Theory of Dispersion Models (1997), chapters 3 and 4.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import numpy as np
 
 from daskglm.errors import DesignError
-from daskglm.model.classes import Multinomial, Ordinal
-from daskglm.model.counts import Geometric, NegativeBinomial
 from daskglm.model.family import (
     LOG_2PI,
     Family,
@@ -27,11 +25,8 @@ from daskglm.model.family import (
     log_density,
     xlogy,
 )
-from daskglm.model.power import Tweedie
 
 __all__ = [
-    "ALIASES",
-    "FAMILIES",
     "Binomial",
     "Family",
     "Gamma",
@@ -527,26 +522,3 @@ class InverseGaussian:
 def Exponential() -> Gamma:  # noqa: N802 - users call it as they call the others
     """The gamma family of shape 1: positive, with mean mu and variance mu^2."""
     return Gamma(shape=1.0, name="exponential")
-
-
-# How each family is made where only its name is given.
-FAMILIES: dict[str, Any] = {
-    "gaussian": Gaussian,
-    "binomial": Binomial,
-    "poisson": Poisson,
-    "gamma": Gamma,
-    "exponential": Exponential,
-    "inverse_gaussian": InverseGaussian,
-    "negative_binomial": NegativeBinomial,
-    "geometric": Geometric,
-    "tweedie": Tweedie,
-    "multinomial": Multinomial,
-    "ordinal": Ordinal,
-}
-ALIASES = {
-    "bernoulli": "binomial",
-    "normal": "gaussian",
-    "inversegaussian": "inverse_gaussian",
-    "negativebinomial": "negative_binomial",
-    "nbinom": "negative_binomial",
-}

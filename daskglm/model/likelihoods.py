@@ -64,7 +64,7 @@ class GLM:
     @property
     def canonical(self) -> bool:
         """Whether eta is the natural parameter (up to sign)."""
-        return self.link.name == self.family.canonical_link
+        return bool(self.family.canonical_link) and self.link.name == self.family.canonical_link
 
     @property
     def quadratic(self) -> bool:

@@ -8,13 +8,41 @@ import itertools
 import math
 import re
 from collections.abc import Callable, Mapping
+from functools import lru_cache
 from typing import Any
 
 from daskglm.errors import DesignError, closest
-from daskglm.model.families import ALIASES, FAMILIES
+from daskglm.model.classes import Multinomial, Ordinal
+from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.custom import Custom, verify_link
+from daskglm.model.exponential import Canonical, ExponentialFamily
+from daskglm.model.exponential import verify as verify_density
+from daskglm.model.families import Binomial, Exponential, Gamma, Gaussian, InverseGaussian, Poisson
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS, MAKERS, Link
+from daskglm.model.power import Tweedie
+from daskglm.model.quasi import Quasi, Quasibinomial, Quasipoisson
+from daskglm.model.quasi import verify as verify_variance
 from daskglm.model.vector import BaselineLogit, Cumulative
+
+# How each family is made where its name is given, with arguments or without.
+FAMILIES: dict[str, Any] = {
+    "gaussian": Gaussian,
+    "binomial": Binomial,
+    "poisson": Poisson,
+    "gamma": Gamma,
+    "exponential": Exponential,
+    "inverse_gaussian": InverseGaussian,
+    "negative_binomial": NegativeBinomial,
+    "geometric": Geometric,
+    "tweedie": Tweedie,
+    "quasi": Quasi,
+    "quasipoisson": Quasipoisson,
+    "quasibinomial": Quasibinomial,
+    "multinomial": Multinomial,
+    "ordinal": Ordinal,
+}
+ALIASES = {"bernoulli": "binomial", "normal": "gaussian"}
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
@@ -72,13 +100,38 @@ def resolve(family: object, link: object = None) -> tuple[Any, Link]:
     chosen = named("family", FAMILIES, family, ALIASES)
     if not hasattr(chosen, "default_link"):
         raise DesignError(f"family={chosen!r} is neither a name nor a family; there are: {', '.join(FAMILIES)}")
-    bridge = named("link", LINKS | MAKERS, chosen.default_link if link is None else link, {})
+    _verify(chosen)
+    wanted = chosen.default_link if link is None else link
+    if wanted == "canonical":
+        wanted = _canonical(chosen)
+    bridge = named("link", LINKS | MAKERS, wanted, {})
     if not hasattr(bridge, "inverse"):
         raise DesignError(f"link={bridge!r} is neither a name nor a link; there are: {', '.join(LINKS)}")
+    _verify(bridge)
     refused = refusal(chosen, bridge)
     if refused:
         raise DesignError(refused)
     return chosen, bridge
+
+
+@lru_cache(maxsize=32)
+def _verify(given: Any) -> None:
+    """Whether the functions of one's own family or link belong together."""
+    if isinstance(given, ExponentialFamily):
+        verify_density(given)
+    elif isinstance(given, Quasi):
+        verify_variance(given)
+    elif isinstance(given, Custom):
+        verify_link(given)
+
+
+def _canonical(family: Any) -> Any:
+    """The link for which eta is the natural parameter."""
+    if isinstance(family, ExponentialFamily):
+        return Canonical(family)
+    if not family.canonical_link:
+        raise DesignError(f"the canonical link of the {family.text} family has no name here: name another link")
+    return family.canonical_link
 
 
 def likelihood_of(family: object, link: object, classes: int) -> GLM | BaselineLogit | Cumulative:
@@ -94,6 +147,13 @@ def refusal(family: Any, link: Link) -> str:
     if written(link.name)[0] in family.links:
         return ""
     low, high = family.mean_range
+    if isinstance(link, Custom) and family.response == "number":
+        if link.mean_range[0] < high and low < link.mean_range[1]:
+            return ""
+        return (
+            f"the {link.name} link gives means in ({link.mean_range[0]:g}, {link.mean_range[1]:g}), and none of those is a "
+            f"mean of the {family.name} family, which lies in ({low:g}, {high:g})"
+        )
     allowed = f"links for {family.name}: {', '.join(family.links)}"
     what = f"the {link.name} link, g(mu) = {link.formula}, does not go with the {family.name} family"
     if family.response != "number":

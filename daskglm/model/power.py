@@ -45,8 +45,8 @@ class Tweedie:
             raise DesignError(f"the power of a Tweedie family is a number, not {p!r}")
         if p == 1:
             raise DesignError('Tweedie with power 1 is the Poisson family: use "poisson", or "quasipoisson"')
-        if 0 < p < 1:
-            raise DesignError(f"no distribution has a variance mu^{p:g}: the power is <= 0, between 1 and 2, or >= 2")
+        if p != 0:
+            tweedie.check_power(p)
 
     @property
     def text(self) -> str:
@@ -165,16 +165,12 @@ class Tweedie:
         p = self.p
         if p == 0:
             return np.broadcast_to(np.asarray(-0.5 * (LOG_2PI + np.log(phi) - np.log(w))), y.shape)
-        if p < 0:
-            return np.full(y.shape, np.nan)
         return tweedie.saturated(y, w, phi, p)
 
     def saturated_derivatives(self, y: Vector, w: Vector | float, phi: float) -> tuple[Vector, Vector, Vector]:
         p = self.p
         if p == 0:
             return self.saturated(y, w, phi), np.full(y.shape, -0.5), np.zeros(y.shape)
-        if p < 0:
-            return np.full(y.shape, np.nan), np.full(y.shape, np.nan), np.full(y.shape, np.nan)
         return tweedie.saturated_derivatives(y, w, phi, p)
 
     def saturated_shift(self, n: float, phi: float, weighted: bool) -> float | None:

@@ -44,6 +44,13 @@ class Shape(Protocol):
     def moves_means(self) -> bool:
         """Whether the coefficients depend on them, so that both are solved in turn."""
 
+    @property
+    def joint(self) -> bool:
+        """Whether their errors count that the coefficients are estimated, too."""
+
+    def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
+        """dlog|score of eta|/dpsi (s, n), which says how the two sets of estimates hang together."""
+
     def start(self, phi: float) -> Vector:
         """psi to begin with (s,), phi being a rough dispersion."""
 
@@ -78,6 +85,11 @@ class Theta:
     base: NegativeBinomial
     names: tuple[str, ...] = ("theta",)
     moves_means: bool = True
+    # as MASS::glm.nb
+    joint: bool = False
+
+    def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
+        return (mu / (mu + np.exp(psi[0])))[None]
 
     def start(self, phi: float) -> Vector:
         return np.zeros(1)
@@ -135,6 +147,10 @@ class PowerAndDispersion:
     base: Tweedie
     names: tuple[str, ...] = ("power", "dispersion")
     moves_means: bool = True
+    joint: bool = True
+
+    def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
+        return np.stack([-np.log(mu) * self.slopes(psi)[0], np.full_like(mu, -1.0)])
 
     def start(self, phi: float) -> Vector:
         return np.array([0.0, np.log(phi)])
@@ -187,6 +203,11 @@ class Dispersion:
 
     base: Family
     moves_means: bool = False
+    # at the optimum the score is zero whatever phi
+    joint: bool = False
+
+    def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
+        return np.full((1, mu.size), -1.0)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -3,8 +3,12 @@
 The score U loses its part of first order in the bias by A = X' (h mu'' / (2 mu')), with h the leverages (Firth 1993,
 Biometrika 80, 27-38; Kosmidis and Firth 2009, Biometrika 96, 793-804). The root of U + A is found by quasi-Newton steps
 (I + K)^-1 (U + A), with I the expected information and K what A adds to it while the leverages stand still, where that is
-positive. Leverages are those of the point before, so that a step is one pass: they move little, and at the root they are
-the same.
+positive.
+
+Leverages need the inverse of I, which a pass gives at its end. So those of the point before are taken as long as that
+will do, and a step is one pass: in large data they hardly move. Where steps get smaller too slowly, a second pass at the
+same point brings them up to date, and what (I + K)^-1 leaves out of the true slope the steps learn from each other
+(Anderson 1965, J. ACM 12, 547-560).
 """
 
 from __future__ import annotations
@@ -31,8 +35,12 @@ Mask = npt.NDArray[np.bool_]
 # A step that makes the adjusted score this much longer, in the norm of the information, went too far.
 TOO_LONG = 2.0
 MAX_HALVINGS = 10
-# So many decrements that end no lower than they began are rounding.
-LAST = 3
+# A decrement that a step leaves this part of: leverages of the point before will not do.
+SLOW = 0.01
+# Steps that the next one learns from.
+MEMORY = 4
+# So many decrements without a new lowest are rounding.
+PATIENCE = 4
 
 
 @final
@@ -55,74 +63,132 @@ class _State:
         return self.steps_by.solve(self.point.gradient)
 
 
-def minimise_bias(objective: Objective, start: Vector, stopping: Stopping, null: Null | None = None) -> Optimum:
-    """The root of the adjusted score from a start at which every mean is possible. Convergence is linear, at the rate at
-    which leverages move with the coefficients.
+class _Search:
+    """State of one search."""
+
+    def __init__(self, objective: Objective, null: Null | None) -> None:
+        self.objective, self.null = objective, null
+        self.aliased: Mask | None = None
+        # whether leverages are brought up to date, and the states since, to learn from
+        self.exact = False
+        self.way: list[_State] = []
+        self.steps: list[Step] = []
+        self.decrements: list[float] = []
+
+    def begin(self, start: Vector) -> _State:
+        """The score itself, for leverages are not known yet."""
+        waiting = self.null is not None and self.null.waiting
+        point = self.objective.evaluate(start, 2, "expected", means=waiting)
+        if self.null is not None:
+            self.null.start(point.sums)
+        if not np.isfinite(point.loss):
+            raise SolverError("the start gives means that the family does not allow: give start=")
+        found = curvature(self.objective, point, None)
+        self.aliased = found.aliased
+        return _State(without_aliased(point, found), found, found)
+
+    def step(self, before: _State, closing: bool) -> _State:
+        """A full step, halved where it goes to a mean that is not possible, or away from the root."""
+        size, direction = 1.0, _learnt(self.way) if self.way else before.direction
+        for halvings in range(MAX_HALVINGS + 1):
+            state = self._evaluate(before, size * direction, closing)
+            last = halvings == MAX_HALVINGS
+            if state is not None and (last or state.decrement <= max(TOO_LONG * before.decrement, FLOOR)):
+                break
+            size *= 0.5
+        if state is None:
+            raise SolverError("no step leads to a possible mean: give start=, or another link")
+        slow = bool(self.steps) and state.decrement > SLOW * before.decrement
+        if slow and not self.exact:
+            self.exact = True
+            up_to_date = self._refreshed(state, closing)
+            state = state if up_to_date is None else up_to_date
+        if halvings:
+            self.way = []
+        if self.exact:
+            self.way = [*self.way[-MEMORY:], state]
+        self.steps.append(Step(before.point.loss, before.decrement, halvings, True))
+        self.decrements.append(state.decrement)
+        return state
+
+    @property
+    def stuck(self) -> bool:
+        """Whether decrements are small and no longer fall."""
+        recent = self.decrements[-PATIENCE:]
+        return len(recent) == PATIENCE and max(recent) <= FLOOR and min(recent) > min(self.decrements)
+
+    def _evaluate(self, before: _State, step: Vector, closing: bool) -> _State | None:
+        state = self._adjusted(before.point.coef + step, before, closing)
+        return self._refreshed(state, closing) if self.exact and state is not None else state
+
+    def _refreshed(self, state: _State, closing: bool) -> _State | None:
+        """The same point with its own leverages."""
+        return self._adjusted(state.point.coef, state, closing)
+
+    def _adjusted(self, coef: Vector, before: _State, closing: bool) -> _State | None:
+        """The adjusted score beside the expected information in one pass, with the leverages of `before`; None where a mean
+        is not possible.
+        """
+        objective, null = self.objective, self.null
+        candidate = None if null is None else null.candidate(closing)
+        request = Request(coef, 2, "expected", candidate, closing)
+        objective.passes += 1
+        sums: Adjusted = objective.blocks.total(
+            adjusted, objective.model, request, before.point.coef, before.found.inverse()
+        )
+        if null is not None and candidate is not None:
+            null.learn(sums.moments)
+        gram, added = objective.model.gram(sums.moments.tables), objective.model.gram(sums.tables)
+        assert gram is not None
+        assert added is not None
+        loss = sums.moments.loss
+        if objective.on_pass is not None:
+            objective.on_pass(2.0 * (loss - (objective.reference or 0.0)))
+        if not (np.isfinite(loss) and np.isfinite(gram).all() and np.isfinite(added).all()):
+            return None
+        model: Any = objective.model
+        gradient = model.gradient(sums.moments) + sums.tables.gradient()[model.select]
+        point = Point(coef, sums.moments, loss, gradient, gram, "expected")
+        found = curvature(objective, point, self.aliased)
+        return _State(point, found, factor(gram + added, ~found.kept) if found.basis is None else found)
+
+
+def _learnt(way: list[_State]) -> Vector:
+    """The step from the last state, less what the steps before say that it leaves out.
+
+    Of steps f at points b the combination g of their differences that comes nearest to the last f, in the norm of the
+    information, is taken from it and from b: f - (B + F) g with g = argmin |f - F g|, which ends at the root where f is
+    linear and the differences span it.
     """
-    first = objective.evaluate(start, 2, "expected", means=null is not None and null.waiting)
-    if null is not None:
-        null.start(first.sums)
-    if not np.isfinite(first.loss):
-        raise SolverError("the start gives means that the family does not allow: give start=")
-    found = curvature(objective, first, None)
-    aliased = found.aliased
-    state = _State(without_aliased(first, found), found, found)
-    decrements: list[float] = []
-    steps: list[Step] = []
-    closing = over = stuck = False
+    steps = np.array([state.direction for state in way])
+    if len(way) == 1:
+        return np.asarray(steps[0])
+    gram = way[-1].point.gram
+    assert gram is not None
+    turns = np.diff(steps, axis=0).T
+    moves = np.diff(np.array([state.point.coef for state in way]), axis=0).T
+    weighted = turns.T @ gram
+    share = factor(weighted @ turns).solve(weighted @ steps[-1])
+    return np.asarray(steps[-1] - (moves + turns) @ share)
+
+
+def minimise_bias(objective: Objective, start: Vector, stopping: Stopping, null: Null | None = None) -> Optimum:
+    """The root of the adjusted score from a start at which every mean is possible, with the sums and statistics there."""
+    search = _Search(objective, null)
+    state = search.begin(start)
+    closing = over = False
     while True:
-        before = state
-        state, halvings = _step(objective, before, aliased, null, closing)
-        steps.append(Step(before.point.loss, before.decrement, halvings, True))
-        decrements.append(state.decrement)
-        recent = decrements[-LAST:]
-        stuck = len(recent) == LAST and max(recent) <= FLOOR and recent[-1] >= recent[0]
-        over = over or stuck or len(steps) >= stopping.max_iter or not np.isfinite(state.decrement)
+        state = search.step(state, closing)
+        over = over or search.stuck or len(search.steps) >= stopping.max_iter
         if closing and (state.decrement <= stopping.aim or over):
             break
         closing = over or state.decrement <= stopping.aim
-    converged = state.decrement <= stopping.tol or (stuck and state.decrement <= FLOOR)
-    status = "converged" if state.decrement <= stopping.tol else "floor" if converged else "max_iter"
-    reason = "" if converged else (
-        f"the root of the adjusted score was not reached in {len(steps)} steps (decrement {state.decrement:.3g}, "
+    assert search.aliased is not None
+    status = "max_iter"
+    if state.decrement <= FLOOR:
+        status = "converged" if state.decrement <= stopping.tol else "floor" if search.stuck else status
+    reason = "" if status != "max_iter" else (
+        f"the root of the adjusted score was not reached in {len(search.steps)} steps (decrement {state.decrement:.3g}, "
         f"tolerance {stopping.tol:.3g}): raise max_iter"
     )  # fmt: skip
-    return Optimum(state.point, state.found, aliased, state.decrement, 1.0, status, reason, tuple(steps))
-
-
-def _step(objective: Objective, before: _State, aliased: Mask, null: Null | None, closing: bool) -> tuple[_State, int]:
-    """A full step, halved where it goes to a mean that is not possible, or away from the root."""
-    size, direction = 1.0, before.direction
-    inverse = before.found.inverse()
-    for halvings in range(MAX_HALVINGS + 1):
-        point, added = _evaluate(objective, before.point.coef, inverse, size * direction, null, closing)
-        if np.isfinite(point.loss):
-            assert point.gram is not None
-            found = curvature(objective, point, aliased)
-            steps_by = factor(point.gram + added, ~found.kept) if found.basis is None else found
-            state = _State(point, found, steps_by)
-            if halvings == MAX_HALVINGS or state.decrement <= max(TOO_LONG * before.decrement, FLOOR):
-                return state, halvings
-        size *= 0.5
-    raise SolverError("no step leads to a possible mean: give start=, or another link")
-
-
-def _evaluate(
-    objective: Objective, before: Vector, inverse: Matrix, step: Vector, null: Null | None, closing: bool
-) -> tuple[Point, Matrix]:
-    """The adjusted score beside the expected information, and what the adjustment adds to that, in one pass."""
-    candidate = None if null is None else null.candidate(closing)
-    request = Request(before + step, 2, "expected", candidate, closing)
-    objective.passes += 1
-    sums: Adjusted = objective.blocks.total(adjusted, objective.model, request, before, inverse)
-    if null is not None and candidate is not None:
-        null.learn(sums.moments)
-    model: Any = objective.model
-    gram, added = model.gram(sums.moments.tables), model.gram(sums.tables)
-    assert added is not None
-    finite = gram is not None and np.isfinite(gram).all() and np.isfinite(added).all()
-    loss = sums.moments.loss if finite else np.inf
-    if objective.on_pass is not None:
-        objective.on_pass(2.0 * (loss - (objective.reference or 0.0)))
-    gradient = model.gradient(sums.moments) + sums.tables.gradient()[model.select]
-    return Point(before + step, sums.moments, loss, gradient, gram, "expected"), added
+    return Optimum(state.point, state.found, search.aliased, state.decrement, 1.0, status, reason, tuple(search.steps))

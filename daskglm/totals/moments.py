@@ -276,7 +276,8 @@ class _Accumulation:
         offset = _floats(block.offset, start, stop)
         if self.request.means:
             self.weight += float(stop - start if weight is None else weight.sum())
-            self.weighted_y += float((y if weight is None else weight * y).sum())
+            t = self.model.likelihood.family.sufficient_statistic(y)
+            self.weighted_y += float((t if weight is None else weight * t).sum())
         if self.request.null is not None:
             self._null(y, weight, offset, stop - start)
         if self.request.start:
@@ -301,12 +302,13 @@ class _Accumulation:
             loss, score = loss * weight, score * weight
             curvature = curvature * weight if request.information != "unit" else curvature
         if request.reference:
-            least = likelihood.family.unit_loss(y, y, 1.0 - y)
+            t = likelihood.family.sufficient_statistic(y)
+            least = likelihood.family.unit_loss(y, t, 1.0 - t)
             self.reference += float((least if weight is None else least * weight).sum())
         # one NaN or infinity in any row shows in the sum
         self.loss += float(loss.sum())
         if not likelihood.family.dispersion_known or request.statistics:
-            squares = (y - terms.mu) ** 2
+            squares = (likelihood.family.sufficient_statistic(y) - terms.mu) ** 2
             squares = np.where(squares == 0.0, 0.0, squares / terms.variance)
             self.pearson += float((squares if weight is None else squares * weight).sum())
         if self.gram is not None:

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels.blocks import Block
-from daskglm.kernels.products import Pieces, Workspace, gather
+from daskglm.kernels.products import Pieces, Workspace, add_gradient, gather
 from daskglm.model.shapes import Shape
 from daskglm.totals.moments import CHUNK_ROWS, Model, sizes
 
@@ -27,6 +27,36 @@ class ShapeSums:
 
     def __add__(self, other: ShapeSums) -> ShapeSums:
         return ShapeSums(self.value + other.value, self.gradient + other.gradient, self.hessian + other.hessian)
+
+
+@final
+@dataclass(frozen=True)
+class MixedSums:
+    """X' of the mixed second derivatives of the log-likelihood in eta and psi, at phi = 1: (s, width)."""
+
+    values: npt.NDArray[np.float64]
+
+    def __add__(self, other: MixedSums) -> MixedSums:
+        return MixedSums(self.values + other.values)
+
+
+def mixed_sums(block: Block, model: Model, coef: Vector, shape: Shape, psi: Vector) -> MixedSums:
+    """At the scaled coefficients coef (p,) and psi (s,)."""
+    pieces = Pieces.of(block, model.scaling)
+    workspace = Workspace(pieces)
+    raw, values = model.raw(coef), np.zeros((psi.size, model.width))
+    with np.errstate(all="ignore"):
+        for start in range(0, block.n, CHUNK_ROWS):
+            stop = min(start + CHUNK_ROWS, block.n)
+            eta = np.zeros(stop - start)
+            if block.offset is not None:
+                eta += block.offset[start:stop]
+            gather(pieces, workspace, raw, start, stop, eta)
+            terms = model.likelihood.rows(block.y[start:stop].astype(np.float64), eta, 1)
+            score = terms.score if block.weight is None else terms.score * block.weight[start:stop]
+            for k, slopes in enumerate(shape.score_slopes(terms.mu, psi)):
+                add_gradient(pieces, workspace, score * slopes, start, stop, values[k])
+    return MixedSums(values)
 
 
 def shape_sums(

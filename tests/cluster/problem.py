@@ -25,6 +25,8 @@ from daskglm.record import FitRecord
 ROWS = 4_000
 FORMULA = "y ~ x + log(z) + s + s:x"
 KEEPS = ["memory", "disk", "reread"]
+# No event in the first two of four years, of which the first is the baseline.
+SEPARATED: dict[str, Any] = {"formula": "I(y * (year > 2021)) ~ x + C(year) + s", "family": "poisson"}
 
 
 @dataclass(frozen=True)
@@ -81,14 +83,18 @@ def write_lake(folder: Path, rows: int = ROWS) -> Path:
 def fitted(
     lake: Any, engine: Engine, keep: str = "memory", reporter: Any = None, formula: str = FORMULA, **options: Any
 ) -> FitRecord:
-    """The Poisson model of a lake."""
+    """The Poisson model of a lake, or another."""
     plan = make_plan(formula, {"family": "poisson", "keep": keep, **options})
     return run(plan, lake if hasattr(lake, "leaves") else open_source(lake), engine, reporter)
 
 
 def bits(record: FitRecord) -> tuple[Any, ...]:
     """Every number of a fit: of arrays their bytes; repr gives every digit, and NaN is NaN."""
-    rest = (record.statistics, record.ledger, record.n_iter, record.n_passes, record.trace, record.aliased)
+    rest: tuple[Any, ...] = (
+        record.statistics, record.ledger, record.n_iter, record.n_passes, record.trace, record.aliased
+    )  # fmt: skip
+    if record.separation is not None:
+        rest += (record.separation.rows, record.separation.directions.tobytes(), record.separation.finite.tobytes())
     return record.coefficients.tobytes(), record.covariance.tobytes(), repr(rest), record.names
 
 

@@ -21,7 +21,7 @@ import pytest
 from distributed import Client, LocalCluster
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import dask as engine
 from daskglm.cluster import lakes, tables, worker
 from daskglm.cluster.dask import DistributedPartitions, open_partitions, shelf_height
@@ -34,6 +34,7 @@ from tests.cluster.problem import (
     FORMULA,
     KEEPS,
     ROWS,
+    SEPARATED,
     Joined,
     Told,
     bits,
@@ -106,6 +107,19 @@ def test_neither_grouping_nor_where_rows_are_kept_changes_a_bit(
     # every total hears of every row: the profile, those of the pilot's sample, and the passes
     assert told.rows % (ROWS + 4) == 0
     assert told.rows >= (ROWS + 4) * record.n_passes
+    assert record.decodes == (1 if keep != "reread" else record.n_passes + 1)
+
+
+@pytest.mark.usefixtures("spotless")
+@pytest.mark.filterwarnings("ignore::daskglm.errors.SeparationWarning")
+@pytest.mark.parametrize("keep", KEEPS)
+def test_an_infinite_optimum_has_the_same_bits(client: Any, lake: Path, keep: str) -> None:
+    """Rows that are at their limit are set aside on the workers."""
+    expected = fitted(lake, Engine(1, None, 1), **SEPARATED)
+    record = fitted(lake, Engine(client=client, leaves_per_task=4), keep, **SEPARATED)
+    assert record.separated == ("C(year)[T.2020]", "C(year)[T.2021]")
+    assert bits(record) == bits(expected)
+    # a cluster that reads again does so for every pass
     assert record.decodes == (1 if keep != "reread" else record.n_passes + 1)
 
 

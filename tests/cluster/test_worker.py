@@ -21,7 +21,7 @@ import pytest
 from dask.sizeof import sizeof
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import lakes, tables, worker
 from daskglm.cluster.cells import Applied, Counter, Kept, Stored
 from daskglm.cluster.dask import Cluster, open_partitions

@@ -273,3 +273,32 @@ def test_rescaling_is_the_matrix_it_says_and_its_inverse_undoes_it(intercept: bo
     np.testing.assert_allclose(change.covariance(covariance), matrix @ covariance @ matrix.T, rtol=1e-13)
     np.testing.assert_allclose(change.inverse().matrix() @ matrix, np.eye(p), atol=1e-15)
     np.testing.assert_allclose(change.inverse().coefficients(change.coefficients(coef)), coef, rtol=1e-13)
+
+
+# -- other baselines ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("formula", ["y ~ a + x", "y ~ x + a*b", "y ~ a:x + b - 1", "y ~ b + a + a:z"])
+def test_another_baseline_is_what_learning_it_would_have_been(formula: str) -> None:
+    data = frame()
+    design, (leaf,) = learn(formula, from_pandas(data))
+    other = design.rebased({"a": 1}, ["a note"])
+    expected, (same,) = learn(formula.replace("a", "C(a, Treatment('a2'))"), from_pandas(data))
+    assert tuple(name.replace("C(a, Treatment('a2'))", "a") for name in expected.names) == other.names
+    assert other.notes == (*design.notes, "a note")
+    assert other.width == design.width
+    np.testing.assert_array_equal(matrix(other, other.encode(leaf)), matrix(expected, expected.encode(same)))
+
+
+def test_numbers_of_raw_columns_by_level() -> None:
+    """Rows of each level, counted from the squares of the indicators, once for every term that leaves one out."""
+    data = frame()
+    design, (leaf,) = learn("y ~ x + a*b + c - 1", from_pandas(data))
+    block = design.encode(leaf)
+    squares = (reference.matrix(block, Scaling.none(len(design.dense), len(design.factors))) ** 2).sum(axis=0)
+    found = design.by_level(squares)
+    # a keeps all its levels in one term, and leaves one out in the other
+    assert set(found) == {"a", "b", "c"}
+    for name, times in (("a", 2), ("b", 2), ("c", 1)):
+        counts = data[name].value_counts().sort_index() * times
+        np.testing.assert_array_equal(found[name], counts)

@@ -15,6 +15,9 @@ from click.testing import CliRunner
 
 import daskglm as dg
 from daskglm.cli import main
+from daskglm.cluster import lakes
+from daskglm.cluster.engine import Engine
+from tests.cluster.problem import KEEPS, SEPARATED, bits, fitted, write_lake
 
 FORMULA = "y ~ x + log(z) + a*b"
 ROWS = 2_000
@@ -54,6 +57,22 @@ def test_sources(table: pd.DataFrame, reference: dg.Fit, tmp_path: Path) -> None
     sources = [arrow, ds.dataset(arrow), ds.dataset(path), pl.from_pandas(table), str(path), path, tmp_path, [path]]
     for source in [*sources, str(tmp_path / "*.parquet"), {name: table[name].to_numpy() for name in table}]:
         same(dg.glm(FORMULA, source, family="poisson"), reference)
+
+
+@pytest.mark.filterwarnings("ignore::daskglm.errors.SeparationWarning")
+@pytest.mark.parametrize("separation", ["limit", "firth"])
+@pytest.mark.parametrize("keep", KEEPS)
+def test_an_infinite_optimum_has_the_same_bits_however_the_work_is_cut(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, separation: str, keep: str
+) -> None:
+    """Rows are set aside leaf by leaf, wherever they are kept."""
+    monkeypatch.setattr(lakes, "LEAF_BYTES", 1)
+    lake = write_lake(tmp_path / "lake", 1_000)
+    options = {**SEPARATED, "separation": separation}
+    expected = fitted(lake, Engine(1, None, 1), **options)
+    assert expected.separated == (("C(year)[T.2020]", "C(year)[T.2021]") if separation == "limit" else ())
+    for threads, leaves in ((1, 64), (2, 2), (3, None)):
+        assert bits(fitted(lake, Engine(threads, None, leaves), keep, **options)) == bits(expected)
 
 
 def test_command_line(table: pd.DataFrame, reference: dg.Fit, tmp_path: Path) -> None:

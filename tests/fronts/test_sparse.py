@@ -13,7 +13,7 @@ import pytest
 from scipy import sparse as sp
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import machine, tables
 from daskglm.errors import AliasWarning, DataError, DesignError
 from daskglm.fit import Engine, run

@@ -99,6 +99,19 @@ def test_rows_are_those_of_the_matrix(start: int, stop: int) -> None:
         assert start == stop or np.shares_memory(getattr(part, name), getattr(whole, name))
 
 
+@pytest.mark.parametrize("index", [[], [3], [10, 0, 4], list(range(11))])
+def test_rows_of_an_index_are_those_of_the_matrix(index: list[int]) -> None:
+    whole, at = block(), np.array(index, np.intp)
+    part = whole.take(at)
+    identity = Scaling.none(2, 2)
+    assert (part.n, part.width) == (len(index), whole.width)
+    assert np.array_equal(matrix(part, identity), matrix(whole, identity)[at])
+    for name in ("y", "weight", "offset", "trials"):
+        assert np.array_equal(getattr(part, name), getattr(whole, name)[at])
+    bare = Block(5, (), (), np.arange(5.0)).take(np.array([4, 1]))
+    assert (bare.y.tolist(), bare.weight, bare.offset, bare.trials) == ([4.0, 1.0], None, None, None)
+
+
 def test_rows_of_a_block_without_extras() -> None:
     part = Block(5, (), (), np.arange(5.0)).rows(1, 4)
     assert part.y.tolist() == [1.0, 2.0, 3.0]

@@ -9,11 +9,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.sparse import csr_array
 
 from daskglm.kernels import reference
-from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Levels, Scaling
+from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Levels, Scaling, Sparse
 from daskglm.kernels.lanes import LANES
-from daskglm.kernels.products import Gram, Layout, Pieces, Workspace, add_gradient, gather, tile_rows
+from daskglm.kernels.products import (
+    Gram,
+    Layout,
+    Pieces,
+    Workspace,
+    add_gradient,
+    gather,
+    quadratic_form,
+    tile_rows,
+)
 
 # Sums of n products in another order than NumPy's: n roundings of the sum of absolute values, at the very most.
 ROUNDINGS = 4.0
@@ -76,6 +86,46 @@ def truth(block: Block, scaling: Scaling) -> tuple[np.ndarray, ...]:
 def assert_exact(block: Block, scaling: Scaling, takes: list[int] | None = None) -> None:
     for found, expected in zip(products(block, scaling, takes), truth(block, scaling), strict=True):
         assert np.array_equal(found, expected)
+
+
+def assert_exact_form(block: Block, scaling: Scaling) -> None:
+    """A whole symmetric matrix: every product and every sum is exact."""
+    half = np.random.default_rng(3).integers(-3, 4, (block.width, block.width))
+    matrix = (half + half.T).astype(float)
+    found = quadratic_form(block, scaling, matrix)
+    assert np.array_equal(found, reference.quadratic_form(block, scaling, matrix))
+
+
+@pytest.mark.parametrize("n", SIZES)
+@pytest.mark.parametrize("valued", [False, True])
+def test_quadratic_forms_of_all_widths_at_once(n: int, valued: bool) -> None:
+    block, scaling = integer_block(n, DENSE, [(CODES[0], 3, False), (CODES[1], 5, valued), (CODES[2], 2, False)])
+    assert_exact_form(block, scaling)
+    assert_exact_form(block.rows(n // 3, n - n // 4), scaling)
+
+
+@pytest.mark.parametrize("n_dense", [0, 1, 4])
+@pytest.mark.parametrize("factors", [[], [False], [True], [True, True, False], [False] * 5])
+@pytest.mark.parametrize("sparse", [0, 6])
+def test_quadratic_forms_of_every_shape(n_dense: int, factors: list[bool], sparse: int) -> None:
+    codes = [(CODES[k % 3], 2 + k, valued) for k, valued in enumerate(factors)]
+    block, scaling = integer_block(203, [DENSE[j % 6] for j in range(n_dense)], codes)
+    if sparse:
+        written = np.random.default_rng(4).integers(-3, 4, (203, sparse)).astype(float)
+        block = replace(block, sparse=Sparse.of(csr_array(written)))
+        scaling = replace(scaling, sparse_scale=2.0 ** np.arange(sparse))
+    assert_exact_form(block, scaling)
+
+
+def test_a_quadratic_form_of_a_covariance_is_a_square() -> None:
+    """x' C x = |L'x|^2 with C = L L': never below zero beyond rounding, to the rounding of its terms."""
+    rng = np.random.default_rng(5)
+    block, scaling = integer_block(500, ["f8", "f4"], [("i2", 40, True)])
+    root = rng.normal(size=(block.width, block.width))
+    x = reference.matrix(block, scaling)
+    size = np.einsum("ij,ij->i", np.abs(x) @ np.abs(root @ root.T), np.abs(x))
+    found = quadratic_form(block, scaling, root @ root.T)
+    assert np.all(np.abs(found - np.sum((x @ root) ** 2, axis=1)) <= ROUNDINGS * block.width * EPS * size)
 
 
 @pytest.mark.parametrize("n", SIZES)

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 from daskglm.cluster import lakes, machine
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import open_source

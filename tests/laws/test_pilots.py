@@ -8,7 +8,7 @@ import pytest
 from scipy import special
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 
 # Two ways to the same optimum, each with a decrement below 1e-12 per unit dispersion, in standard errors.
 DISTANCE = 1e-6

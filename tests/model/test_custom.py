@@ -13,9 +13,9 @@ from scipy import special
 
 from daskglm.errors import DesignError
 from daskglm.model.custom import EVERYWHERE, Custom, custom, differences, verify_link
-from daskglm.model.families import FAMILIES
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS
+from daskglm.model.pairs import FAMILIES
 
 HERE = __name__
 POSITIVE = (0.0, np.inf)

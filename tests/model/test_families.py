@@ -13,7 +13,8 @@ from scipy import special
 from daskglm.errors import DesignError
 from daskglm.model import families
 from daskglm.model.counts import NegativeBinomial
-from daskglm.model.families import ALIASES, Gamma, by_value, log_density, xlogy
+from daskglm.model.families import Gamma, by_value, log_density, xlogy
+from daskglm.model.pairs import ALIASES
 from daskglm.model.power import Tweedie
 from tests.laws.exact import (
     DISTRIBUTIONS,

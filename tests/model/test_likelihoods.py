@@ -5,17 +5,23 @@ Their derivatives are held in tests/laws/test_derivatives.py.
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
+from mpmath import mp, mpf
 
 from daskglm.model.custom import custom
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import Link, power
 from tests.laws.exact import (
+    DIGITS,
     DISTRIBUTIONS,
     EPS,
     FAMILIES,
+    INVERSES,
     LINKS,
+    LOSSES,
     PAIRS,
     RESPONSES,
     WITH_DENSITY,
@@ -30,6 +36,11 @@ LOSS_RELATIVE = 1e-12
 TEXTBOOK = 1e-13
 
 GRID = (-2.0, -1.0, -0.3, -1e-12, 0.0, 1e-12, 0.3, 0.9, 1.0, 2.0)
+
+
+# How far a linear predictor is followed: beyond that of any response, and not so far that 1 - mu has no digits in mpmath.
+FAR = {"logit": 64.0, "probit": 30.0, "log": 64.0, "identity": 4096.0, "sqrt": 4096.0, "inverse": 4096.0}
+NEARER = 6.0
 
 
 def model(family: str, link: str) -> GLM:
@@ -160,3 +171,37 @@ def test_an_interval_of_eta_ends_where_its_means_do(
     for value, mean in zip(found, means, strict=True):
         assert np.allclose(value, mean, rtol=LOSS_RELATIVE, atol=1e-300)
         assert value.shape == (2,)
+
+
+def falling(family: str, link: str, y: float, sign: float) -> bool:
+    """Whether the loss falls all the way from one end of the linear predictor to the other, and has a mean there."""
+    end = FAR.get(link, NEARER)
+    way = [sign * part * end for part in (-1.0, -0.25, -0.0625, -0.01, 0.01, 0.0625, 0.25, 1.0)]
+    with mp.workdps(DIGITS):
+        if not possible(family, link, way[-1]):
+            return False
+        losses = [LOSSES[family](mpf(y), INVERSES[link](mpf(eta))) for eta in way if possible(family, link, eta)]
+        return all(after <= before for before, after in itertools.pairwise(losses))
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_recession_is_where_the_loss_falls_all_the_way(family: str, link: str) -> None:
+    glm = model(family, link)
+    responses = np.array([*RESPONSES[family], *((0.3,) if glm.family.bounded else ())])
+    up, down = glm.recession(responses)
+    assert up.tolist() == [falling(family, link, y, 1.0) for y in responses]
+    assert down.tolist() == [falling(family, link, y, -1.0) for y in responses]
+    assert glm.separable == bool((up | down).any())
+
+
+@pytest.mark.parametrize("family, link", PAIRS)
+def test_the_deviance_at_the_limit_is_the_least_a_row_can_have(family: str, link: str) -> None:
+    glm = model(family, link)
+    y = np.array(RESPONSES[family])
+    for allowed, limit in zip(glm.recession(y), glm.limits[::-1], strict=True):
+        mu = np.full(int(allowed.sum()), limit)
+        with np.errstate(all="ignore"):
+            deviance = glm.family.unit_deviance(y[allowed], mu, 1.0 - mu)
+        # nothing where the mean can be the response itself
+        expected = np.where((y[allowed] == limit), 0.0, (y[allowed] - limit) ** 2)
+        assert deviance.tolist() == expected.tolist()

@@ -10,10 +10,10 @@ import pytest
 from daskglm.errors import DesignError
 from daskglm.model.classes import Multinomial, Ordinal
 from daskglm.model.counts import NegativeBinomial
-from daskglm.model.families import ALIASES, FAMILIES, Exponential, Gamma
+from daskglm.model.families import Exponential, Gamma
 from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS, MAKERS, Log, power
-from daskglm.model.pairs import likelihood_of, resolve, written
+from daskglm.model.pairs import ALIASES, FAMILIES, likelihood_of, resolve, written
 from daskglm.model.power import Tweedie
 from daskglm.model.vector import BaselineLogit, Cumulative
 
@@ -28,6 +28,9 @@ DEFAULTS = {
     "negative_binomial": "log",
     "geometric": "log",
     "tweedie": "log",
+    "quasi": "identity",
+    "quasipoisson": "log",
+    "quasibinomial": "logit",
     "multinomial": "logit",
     "ordinal": "logit",
 }

@@ -270,8 +270,8 @@ case("chickwts_tweedie_3_5", "chickwts", "weight ~ feed", "tweedie", "log", powe
 case("mtcars_tweedie_0", "mtcars", "mpg ~ wt + hp", "tweedie", "identity", power = 0)
 case("trees_tweedie_0_log", "trees", "Volume ~ log(Girth) + log(Height)", "tweedie", "log", power = 0)
 case("cars_tweedie_0", "cars", "dist ~ speed", "tweedie", "identity", power = 0)
-case("warpbreaks_tweedie_1", "warpbreaks", "breaks ~ wool*tension", "tweedie", "log", power = 1)
-case("quine_tweedie_1", "quine", "Days ~ Eth + Sex + Lrn", "tweedie", "log", power = 1)
+case("warpbreaks_quasipoisson_crossed", "warpbreaks", "breaks ~ wool*tension", "quasipoisson", "log")
+case("quine_quasipoisson_main", "quine", "Days ~ Eth + Sex + Lrn", "quasipoisson", "log")
 case("airquality_tweedie_2", "airquality", "Ozone ~ Wind + Temp", "tweedie", "log", power = 2)
 case("veteran_tweedie_3", "veteran", "time ~ karno", "tweedie", "log", power = 3)
 

@@ -52,7 +52,7 @@ def test_fit_is_that_of_r(case: dict[str, Any], files: int, tmp_path: Path) -> N
 
 def test_every_pair_is_covered() -> None:
     covered = {(case["family"], case["link"]) for case in GLM}
-    from daskglm.model.families import FAMILIES
+    from daskglm.model.pairs import FAMILIES
 
     # pairs that R's own glm refuses have no reference there; laws/ covers them
     absent = {("gaussian", "sqrt"), ("gamma", "sqrt"), ("binomial", "identity")}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import daskglm as dg
-from daskglm import fit as fitting
+from daskglm import estimation as fitting
 
 DISTANCE = 1e-6
 

@@ -1,0 +1,263 @@
+"""The coefficients of one response, and what is estimated beside them: pilots, rounds, and the search itself."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.conclude import Beside
+from daskglm.design import formula
+from daskglm.design.design import Design
+from daskglm.design.parameters import Parameters
+from daskglm.errors import DesignError, SolverError
+from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficients
+from daskglm.model.likelihoods import GLM
+from daskglm.model.pairs import likelihood_of
+from daskglm.model.shapes import Shape, shape_of
+from daskglm.model.vector import BaselineLogit, Cumulative
+from daskglm.model.weights import Frequency
+from daskglm.partitions import Partitions
+from daskglm.plan import Plan
+from daskglm.separation import Solution, solve
+from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
+from daskglm.solvers.firth import minimise_bias
+from daskglm.solvers.null import Null
+from daskglm.solvers.objective import Objective
+from daskglm.solvers.pilot import Pilot, first_guess, pilot
+from daskglm.solvers.separation import Watch
+from daskglm.totals.moments import AnyModel, Model, Request
+from daskglm.totals.vector import ParallelModel, SeparateModel
+
+Vector = npt.NDArray[np.float64]
+
+# Below this a pass costs less than the pilot's book-keeping.
+PILOT_ROWS = 200_000
+# With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
+ROWS_PER_COLUMN = 20
+SMALL_DATA_GOAL = 1e-20
+# Coefficients and the parameters beside them are solved in turn at most so often, on a sample this often.
+MAX_ROUNDS = 30
+PILOT_ROUNDS = 3
+# Decrements of the parameters beside: the squared distance to their maximum in standard errors.
+SHAPE_ENOUGH = 1e-16
+PILOT_ENOUGH = 1e-4
+SAMPLE_FRACTION = 0.1
+
+
+def model_of(plan: Plan, design: Design) -> AnyModel:
+    """What the totals need to know: the likelihood that the family, the link and the classes of the response make."""
+    frequency = isinstance(plan.weights, Frequency)
+    likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
+    select, width, scaling = design.select, design.width, design.scaling
+    if isinstance(likelihood, BaselineLogit):
+        return SeparateModel(likelihood, select, width, scaling, frequency)
+    if isinstance(likelihood, Cumulative):
+        return ParallelModel(likelihood, select[1:], width, scaling, frequency)
+    return Model(likelihood, select, width, scaling, frequency)
+
+
+@final
+@dataclass(frozen=True)
+class Begin:
+    """Where a search begins: coefficients, a Gram that may serve for the first step, and how fast steps near by converge."""
+
+    coef: Any = None
+    held: Held | None = None
+    rate: float | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Estimated:
+    """What came of it: the plan with the family as it was estimated, the solution, the null model, what is beside."""
+
+    plan: Plan
+    solution: Solution
+    null: Null | None
+    beside: Beside | None
+
+
+@final
+class Estimation:
+    """One response's estimation under way.
+
+    blocks: all rows; pilots: a sample of them or None; n rows; offset, weighted: whether there are offsets and weights;
+    say: is told the name of each phase; told: the deviance after each pass; keep: partitions to be released at the end.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        design: Design,
+        blocks: Partitions[Any],
+        pilots: Partitions[Any] | None,
+        n: int,
+        *,
+        offset: bool,
+        weighted: bool,
+        say: Callable[[str], None],
+        told: Callable[[float], None] | None,
+        keep: Callable[[Any], None],
+    ) -> None:
+        self.plan, self.design, self.blocks, self.pilots, self.n = plan, design, blocks, pilots, n
+        self.offset, self.weighted, self.say, self.told, self.keep = offset, weighted, say, told, keep
+
+    def run(self) -> Estimated:
+        """The coefficients, and what is estimated beside them."""
+        shape = shape_of(self.plan.family, self.plan.dispersion)
+        if shape is not None and shape.moves_means:
+            self.plan = replace(self.plan, family=shape.family(shape.start(1.0)))
+        model, design = model_of(self.plan, self.design), self.design
+        null = Null(model.likelihood, design.intercept, self.offset) if isinstance(model, Model) else None
+        objective = Objective(self.blocks, model, design.intercept, on_pass=self.told)
+        if shape is not None and shape.moves_means:
+            solution, beside = self._in_turn(objective, null, shape)
+            return Estimated(self.plan, solution, null, beside)
+        solution = self._optimise(objective, design, null, self._begin(objective, null))
+        return Estimated(self.plan, solution, null, None if shape is None else self._dispersion(solution, shape))
+
+    def _begin(self, objective: Objective, null: Null | None) -> Begin:
+        """Where the sample's optimum is, as far as the sample is of help."""
+        if self.pilots is None or self._is_small(objective):
+            return Begin()
+        self.say("pilot")
+        found = pilot(self.pilots, objective.model, self.design.intercept, null, self.n)
+        return Begin() if found is None else Begin(found.coef, found.held)
+
+    def _is_small(self, objective: Objective) -> bool:
+        """Whether a pass over all rows costs less than a pilot is worth."""
+        return self.n < PILOT_ROWS or SAMPLE_FRACTION * self.n < ROWS_PER_COLUMN * objective.n_coefficients
+
+    def _optimise(self, objective: Objective, design: Design, null: Null | None, begin: Begin) -> Solution:
+        """The optimum of one family; where it is infinite, as the plan says."""
+        plan, start = self.plan, begin.coef
+        if start is None:
+            self.say("start")
+            start = self._start(objective, design, null)
+        if null is not None and null.iterates and null.waiting:
+            null.start(objective.sums(Request(None, order=0, means=True)))
+            null.fit(objective.blocks, objective.model)
+        self.say("pass")
+        stopping = self._stopping()
+        known = plan.family.dispersion if plan.family.dispersion_known else None
+        quadratic = objective.model.likelihood.quadratic
+
+        def search(target: Objective, where: Vector, watch: Watch | None, again: bool) -> Optimum:
+            if plan.separation == "firth":
+                return minimise_bias(target, where, stopping, null)
+            other = (lambda: first_guess(target, null)) if self.pilots is not None or again else None
+            return minimise(
+                target, where, stopping, null=null, dispersion=known, quadratic=quadratic, meat=plan.meat,
+                held=None if again else begin.held, rate=begin.rate, fallback=other, watch=watch,
+            )  # fmt: skip
+
+        if not isinstance(objective.model, Model):
+            return Solution(objective, design, search(objective, start, None, False))
+        assert null is not None
+        return solve(objective, design, null, start, search, plan.separation, self.keep)
+
+    def _in_turn(self, objective: Objective, null: Null | None, shape: Shape) -> tuple[Solution, Beside]:
+        """Coefficients and the parameters beside them, in turn until neither moves.
+
+        The two are orthogonal in expectation, so that each round leaves the square of what the one before left. A sample,
+        or all rows where there are few, finds the neighbourhood.
+        """
+        psi, begin, design = shape.start(1.0), Begin(), self.design
+        if self.pilots is not None and not self._is_small(objective):
+            self.say("pilot")
+            psi, begin = self._shape_pilot(self.pilots, null, shape, psi)
+        solution: Solution | None = None
+        before = np.inf
+        for _ in range(MAX_ROUNDS):
+            self.plan = replace(self.plan, family=shape.family(psi))
+            objective = replace(objective, model=self._with_family(objective.model, null), reference=None)
+            found = self._optimise(objective, design, null, begin)
+            solution = found if solution is None else solution.followed(found)
+            objective, design, optimum = solution.objective, solution.design, solution.optimum
+            held = Held(optimum.curvature, 1.0, optimum.decrement)
+            begin = Begin(optimum.point.coef, held, optimum.rate)
+            if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
+                here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
+                break
+            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH)
+            objective.passes += here.passes
+            if at_limit(shape, psi) and at_limit(shape, here.psi):
+                break
+            still = bool((here.psi == psi).all())
+            if still and (here.decrement <= SHAPE_ENOUGH or (0.5 * before <= here.decrement <= FLOOR)):
+                break
+            before = here.decrement
+            psi = here.psi
+        assert solution is not None
+        if shape.joint and np.isfinite(here.value):
+            here = with_coefficients(here, solution.objective, solution.optimum, shape)
+        return solution, Beside(shape, here)
+
+    def _with_family(self, model: AnyModel, null: Null | None) -> AnyModel:
+        """The model with the family that the plan has now."""
+        assert isinstance(model, Model)
+        changed = replace(model, likelihood=GLM(self.plan.family, self.plan.link))
+        if null is not None:
+            null.change(changed.likelihood)
+        return changed
+
+    def _shape_pilot(
+        self, pilots: Partitions[Any], null: Null | None, shape: Shape, psi: Vector
+    ) -> tuple[Vector, Begin]:
+        """psi and coefficients near the optimum, from the sample."""
+        found: Pilot | None = None
+        for _ in range(PILOT_ROUNDS):
+            model = model_of(replace(self.plan, family=shape.family(psi)), self.design)
+            if null is not None:
+                null.change(model.likelihood)
+            near = None if found is None else found.coef
+            found = pilot(pilots, model, self.design.intercept, null, self.n, near)
+            if found is None:
+                return shape.start(1.0), Begin()
+            psi = estimate(pilots, model, found.coef, shape, psi, PILOT_ENOUGH).psi
+        assert found is not None
+        return psi, Begin(found.coef, found.held)
+
+    def _dispersion(self, solution: Solution, shape: Shape) -> Beside:
+        """The dispersion of greatest likelihood at the coefficients, which do not depend on it."""
+        objective, optimum = solution.objective, solution.optimum
+        stats = optimum.point.sums.statistics
+        assert stats is not None
+        mean = stats.deviance / stats.observations
+        closed = self.plan.family.ml_dispersion(mean, self.weighted)
+        phi = mean if closed is None else closed
+        if not phi > 0:
+            raise SolverError('the fit is perfect: dispersion="ml" has no finite estimate')
+        begin = shape.start(phi)
+        found = estimate(objective.blocks, objective.model, optimum.point.coef, shape, begin, SHAPE_ENOUGH)
+        objective.passes += found.passes
+        return Beside(shape, found)
+
+    def _stopping(self) -> Stopping:
+        # where a pass costs nothing, go on to the last digit
+        goal = SMALL_DATA_GOAL if self.plan.tol_is_default and self.n < PILOT_ROWS else None
+        return Stopping(self.plan.tol, self.plan.max_iter, goal)
+
+    def _start(self, objective: Objective, design: Design, null: Null | None) -> Vector:
+        if self.plan.start is not None:
+            return _given_start(self.plan.start, Parameters(design, self.plan.family.response))
+        quadratic = objective.model.likelihood.quadratic
+        return np.zeros(objective.n_coefficients) if quadratic else first_guess(objective, null)
+
+
+def _given_start(start: Any, parameters: Parameters) -> npt.NDArray[np.float64]:
+    """start= on the user's scale to the scaled columns."""
+    names = parameters.names
+    if hasattr(start, "keys"):
+        values = dict(start)
+        formula.require_columns(values, dict.fromkeys(names), "start=")
+        vector = np.array([float(values.get(name, 0.0)) for name in names])
+    else:
+        vector = np.asarray(start, np.float64)
+    if vector.shape != (len(names),):
+        raise DesignError(f"start= has {vector.size} values for {len(names)} parameters")
+    return parameters.own(np.nan_to_num(vector))

@@ -1,0 +1,194 @@
+"""Several searches over the same rows, side by side: each pass answers what all of them ask at that moment."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, TypeVar, final
+
+from daskglm.partitions import Partitions
+
+T = TypeVar("T")
+
+
+@final
+@dataclass(frozen=True)
+class Several:
+    """The records of several questions, each added to its like."""
+
+    records: tuple[Any, ...]
+
+    def __add__(self, other: Several) -> Several:
+        return Several(tuple(one + two for one, two in zip(self.records, other.records, strict=True)))
+
+
+@final
+@dataclass(frozen=True)
+class Question:
+    """function(item, *args) of the k-th response of a block, after it went through some functions."""
+
+    k: int
+    through: tuple[Callable[[Any], Any], ...]
+    function: Callable[..., Any]
+    args: tuple[Any, ...]
+
+
+def side_by_side(block: Any, questions: tuple[Question, ...]) -> Several:
+    """The answers of one block."""
+    answers = []
+    for question in questions:
+        item = block.of_response(question.k)
+        for step in question.through:
+            item = step(item)
+        answers.append(question.function(item, *question.args))
+    return Several(tuple(answers))
+
+
+class _Given_up(BaseException):  # noqa: N801
+    """Ends a search because another one failed, or the user interrupted."""
+
+
+@final
+class Together:
+    """Runs searches in threads of their own, which wait for each other at every total; the totals themselves are taken by
+    the thread that called `run`, so that an interrupt is heard there.
+
+    What is asked in one pass depends on the searches alone, and every answer is the same as if it were asked alone.
+    """
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._asked: dict[int, tuple[Partitions[Any], Question]] = {}
+        self._answers: dict[int, Any] = {}
+        self._alive: set[int] = set()
+        self._failed: BaseException | None = None
+
+    def of(self, partitions: Partitions[Any], k: int) -> View:
+        """The k-th response of the blocks of some partitions."""
+        return View(self, partitions, k)
+
+    def run(self, searches: Sequence[Callable[[], T]]) -> list[T]:
+        """What the searches return; the first failure of any ends them all and is raised."""
+        results: dict[int, T] = {}
+
+        def search(k: int) -> None:
+            try:
+                results[k] = searches[k]()
+            except _Given_up:
+                pass
+            except BaseException as error:
+                with self._changed:
+                    self._failed = self._failed or error
+            finally:
+                with self._changed:
+                    self._alive.discard(k)
+                    self._changed.notify_all()
+
+        self._alive = set(range(len(searches)))
+        threads = [threading.Thread(target=search, args=(k,), daemon=True) for k in range(len(searches))]
+        for thread in threads:
+            thread.start()
+        try:
+            self._serve()
+        except BaseException as error:
+            with self._changed:
+                self._failed = self._failed or error
+                self._changed.notify_all()
+        for thread in threads:
+            thread.join()
+        if self._failed is not None:
+            raise self._failed
+        return [results[k] for k in range(len(searches))]
+
+    def _serve(self) -> None:
+        while True:
+            with self._changed:
+                while self._alive - self._asked.keys() and self._failed is None:
+                    self._changed.wait()
+                if not self._alive or self._failed is not None:
+                    return
+                asked, self._asked = self._asked, {}
+            answers: dict[int, Any] = {}
+            for partitions in {id(where): where for where, _ in asked.values()}.values():
+                here = [k for k in sorted(asked) if asked[k][0] is partitions]
+                found: Several = partitions.total(side_by_side, tuple(asked[k][1] for k in here))
+                answers |= dict(zip(here, found.records, strict=True))
+            with self._changed:
+                self._answers |= answers
+                self._changed.notify_all()
+
+    def ask(self, partitions: Partitions[Any], question: Question) -> Any:
+        """The answer, as soon as all other searches have asked, too."""
+        k = question.k
+        with self._changed:
+            self._asked[k] = (partitions, question)
+            self._changed.notify_all()
+            while k not in self._answers:
+                if self._failed is not None:
+                    raise _Given_up
+                self._changed.wait()
+            return self._answers.pop(k)
+
+
+@final
+class View:
+    """Partitions of one response, whose totals are taken together with those of the others."""
+
+    def __init__(
+        self, together: Together, partitions: Partitions[Any], k: int, through: tuple[Callable[[Any], Any], ...] = ()
+    ) -> None:
+        self._together, self._partitions, self._k, self._through = together, partitions, k, through
+
+    @property
+    def n_leaves(self) -> int:
+        """Number of leaves."""
+        return self._partitions.n_leaves
+
+    @property
+    def rows(self) -> int | None:
+        """Rows as the source counts them."""
+        return self._partitions.rows
+
+    @property
+    def keep(self) -> str:
+        """Where items live between passes."""
+        return self._partitions.keep
+
+    @property
+    def passes(self) -> int:
+        """Totals taken over all leaves."""
+        return self._partitions.passes
+
+    @property
+    def decodes(self) -> int:
+        """How many times every leaf was read."""
+        return self._partitions.decodes
+
+    def enter(self, phase: str) -> None:
+        """Names are given by whoever runs the searches."""
+
+    def expect(self, record: int) -> None:
+        """Sizes are announced by whoever runs the searches."""
+
+    def observe(self, on_leaf: Callable[[int, int], None] | None) -> None:
+        """Progress is told by whoever runs the searches."""
+
+    def total(self, function: Callable[..., Any], *args: Any) -> Any:
+        """The tree sum of function(item, *args)."""
+        return self._together.ask(self._partitions, Question(self._k, self._through, function, args))
+
+    def consumed(self, function: Callable[[Any], Any]) -> View:
+        """Items as the function makes them, each time anew: the others still need them as they are."""
+        return View(self._together, self._partitions, self._k, (*self._through, function))
+
+    def kept_with_total(self, *functions: Any) -> Any:
+        """Views are made of blocks, which are read already."""
+        raise TypeError("a view keeps nothing")
+
+    def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
+        """Views are for totals."""
+        raise TypeError("a view is for totals")
+
+    def release(self) -> None:
+        """What is kept belongs to whoever runs the searches."""

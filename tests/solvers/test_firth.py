@@ -1,0 +1,150 @@
+"""Mean bias reduction: its root by closed forms, as a mode of the penalised likelihood, and by the score written out."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from daskglm.errors import SolverError
+from daskglm.kernels.blocks import Block, Levels, Scaling
+from daskglm.solvers.driver import Optimum, Stopping
+from daskglm.solvers.firth import minimise_bias
+from daskglm.solvers.null import Null
+from daskglm.totals.moments import Model
+from tests.solvers.problems import objective
+from tests.totals.problems import Problem, likelihood, problem
+from tests.totals.test_bias import KNOWN, bend, leverages
+
+# The root is reached until rounding stops the decrement, to 1e-20 and less, which is the square of what is left.
+ROOT = 1e-9
+# Finite differences of a function known to 1e-15 times its size, a few hundred.
+FLAT = 1e-5
+
+
+def solve(one: Problem, start: Any = None, **options: Any) -> tuple[Optimum, Any]:
+    target = objective(one.block, one.model)
+    begin = one.coef if start is None else np.asarray(start, float)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        return minimise_bias(target, begin, Stopping(goal=1e-20), **options), target.blocks
+
+
+def adjusted_score(one: Problem, coef: np.ndarray) -> np.ndarray:
+    """U + A by its definition."""
+    at = replace(one, coef=coef)
+    score = one.model.likelihood.rows(one.block.y, at.eta, 1, "expected").score * one.weight
+    return one.x.T @ (score + leverages(one, coef) * bend(one, at.eta) / 2.0)
+
+
+def groups(family: str, link: str, successes: list[int], sizes: list[int]) -> Problem:
+    """One coefficient per group, and nothing else."""
+    codes = np.repeat(np.arange(len(sizes)), sizes).astype("i1")
+    y = np.concatenate([np.repeat([1.0, 0.0], [s, m - s]) for s, m in zip(successes, sizes, strict=True)])
+    block = Block(y.size, (), (Levels(codes, len(sizes)),), y)
+    model = Model(likelihood(family, link), 1 + np.arange(len(sizes)), block.width, Scaling.none(0, 1))
+    return Problem(block, model, np.zeros(len(sizes)), (codes[:, None] == np.arange(len(sizes))).astype(float))
+
+
+def test_proportions_get_half_a_success_and_half_a_failure() -> None:
+    """Firth (1993), section 3.1: (s + 1/2) / (m + 1) in a saturated logistic model, also where s is 0 or m, or m is 1."""
+    successes, sizes = [0, 5, 3, 0, 1, 40], [4, 5, 7, 1, 1, 90]
+    found, _ = solve(groups("binomial", "logit", successes, sizes))
+    assert found.converged
+    expected = (np.array(successes) + 0.5) / (np.array(sizes) + 1.0)
+    assert np.allclose(1.0 / (1.0 + np.exp(-found.point.coef)), expected, rtol=ROOT)
+
+
+def test_counts_get_half_an_event() -> None:
+    successes, sizes = [0, 2, 9], [4, 5, 30]
+    found, _ = solve(groups("poisson", "log", successes, sizes))
+    assert np.allclose(np.exp(found.point.coef), (np.array(successes) + 0.5) / np.array(sizes), rtol=ROOT)
+
+
+@pytest.mark.parametrize("family, link", KNOWN)
+@pytest.mark.parametrize("extras", [{}, {"weight": "real", "offset": True}])
+def test_the_adjusted_score_vanishes(family: str, link: str, extras: dict[str, Any]) -> None:
+    one = problem(family, link, 120, **extras)
+    found, leaves = solve(one)
+    assert found.converged
+    information = np.linalg.inv(found.curvature.inverse())
+    root = np.linalg.cholesky(information)
+    assert np.linalg.norm(np.linalg.solve(root, adjusted_score(one, found.point.coef))) < ROOT
+    at = replace(one, coef=found.point.coef)
+    weight = one.model.likelihood.rows(one.block.y, at.eta, 2, "expected").weight * one.weight
+    assert np.allclose(information, one.x.T @ (weight[:, None] * one.x), rtol=1e-9, atol=1e-9)
+    # one pass to begin with, one for every step, and another where leverages are brought up to date
+    assert 1 + len(found.steps) <= leaves.passes <= 2 + 2 * len(found.steps)
+    assert found.point.sums.statistics is not None
+
+
+def test_a_logistic_root_is_the_mode_under_jeffreys_prior() -> None:
+    """Firth (1993), section 3: log L + log det I / 2 is flat there."""
+    one = problem("binomial", "logit", 60)
+    found, _ = solve(one)
+
+    def penalised(coef: np.ndarray) -> float:
+        at = replace(one, coef=coef)
+        terms = one.model.likelihood.rows(one.block.y, at.eta, 2)
+        information = one.x.T @ (terms.weight[:, None] * one.x)
+        return float(-terms.loss.sum() + 0.5 * np.linalg.slogdet(information)[1])
+
+    for j in range(one.coef.size):
+        step = np.eye(one.coef.size)[j] * 1e-5
+        slope = (penalised(found.point.coef + step) - penalised(found.point.coef - step)) / 2e-5
+        assert abs(slope) < FLAT
+
+
+@pytest.mark.parametrize("link", ["logit", "probit", "cloglog"])
+def test_separated_data_have_a_finite_root(link: str) -> None:
+    x = np.arange(-10.0, 11.0)
+    y = (x > 0.5).astype(float)
+    block = Block(x.size, (x,), (), y)
+    model = Model(likelihood("binomial", link), np.arange(2), 2, Scaling(np.zeros(1), np.full(1, 0.1), np.zeros(0)))
+    one = Problem(block, model, np.zeros(2), np.column_stack([np.ones(x.size), x * 0.1]))
+    found, _ = solve(one)
+    assert found.converged
+    assert np.abs(found.point.coef).max() < 50.0
+    assert np.abs(adjusted_score(one, found.point.coef)).max() < 1e-8
+
+
+def test_large_data_need_one_pass_for_a_step() -> None:
+    """The bias is a hundredth of a standard error there, and leverages hardly move."""
+    found, leaves = solve(problem("binomial", "logit", 30_000))
+    assert leaves.passes == 1 + len(found.steps) <= 8
+
+
+def test_aliased_columns_stay_out() -> None:
+    one = groups("binomial", "logit", [1, 4], [6, 9])
+    model = replace(one.model, select=np.array([0, 1, 2]))
+    found, _ = solve(replace(one, model=model), np.array([0.3, -0.4, 0.9]))
+    assert found.aliased.tolist() == [False, False, True]
+    eta = np.log((np.array([1, 4]) + 0.5) / (np.array([6, 9]) - np.array([1, 4]) + 0.5))
+    assert np.allclose(found.point.coef, [eta[1], eta[0] - eta[1], 0.0], rtol=0, atol=ROOT)
+
+
+def test_the_null_model_is_fitted_in_the_same_passes() -> None:
+    one = problem("poisson", "log", 200, offset=True)
+    null = Null(one.model.likelihood, True, True)
+    null.value = 0.0
+    solve(one, null=null)
+    assert null.settled
+    total = float(np.sum(one.block.y - np.exp((null.value or 0.0) + one.block.offset)))  # type: ignore[operator]
+    assert abs(total) < 1e-5
+
+
+def test_too_few_steps_are_reported() -> None:
+    one = problem("binomial", "logit", 60)
+    found = minimise_bias(objective(one.block, one.model), np.zeros(5), Stopping(max_iter=1))
+    assert (found.status, found.converged) == ("max_iter", False)
+    assert "raise max_iter" in found.reason
+    assert found.point.sums.statistics is not None
+
+
+def test_an_impossible_start_is_an_error() -> None:
+    one = problem("poisson", "identity", 60)
+    with pytest.raises(SolverError, match="give start="):
+        minimise_bias(objective(one.block, one.model), np.array([-1.0, 0.0, 0.0, 0.0, 0.0]), Stopping())
