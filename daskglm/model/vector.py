@@ -57,33 +57,37 @@ class BaselineLogit:
         """Number of linear predictors."""
         return self.classes - 1
 
+    def shares(self, eta: Matrix) -> tuple[Matrix, Matrix, Matrix]:
+        """mu, 1 - mu and log mu (K, n) at eta (q, n); what is left beside the largest is the sum of the others."""
+        above = np.concatenate([np.zeros((1, eta.shape[1])), eta])
+        largest, rows = above.argmax(axis=0), np.arange(eta.shape[1])
+        above -= above[largest, rows]
+        up = np.exp(above)
+        up[largest, rows] = 0.0
+        others = up.sum(axis=0)
+        up[largest, rows] = 1.0
+        mu = up / (1.0 + others)
+        rest = 1.0 - mu
+        rest[largest, rows] = others / (1.0 + others)
+        return mu, rest, above - np.log1p(others)
+
     def probabilities(self, eta: Matrix) -> Matrix:
         """mu (K, n) at eta (q, n)."""
-        most = np.maximum(eta.max(axis=0, initial=0.0), 0.0)
-        up = np.exp(eta - most)
-        first = np.exp(-most)
-        total = first + up.sum(axis=0)
-        return np.concatenate([(first / total)[None], up / total])
-
-    def log_probability(self, y: Codes, eta: Matrix) -> Vector:
-        """log mu_y (n,)."""
-        most = np.maximum(eta.max(axis=0, initial=0.0), 0.0)
-        total = most + np.log(np.exp(-most) + np.exp(eta - most).sum(axis=0))
-        seen = np.where(y > 0, np.take_along_axis(eta, np.maximum(y - 1, 0)[None].astype(np.intp), 0)[0], 0.0)
-        return np.asarray(seen - total)
+        return self.shares(eta)[0]
 
     def rows(self, y: Codes, eta: Matrix, order: int = 2, information: Information = "observed") -> ClassTerms:
         """Terms of each row with class codes y (n,) at eta (q, n)."""
-        logarithm = self.log_probability(y, eta)
-        mu = self.probabilities(eta)[1:]
-        score = -mu
+        mu, rest, logarithm = self.shares(eta)
+        rows = np.arange(y.size)
+        chance, loss = mu[y, rows], -logarithm[y, rows]
+        score = -mu[1:]
         at = np.flatnonzero(y > 0)
-        # 1 - mu_k is what the other classes have: summed, it does not cancel
-        score[y[at] - 1, at] = -np.expm1(logarithm[at])
+        score[y[at] - 1, at] = rest[y[at], at]
         weight = np.empty((0, y.size))
         if order > 1:
-            weight = np.stack([-mu[a] * mu[b] if a != b else mu[a] * (1.0 - mu[a]) for a, b in pairs_of(self.q)])
-        return ClassTerms(-logarithm, score, weight, np.exp(logarithm))
+            mu, rest = mu[1:], rest[1:]
+            weight = np.stack([-mu[a] * mu[b] if a != b else mu[a] * rest[a] for a, b in pairs_of(self.q)])
+        return ClassTerms(loss, score, weight, chance)
 
     def start(self, weights: Vector) -> Vector:
         """eta (q,) of the model without predictors, from the classes' weights (K,)."""
@@ -106,6 +110,12 @@ class CumulativeTerms:
     beside: Matrix
     cross: Matrix
     chance: Vector
+
+
+def _log_slope(rates: Rates) -> Vector:
+    """log mu' = log(up mu) = log(down (1 - mu)), by the smaller probability, whose rate does not underflow."""
+    lower = rates.log_mu < rates.log_rest
+    return np.where(lower, np.log(rates.up) + rates.log_mu, np.log(rates.down) + rates.log_rest)
 
 
 @final
@@ -198,12 +208,19 @@ class Cumulative:
         return terms
 
     def _expected(self, terms: CumulativeTerms, eta: Vector, thresholds: Vector) -> None:
-        """sum_j P_j grad log P_j grad log P_j': f_k^2 (1 / P_k + 1 / P_(k+1)), and -f_k f_(k+1) / P_(k+1) beside."""
-        q = self.q
-        chance = self.probabilities(eta, thresholds)
-        slopes = np.stack([self.link.inverse(t - eta)[1] for t in thresholds])
-        terms.threshold_weight = slopes * slopes * (1.0 / chance[:q] + 1.0 / chance[1:])
-        terms.beside = -slopes[:-1] * slopes[1:] / chance[1:q]
+        """sum_j P_j grad log P_j grad log P_j': f_k^2 (1 / P_k + 1 / P_(k+1)), and -f_k f_(k+1) / P_(k+1) beside; in
+        logarithms, for f and P vanish together far out.
+        """
+        chance = np.stack(
+            [self.log_probability(np.full(eta.size, k, np.intp), eta, thresholds) for k in range(self.classes)]
+        )
+        slope = np.stack([_log_slope(self.link.rates(t - eta)) for t in thresholds])
+        vanished = np.isneginf(slope)
+        terms.threshold_weight = np.where(
+            vanished, 0.0, np.exp(2.0 * slope - chance[:-1]) + np.exp(2.0 * slope - chance[1:])
+        )
+        beside = -np.exp(slope[:-1] + slope[1:] - chance[1:-1])
+        terms.beside = np.where(vanished[:-1] | vanished[1:], 0.0, beside)
         self._in_eta(terms)
 
     def _in_eta(self, terms: CumulativeTerms) -> None:
