@@ -38,6 +38,8 @@ from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
+from daskglm.totals.shape import MixedSums, ShapeSums
+from daskglm.totals.vector import PairTables, ParallelTables
 from tests.cluster.problem import FORMULA, SEPARATED, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
 from tests.matrices import scattered
@@ -94,6 +96,10 @@ def examples() -> dict[str, list[Any]]:
         "SparseTables": [tables, several],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "Number": [Number(NAN), Number(0.1)],
+        "ShapeSums": [ShapeSums(np.array([NAN, 1.0]), np.ones((2, 1)), np.zeros((2, 1, 1)))],
+        "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
+        "PairTables": [PairTables((gram, gram, gram))],
+        "ParallelTables": [ParallelTables(gram, np.ones((2, 5)), np.eye(2), np.array([-0.0, NAN]))],
         "Movements": [
             Movements(
                 np.array([2**40, 0]),

@@ -51,6 +51,13 @@ PAIRS: dict[str, dict[str, bool]] = {
     "exponential": POSITIVE,
     "inverse_gaussian": POSITIVE,
     "tweedie": POSITIVE,
+    # a variance alone, whatever its name, goes with every link that gives its means
+    "quasi": {"identity": True, "log": True, "inverse": False, "inverse_square": False, "sqrt": False},
+    "quasipoisson": {"log": True, "identity": False, "sqrt": False, "power": False},
+    "quasibinomial": {
+        **dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), True),
+        **dict.fromkeys(("log", "log_complement", "identity"), False),
+    },
     "multinomial": {"logit": True},
     "ordinal": dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), True),
 }
