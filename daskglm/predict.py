@@ -163,7 +163,9 @@ class Scorer:
         if prediction.kind == "link":
             if parameters.kind == "classes":
                 return dict(zip(parameters.classes[1:], eta, strict=True))
-            return {"link": eta[0]}
+            # x'b of the columns as they are: thresholds carry the shift between them and the scaled ones
+            shift = parameters.coefficients(np.concatenate([np.zeros(q), own[q:]]))[-q]
+            return {"link": eta[0] + shift}
         with np.errstate(all="ignore"):
             if parameters.kind == "classes":
                 chance = likelihood.probabilities(eta)

@@ -286,7 +286,7 @@ def test_there_is_no_likelihood() -> None:
     # no pass over the rows is asked for, with weights or without
     for weighted in (False, True):
         assert family.saturated_shift(3.0, 0.5, weighted) is not None
-        assert np.isnan(log_likelihood(family, stats, 0.5, None, weighted))
+        assert np.isnan(log_likelihood(family, stats, 2.0, None, weighted))
     assert dispersion(None, family, stats, 4.0, 1) == (2.0, True)
     with pytest.raises(DesignError, match=r"a quasi family has no density: .* maximum likelihood .* use dispersion="):
         family.ml_dispersion(0.5, False)
