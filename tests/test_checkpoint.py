@@ -96,10 +96,6 @@ def examples() -> dict[str, list[Any]]:
         "SparseTables": [tables, several],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "Number": [Number(NAN), Number(0.1)],
-        "ShapeSums": [ShapeSums(np.array([NAN, 1.0]), np.ones((2, 1)), np.zeros((2, 1, 1)))],
-        "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
-        "PairTables": [PairTables((gram, gram, gram))],
-        "ParallelTables": [ParallelTables(gram, np.ones((2, 5)), np.eye(2), np.array([-0.0, NAN]))],
         "Movements": [
             Movements(
                 np.array([2**40, 0]),

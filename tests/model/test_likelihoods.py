@@ -46,7 +46,7 @@ FAR = {
     "identity": 4096.0,
     "sqrt": 4096.0,
     "inverse": 4096.0,
-    "inverse_square": 4096.0,
+    "inverse_square": 1e12,
     "power(0.3)": 4096.0,
     "cauchit": 4096.0,
 }
