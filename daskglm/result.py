@@ -46,7 +46,7 @@ class Fit:
 
     @property
     def params(self) -> Any:
-        """Estimates by parameter name; NaN where aliased. A Series; of a multinomial model a DataFrame, a row per term and
+        """Estimates by parameter name; NaN where aliased, -inf or inf where separated. A Series; of a multinomial model a DataFrame, a row per term and
         a column per class but the reference. Thresholds of an ordinal model follow its slopes.
         """
         return self._shaped(self.record.coefficients)
@@ -201,7 +201,7 @@ class Fit:
 
     @property
     def separated(self) -> tuple[str, ...]:
-        """Parameters that seem to have no finite estimate."""
+        """Parameters whose estimate is infinite; none under separation="drop" and "firth"."""
         return self.record.separated
 
     @property
@@ -247,7 +247,7 @@ class Fit:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
-        delta method for the mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
+        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
         exposure are read from the data; `exposure=1` or `offset=0` override them (a rate), and beside an array or a sparse
         matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.

@@ -17,6 +17,10 @@ Mask = npt.NDArray[np.bool_]
 Information = Literal["expected", "observed", "unit"]
 
 
+# A linear predictor that is as good as infinite, and has a mean of its own where the way to infinity leads through means.
+FAR = 1e300
+
+
 @final
 @dataclass(slots=True)
 class RowTerms:
@@ -73,11 +77,20 @@ class GLM:
 
     @property
     def limits(self) -> tuple[float, float]:
-        """The means as eta -> -infinity and as eta -> +infinity, NaN for one that is no finite end of the link's range."""
+        """The means as eta -> -infinity and as eta -> +infinity, NaN for one that is no finite end of the means there are."""
+        low, high = self._means
+        far = np.array([-FAR, FAR])
         with np.errstate(all="ignore"):
-            means = self.link.inverse(np.array([-np.inf, np.inf]))[0]
-        ends = [float(mean) if mean in self.link.mean_range and np.isfinite(mean) else np.nan for mean in means]
+            means, on_the_way = self.link.inverse(np.array([-np.inf, np.inf]))[0], self.link.inverse(far)[0]
+            possible = self.link.valid(far) & (low <= on_the_way) & (on_the_way <= high) & np.isfinite(means)
+        ends = [float(m) if ok and m in (low, high) else np.nan for m, ok in zip(means, possible, strict=True)]
         return ends[0], ends[1]
+
+    @property
+    def _means(self) -> tuple[float, float]:
+        """The interval of means that both the link and the family can have."""
+        lows, highs = zip(self.link.mean_range, self.family.mean_range, strict=True)
+        return max(lows), min(highs)
 
     @property
     def separable(self) -> bool:
@@ -89,10 +102,10 @@ class GLM:
         """Rows (n,) whose loss never rises as eta -> +infinity, and as eta -> -infinity.
 
         A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to an end of
-        the link's range where its response lies at that end or beyond, as far as that end is at an infinite eta: up
+        their range where its response lies at that end or beyond, as far as that end is at an infinite eta: up
         and down in binomial models of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
         """
-        low, high = self.link.mean_range
+        low, high = self._means
         below, above = (
             (y <= low) if end == low else (y >= high) if end == high else np.zeros(y.shape, bool) for end in self.limits
         )

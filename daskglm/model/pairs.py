@@ -42,7 +42,13 @@ FAMILIES: dict[str, Any] = {
     "multinomial": Multinomial,
     "ordinal": Ordinal,
 }
-ALIASES = {"bernoulli": "binomial", "normal": "gaussian"}
+ALIASES = {
+    "bernoulli": "binomial",
+    "normal": "gaussian",
+    "inversegaussian": "inverse_gaussian",
+    "negativebinomial": "negative_binomial",
+    "nbinom": "negative_binomial",
+}
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 

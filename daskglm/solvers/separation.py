@@ -19,11 +19,12 @@ arXiv:1903.01633, for models of counts.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csc_array
 
 from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.objective import Curvature, Objective, Point
@@ -33,6 +34,7 @@ from daskglm.totals.separation import (
     LEAST_POWER,
     Move,
     Movements,
+    Parts,
     Separated,
     Split,
     movements,
@@ -58,6 +60,9 @@ NEAR = 0.1
 WIDE = 2.0
 # Each round takes one dimension off the null space at least.
 ROUNDS = 8
+# Columns up to which the Grams of both parts are summed in one pass: of more, two at a time take much memory, and the second
+# is asked for only where there is a null space.
+TOGETHER = 2_000
 
 
 @final
@@ -97,7 +102,7 @@ class Watch:
             return None
         suspicious = self._slow >= self._due
         if ending:
-            suspicious = self._slow > 0 or bool(np.abs(toward).max(initial=0.0) > LONG_STEP)
+            suspicious = bool(np.abs(toward).max(initial=0.0) > LONG_STEP)
         if not suspicious:
             return None
         self._due = max(self._due, 2 * self._slow)
@@ -141,10 +146,15 @@ def _movements(objective: Objective, directions: Matrix) -> Movements:
     return result
 
 
-def _split(objective: Objective, moves: tuple[Move, ...]) -> Split:
+def _split(objective: Objective, moves: tuple[Move, ...], parts: Parts) -> Split:
     objective.passes += 1
-    result: Split = objective.blocks.total(split, objective.model, moves)
+    result: Split = objective.blocks.total(split, objective.model, moves, parts)
     return result
+
+
+def _completed(objective: Objective, moves: tuple[Move, ...], parts: Split) -> Split:
+    """With the Gram of the rows that move, in a pass of its own where it is missing."""
+    return parts if parts.moving is not None else replace(_split(objective, moves, "moving"), rest=parts.rest)
 
 
 def _floors(seen: Movements) -> list[float]:
@@ -167,17 +177,17 @@ def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased
     """A certificate that moves none but rows that all these moves take the allowed way."""
     model: Any = objective.model
     for _ in range(ROUNDS):
-        parts = _split(objective, moves)
-        rest, moving = model.gram(parts.rest), model.gram(parts.moving)
+        parts = _split(objective, moves, "both" if model.width <= TOGETHER else "rest")
+        rest = model.gram(parts.rest)
         assert rest is not None
-        assert moving is not None
         kept = factor(rest, aliased)
         basis = null_space(rest, kept, aliased)
         if not basis.shape[1]:
             return None
         free = np.flatnonzero(~kept.kept & ~aliased)
+        parts = _completed(objective, moves, parts)
         candidates = [
-            basis @ _fitted(basis, moving, parts.moving.gradient()[model.select]),
+            basis @ _fitted(basis, parts, model.select),
             basis @ moves[0].direction[free],
             basis @ coef[free],
         ]
@@ -196,7 +206,11 @@ def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased
             rows = int(seen.allowed[best])
             if rows < parts.rows:
                 # it leaves some of the candidates where they are
-                parts = _split(objective, (Move(directions[best]),))
+                chosen = (Move(directions[best]),)
+                both = model.width <= TOGETHER
+                parts = _completed(objective, chosen, _split(objective, chosen, "both" if both else "rest"))
+            assert parts.rest is not None
+            assert parts.moving is not None
             return Separation(directions[best], rows, parts.rest.matrix(), parts.moving.matrix())
         # rows that go the wrong way are no candidates any more, those of the direction that has fewest
         best = int(np.argmin(np.where(seen.allowed > 0, seen.forbidden, np.iinfo(np.int64).max)))
@@ -210,21 +224,27 @@ def _certified(seen: Movements) -> Mask:
     return np.asarray((seen.forbidden == 0) & (seen.allowed > 0))
 
 
-def null_space(gram: Matrix, kept: Factor, aliased: Mask) -> Matrix:
+def null_space(gram: Matrix, kept: Factor, aliased: Mask) -> csc_array:
     """Directions (p, k) that move no row of this unit Gram: one for each column that is a combination of earlier ones,
-    and was none over all rows.
+    and was none over all rows. Mostly those are columns of zeros, each a direction by itself.
     """
     free = np.flatnonzero(~kept.kept & ~aliased)
-    basis = -kept.solve(np.where(kept.kept[:, None], gram[:, free], 0.0))
-    basis[free, np.arange(free.size)] = 1.0
-    return basis
+    bound = np.flatnonzero(np.diag(gram)[free] != 0.0)
+    combined = -kept.solve(np.where(kept.kept[:, None], gram[:, free[bound]], 0.0))
+    rows, columns = np.nonzero(combined)
+    entries = np.concatenate([np.ones(free.size), combined[rows, columns]])
+    places = np.concatenate([free, rows]), np.concatenate([np.arange(free.size), bound[columns]])
+    return csc_array((entries, places), shape=(gram.shape[0], free.size))
 
 
-def _fitted(basis: Matrix, moving: Matrix, pull: Vector) -> Vector:
+def _fitted(basis: csc_array, parts: Split, select: npt.NDArray[np.int64]) -> Vector:
     """Least squares within the null space: every row of S moved by 1, the way it may go. Where that is a certificate it is
     the plainest, and knows nothing of the way the steps took.
     """
-    return factor(basis.T @ moving @ basis).solve(basis.T @ pull)
+    assert parts.moving is not None
+    moving = parts.moving.matrix()[np.ix_(select, select)]
+    inner = np.asarray(basis.T @ (moving @ basis))
+    return factor(inner).solve(basis.T @ parts.moving.gradient()[select])
 
 
 def _refined(objective: Objective, moves: tuple[Move, ...], kept: Factor, direction: Vector) -> Vector:

@@ -318,7 +318,7 @@ def evaluated(formula: str, **values: float) -> float:
         (lambda: NegativeBinomial(0.0), "theta of a negative binomial family is a positive number, not 0.0"),
         (lambda: NegativeBinomial([1]), r"theta of a negative binomial family is a positive number, not \[1\]"),  # type: ignore[arg-type]
         (lambda: Tweedie(1), 'Tweedie with power 1 is the Poisson family: use "poisson", or "quasipoisson"'),
-        (lambda: Tweedie(0.5), "there is no Tweedie distribution of power 0.5: take one below 0 or above 1"),
+        (lambda: Tweedie(0.5), "no distribution has a variance mu.0.5: the power is <= 0, between 1 and 2, or >= 2"),
         (lambda: Tweedie(np.nan), "the power of a Tweedie family is a number, not nan"),
         (lambda: NegativeBinomial().size, "theta of this negative binomial family is not known yet"),
         (lambda: Tweedie().p, "the power of this Tweedie family is not known yet"),
