@@ -150,7 +150,7 @@ def likelihood_of(family: object, link: object, classes: int) -> GLM | BaselineL
 
 def refusal(family: Any, link: Link) -> str:
     """Why a pair makes no sense, or "" where it does."""
-    if written(link.name)[0] in family.links:
+    if link.name.partition("(")[0] in family.links and not isinstance(link, Custom):
         return ""
     low, high = family.mean_range
     if isinstance(link, Custom) and family.response == "number":
