@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -14,6 +13,7 @@ import numpy.typing as npt
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
+from daskglm.errors import warn as say
 from daskglm.inference import covariance as inference
 from daskglm.inference.shape import Estimate
 from daskglm.kernels.cholesky import combination
@@ -285,18 +285,14 @@ def _provenance() -> dict[str, Any]:
 def warn(record: FitRecord) -> None:
     """What a user should hear of a fit."""
     for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
-        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
+        say(alias_sentence(name, parts), AliasWarning)
     if len(record.aliased) > MOST_WARNINGS:
-        warnings.warn(
-            f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
-            AliasWarning,
-            stacklevel=5,
-        )
+        say(f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased", AliasWarning)
     if record.separated:
         rows = 0 if record.separation is None else record.separation.rows
-        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=5)
+        say(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning)
     if not record.converged:
-        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
+        say(record.reason, ConvergenceWarning)
 
 
 def alias_sentence(name: str, parts: Mapping[str, float]) -> str:

@@ -31,6 +31,8 @@ Interval = Literal["confidence"]
 
 # Rows of X written out at a time where standard errors are asked for.
 ROWS_IN_FULL = 2_048
+# What leaves a model's linear predictor without its offset, or its exposure.
+NEUTRAL = {"offset": 0, "exposure": 1}
 
 
 @final
@@ -299,6 +301,11 @@ def _reading(
     for name, value in (("offset", offset), ("exposure", exposure)):
         if value is not None and not isinstance(value, (str, int, float)):
             raise DesignError(f"{name}= takes a number, a column or an expression, not {type(value).__name__}")
+        if value is None and getattr(specification, name) == name and name not in found:
+            raise DesignError(
+                f'the model was fitted with {name}=: give {name}= for these rows too, or a column "{name}" of their table; '
+                f"{name}={NEUTRAL[name]} leaves it out"
+            )
     offsets: list[Expression] = []
     constant = 0.0
     if offset is None:
