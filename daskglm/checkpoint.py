@@ -26,7 +26,9 @@ from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
+from daskglm.totals.alternatives import Moved
 from daskglm.totals.bias import Adjusted
+from daskglm.totals.levels import LevelCounts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.residuals import ResidualProducts
@@ -56,6 +58,8 @@ RECORDS: Mapping[str, Any] = {
         ShapeSums,
         PairTables,
         ParallelTables,
+        LevelCounts,
+        Moved,
     )
 }
 

@@ -9,6 +9,7 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm import choices
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
@@ -28,7 +29,7 @@ from daskglm.inference.shape import Estimate, at_limit, estimate
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
-from daskglm.model.vector import BaselineLogit, Cumulative, pairs_of
+from daskglm.model.vector import pairs_of
 from daskglm.model.weights import Frequency, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
@@ -41,7 +42,7 @@ from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import Pilot, first_guess, pilot
 from daskglm.solvers.separation import Watch
 from daskglm.totals.moments import AnyModel, Model, Request, record_bytes
-from daskglm.totals.vector import ParallelModel, SeparateModel
+from daskglm.totals.vector import SeparateModel, class_model
 
 Vector = npt.NDArray[np.float64]
 
@@ -65,11 +66,9 @@ def model_of(plan: Plan, design: Design) -> AnyModel:
     frequency = isinstance(plan.weights, Frequency)
     likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
     select, width, scaling = design.select, design.width, design.scaling
-    if isinstance(likelihood, BaselineLogit):
-        return SeparateModel(likelihood, select, width, scaling, frequency)
-    if isinstance(likelihood, Cumulative):
-        return ParallelModel(likelihood, select[1:], width, scaling, frequency)
-    return Model(likelihood, select, width, scaling, frequency)
+    if isinstance(likelihood, GLM):
+        return Model(likelihood, select, width, scaling, frequency)
+    return class_model(likelihood, select, width, scaling, frequency)
 
 
 def _quadratic(plan: Plan) -> bool:
@@ -202,7 +201,8 @@ class _Fitting:
         self.opened.append(blocks)
         null = Null(model.likelihood, design.intercept, self._has_offset()) if isinstance(model, Model) else None
         told = None if self.reporter is None else self.reporter.deviance
-        objective = Objective(blocks, model, design.intercept, on_pass=told)
+        counting = not isinstance(model, Model)
+        objective = Objective(blocks, model, design.intercept, on_pass=told, counting=counting)
         solution, beside = self._solve(objective, design, null, sample, profile.n, shape)
         pruned = self.source.pruned_rows
         ledger = replace(profile.ledger, read=profile.ledger.read + pruned, filtered=profile.ledger.filtered + pruned)
@@ -326,7 +326,7 @@ class _Fitting:
             )  # fmt: skip
 
         if not isinstance(objective.model, Model):
-            return Solution(objective, design, search(objective, start, None, False))
+            return choices.solve(objective, Parameters(design, plan.family.response), start, search, plan.separation)
         assert null is not None
         return solve(objective, design, null, start, search, plan.separation, self.opened.append)
 

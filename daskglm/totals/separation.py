@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daskglm.kernels import sparse as sparse_kernels
 from daskglm.kernels.blocks import Block, Scaling
-from daskglm.kernels.products import Gram, Pieces, Scatter, Workspace, gather
+from daskglm.kernels.products import Pieces, Scatter, Workspace, gather
 from daskglm.model.likelihoods import GLM
 from daskglm.totals.moments import CHUNK_ROWS, FitStats, Model, sizes
 
@@ -70,11 +70,11 @@ class Movements:
 @dataclass(frozen=True)
 class Split:
     """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter; how many
-    those are.
+    those are. Of classes, the same of pairs, in their own tables.
     """
 
-    rest: Gram
-    moving: Gram
+    rest: Any
+    moving: Any
     rows: int
 
     def __add__(self, other: Split) -> Split:
