@@ -282,11 +282,10 @@ class Cumulative:
         q = self.q
         chance = self.probabilities(eta, thresholds, possible)
         slopes = self.slopes(eta, thresholds, possible)
-        if possible is not None:
-            # an impossible class has no share in any of it
-            chance = np.where(possible, chance, np.inf)
-        terms.threshold_weight = slopes * slopes * (1.0 / chance[:q] + 1.0 / chance[1:])
-        terms.beside = -slopes[:-1] * slopes[1:] / chance[1:q]
+        # f^2 / P tends to 0 with P
+        over = np.where(chance > 0.0, 1.0 / chance, 0.0)
+        terms.threshold_weight = slopes * slopes * (over[:q] + over[1:])
+        terms.beside = -slopes[:-1] * slopes[1:] * over[1:q]
         self._in_eta(terms)
 
     def _in_eta(self, terms: CumulativeTerms) -> None:

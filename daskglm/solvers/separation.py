@@ -58,6 +58,8 @@ Tidy = Callable[[Vector, Vector], Vector]
 SLOW = 0.1
 # So many slow steps in a row make a suspicion; where it is not confirmed, twice as many make the next.
 SUSPICIOUS = 5
+# At a limit, where there is often another, so many.
+AT_LIMIT = 2
 # At the end, a step this long in scaled coefficients: at a finite optimum it is as small as the decrement allows.
 LONG_STEP = 1e-5
 # A row that must not move and goes more than this part of the way of the farthest one: no direction of recession is near.
@@ -100,7 +102,7 @@ class Watch:
         model: Any = objective.model
         self._counted = not objective.counting or bool(model.limits)
         self._slow = 0
-        self._due = SUSPICIOUS
+        self._patience = self._due = AT_LIMIT if objective.counting and model.limits else SUSPICIOUS
         self._before: float | None = None
 
     def look(
@@ -112,7 +114,7 @@ class Watch:
             return counted
         slow = self._before is not None and decrement > SLOW * self._before
         self._slow = self._slow + 1 if slow else 0
-        self._due = self._due if slow else SUSPICIOUS
+        self._due = self._due if slow else self._patience
         self._before = decrement
         toward = direction + _lost(found, aliased, point.coef)
         if not np.isfinite(toward).all():
