@@ -26,11 +26,10 @@ from daskglm.errors import ChangedInputError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
-from daskglm.totals.alternatives import Moved
 from daskglm.totals.bias import Adjusted
-from daskglm.totals.levels import LevelCounts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import ShapeSums
@@ -58,8 +57,7 @@ RECORDS: Mapping[str, Any] = {
         ShapeSums,
         PairTables,
         ParallelTables,
-        LevelCounts,
-        Moved,
+        Occurrences,
     )
 }
 

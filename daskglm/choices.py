@@ -38,8 +38,9 @@ def solve(objective: Objective, parameters: Parameters, start: Vector, search: S
     def tidy(direction: Vector, squares: Vector) -> Vector:
         return tidied(parameters, direction, squares)
 
+    patience = certificates.SUSPICIOUS
     while True:
-        watch = certificates.Watch(objective, tidy)
+        watch = certificates.Watch(objective, tidy, patience)
         optimum = search(objective, start, watch, bool(steps))
         steps += optimum.steps
         found = optimum.separation
@@ -51,17 +52,21 @@ def solve(objective: Objective, parameters: Parameters, start: Vector, search: S
             return Solution(
                 objective, design, replace(optimum, steps=steps), directions, at_limit, kind=parameters.kind
             )
-        if treatment == "raise":
-            signs = parameters.coefficients(found.direction)
-            names = [name for name, sign in zip(parameters.names, signs, strict=True) if sign]
-            rows = certificates.moved(objective, found.direction)
-            raise SolverError(f"{sentence(names, rows)}; {REMEDY}")
-        notes += tuple(_baseline_note(parameters, *one) for one in found.baselines or ())
+        if isinstance(found, certificates.Counted):
+            limits = found.limits
+            notes += tuple(_baseline_note(parameters, *one) for one in found.baselines)
+        else:
+            limits, patience = (Limit(found.direction),), certificates.AGAIN
+        directions += tuple(limit.direction for limit in limits)
         model: Any = objective.model
-        limit = Limit(found.direction, found.baselines is not None)
-        at_limits = replace(model, limits=(*model.limits, limit))
-        objective = replace(objective, model=at_limits, silent=found.silent, reference=None)
-        directions, start = (*directions, found.direction), found.start
+        objective = replace(
+            objective, model=replace(model, limits=(*model.limits, *limits)), silent=found.silent, reference=None
+        )
+        if treatment == "raise":
+            moving = Solution(objective, parameters.design, optimum, directions, kind=parameters.kind).infinite()
+            names = [name for name, sign in zip(parameters.names, moving, strict=True) if sign]
+            raise SolverError(f"{sentence(names, certificates.limited(objective, found.start))}; {REMEDY}")
+        start = found.start
 
 
 def sentence(names: Sequence[str], rows: int) -> str:

@@ -32,6 +32,8 @@ Matrix = npt.NDArray[np.float64]
 # What is left of a coefficient of a direction that cancels to this part of its terms is rounding; whether the direction
 # does the same without it is looked at.
 TIDY = 1e-7
+# Terms that cancel, in the last digits of a double.
+CANCELLED = 1e-13
 MOST_NAMES = 10
 NOBODY = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
@@ -86,7 +88,7 @@ class Solution:
         held = np.flatnonzero((self.infinite() != 0.0) & parameters.reported(self.optimum.curvature.kept))
         return Separation(
             self.at_limit.n,
-            np.array([parameters.coefficients(direction) for direction in self.directions]),
+            np.array([_reported(parameters, direction) for direction in self.directions]),
             parameters.coefficients(self.optimum.point.coef),
             tuple(int(j) for j in held),
             covariance[held],
@@ -117,6 +119,7 @@ def solve(
         found = optimum.separation
         if found is None:
             return Solution(objective, design, replace(optimum, steps=steps), directions, at_limit)
+        assert isinstance(found, certificates.Separation)
         rest = found.rest.matrix()
         whole = rest + found.moving.matrix() if whole is None else whole
         before = design
@@ -152,8 +155,14 @@ def sentence(names: Sequence[str], rows: int) -> str:
 def _signs(parameters: Parameters, directions: tuple[Vector, ...]) -> Vector:
     result = np.zeros(parameters.n)
     for direction in directions:
-        result = np.where(result == 0.0, np.sign(parameters.coefficients(direction)), result)
+        result = np.where(result == 0.0, np.sign(_reported(parameters, direction)), result)
     return result
+
+
+def _reported(parameters: Parameters, direction: Vector) -> Vector:
+    """A direction on the user's scale (r,), 0 where an intercept keeps nothing but rounding of what columns are shifted by."""
+    found = parameters.coefficients(direction)
+    return np.where(np.abs(found) <= CANCELLED * parameters.terms(direction), 0.0, found)
 
 
 def _settled(

@@ -12,8 +12,8 @@ import numpy.typing as npt
 from daskglm.kernels.cholesky import Factor
 from daskglm.model.likelihoods import Information
 from daskglm.partitions import Partitions
-from daskglm.totals.levels import LevelCounts
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts, residual_products
 
 Vector = npt.NDArray[np.float64]
@@ -42,8 +42,8 @@ class Objective:
     """Loss over partitions with an optional ridge on all but the intercept (pilots only; the fit itself has none).
 
     evaluations counts full totals by order. on_pass is called with the deviance after each. counting: of classes, whether
-    the first total also counts them by level, in `counts`. silent (p,): coefficients of which no row knows anything, where
-    that has been found out.
+    the first total also counts how often they occur with what, in `occurrences`. silent (p,): coefficients of which no row
+    knows anything, where that has been found out.
     """
 
     blocks: Partitions[Any]
@@ -55,7 +55,7 @@ class Objective:
     passes: int = field(default=0)
     reference: float | None = None
     counting: bool = False
-    counts: LevelCounts | None = None
+    occurrences: Occurrences | None = None
     silent: npt.NDArray[np.bool_] | None = None
 
     @property
@@ -66,10 +66,12 @@ class Objective:
     def sums(self, request: Request) -> Moments:
         """One total."""
         self.passes += 1
-        counting = self.counting and self.counts is None
-        result: Moments = self.blocks.total(moments, self.model, replace(request, levels=True) if counting else request)
-        if counting:
-            self.counts = result.levels
+        first = self.counting and self.occurrences is None
+        result: Moments = self.blocks.total(
+            moments, self.model, replace(request, occurrences=True) if first else request
+        )
+        if first:
+            self.occurrences = result.occurrences
         return result
 
     def evaluate(

@@ -45,7 +45,7 @@ from daskglm.totals.separation import (
     separated,
     split,
 )
-from daskglm.totals.vector import ParallelModel, SeparateModel
+from daskglm.totals.vector import Limit, ParallelModel, SeparateModel
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -58,8 +58,8 @@ Tidy = Callable[[Vector, Vector], Vector]
 SLOW = 0.1
 # So many slow steps in a row make a suspicion; where it is not confirmed, twice as many make the next.
 SUSPICIOUS = 5
-# At a limit, where there is often another, so many.
-AT_LIMIT = 2
+# Where one direction has been found, there is often another.
+AGAIN = 2
 # At the end, a step this long in scaled coefficients: at a finite optimum it is as small as the decrement allows.
 LONG_STEP = 1e-5
 # A row that must not move and goes more than this part of the way of the farthest one: no direction of recession is near.
@@ -79,9 +79,8 @@ class Separation:
     """A certificate: direction (p,) of the scaled coefficients, along which `rows` rows move, all to where they may; of
     classes, so many pairs.
 
-    rest, moving: unit Grams of what stays, and of what moves, in tables of the raw columns; None where counts are the
-    certificate. silent (p,): coefficients of which nothing that stays knows, as far as that is clear; start (p,): where to
-    go on at the limit. baselines: of counts, as in `daskglm.totals.alternatives.Emptied`.
+    rest, moving: unit Grams of what stays, and of what moves, in tables of the raw columns. silent (p,): coefficients of
+    which nothing that stays knows; start (p,): where to go on at the limit.
     """
 
     direction: Vector
@@ -90,24 +89,36 @@ class Separation:
     moving: Any
     silent: Mask
     start: Vector
-    baselines: tuple[tuple[int, int], ...] | None = None
+
+
+@final
+@dataclass(frozen=True)
+class Counted:
+    """A certificate of counts alone: directions in the order in which they decide; silent and start as in `Separation`, as
+    far as that is clear; baselines as in `daskglm.totals.alternatives.Emptied`.
+    """
+
+    limits: tuple[Limit, ...]
+    silent: Mask
+    start: Vector
+    baselines: tuple[tuple[int, int], ...]
 
 
 @final
 class Watch:
     """Looks on while a minimiser steps, and asks the data when its steps are those of an infinite optimum."""
 
-    def __init__(self, objective: Objective, tidy: Tidy | None = None) -> None:
+    def __init__(self, objective: Objective, tidy: Tidy | None = None, patience: int = SUSPICIOUS) -> None:
         self.objective, self.tidy = objective, tidy
         model: Any = objective.model
         self._counted = not objective.counting or bool(model.limits)
         self._slow = 0
-        self._patience = self._due = AT_LIMIT if objective.counting and model.limits else SUSPICIOUS
+        self._patience = self._due = patience
         self._before: float | None = None
 
     def look(
         self, point: Point, found: Curvature, aliased: Mask, direction: Vector, decrement: float, ending: bool
-    ) -> Separation | None:
+    ) -> Separation | Counted | None:
         """A certificate, where this step raises a suspicion and the data confirm it, or counts are one."""
         counted = self._of_counts(point.coef, aliased, direction, decrement)
         if counted is not None:
@@ -127,22 +138,23 @@ class Watch:
         self._due = max(self._due, 2 * self._slow)
         return certificate(self.objective, toward, point.coef, aliased, self.tidy)
 
-    def _of_counts(self, coef: Vector, aliased: Mask, step: Vector, decrement: float) -> Separation | None:
-        """What empty cells say, once."""
+    def _of_counts(self, coef: Vector, aliased: Mask, step: Vector, decrement: float) -> Separation | Counted | None:
+        """What counts say, once."""
         objective = self.objective
-        if self._counted or objective.counts is None:
+        if self._counted or objective.occurrences is None:
             return None
         self._counted = True
         model: Any = objective.model
-        found = alternatives.emptied(objective.counts, model)
+        found = alternatives.emptied(objective.occurrences, model)
         if found is None:
             return None
-        if (aliased & (found.direction != 0.0)).any():
-            # other columns say the same of these levels, but no more by whole numbers
-            return certificate(objective, np.where(aliased, 0.0, found.direction), coef, aliased, self.tidy)
-        start = coef + step if decrement <= CLOSE * coef.size else coef
+        together = np.sum([limit.direction for limit in found.limits], axis=0)
+        if (aliased & (together != 0.0)).any():
+            # other columns may say the same of these rows, but counts do not tell
+            return certificate(objective, np.where(aliased, 0.0, together), coef, aliased, self.tidy)
         silent = found.silent | aliased
-        return Separation(found.direction, 0, None, None, silent, np.where(silent, 0.0, start), found.baselines)
+        start = coef + step if decrement <= CLOSE * coef.size else coef
+        return Counted(found.limits, silent, np.where(silent, 0.0, start), found.baselines)
 
 
 def _lost(found: Curvature, aliased: Mask, coef: Vector) -> Vector:
@@ -226,10 +238,10 @@ def _within(
             basis @ moves[0].direction[free],
             basis @ coef[free],
         ]
-        scaled = [c / np.abs(c).max() for c in candidates if np.abs(c).max(initial=0.0) > 0.0]
         if tidy is not None:
             # the plainest come first, and need no pass of their own
-            scaled = [tidy(c, np.diag(rest) + np.diag(moving)) for c in scaled] + scaled
+            candidates = [tidy(c, np.diag(rest) + np.diag(moving)) for c in candidates] + candidates
+        scaled = [c / np.abs(c).max() for c in candidates if np.abs(c).max(initial=0.0) > 0.0]
         if not scaled:
             return None
         directions = np.array(scaled)
@@ -326,7 +338,8 @@ def confirmed(objective: Objective, direction: Vector) -> Separated:
     return result
 
 
-def moved(objective: Objective, direction: Vector) -> int:
-    """In how many rows a direction moves classes, in one pass."""
-    objective.passes += 1
-    return int(objective.blocks.total(alternatives.moved_rows, objective.model, direction).rows)
+def limited(objective: Objective, coef: Vector) -> int:
+    """In how many rows some class is impossible, in one pass."""
+    statistics = objective.evaluate(coef, 0, statistics=True).sums.statistics
+    assert statistics is not None
+    return statistics.limited

@@ -17,10 +17,10 @@ import numpy.typing as npt
 
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, add_gradient
-from daskglm.totals.levels import LevelCounts
 from daskglm.totals.moments import CHUNK_ROWS
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.separation import BINS, BINS_PER_POWER, LEAST_POWER, Move, Movements, Split
-from daskglm.totals.vector import ParallelModel, Rows, SeparateModel, choices
+from daskglm.totals.vector import Limit, ParallelModel, Rows, SeparateModel, choices
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -28,9 +28,9 @@ Mask = npt.NDArray[np.bool_]
 Integers = npt.NDArray[np.int64]
 ClassModel = SeparateModel | ParallelModel
 
-# A direction of whole levels takes each level at which a class is never seen, and each at which the reference is not; the
-# same of the level without a column, for which the intercept and all other levels stand. No sum of some of these is zero,
-# so that every coefficient that goes to infinity shows. They are multiples of 1/8.
+# What a column that is zero for a class adds to a direction, and one that is zero for the reference; the same of a level
+# without a column, for which the intercept and all other levels stand. No sum of some of these is zero, so that every
+# coefficient that goes to infinity shows; they are multiples of 1/8.
 OWN, REFERENCE, BASELINE, BASELINE_REFERENCE = 1.0, 0.75, 0.5, 0.375
 
 
@@ -138,79 +138,111 @@ def leftover(block: Block, model: ClassModel, moves: tuple[Move, ...], direction
     return np.concatenate([thresholds, slopes.ravel()])
 
 
-@final
-@dataclass(frozen=True)
-class Moved:
-    """Rows in which a direction moves some pair, all of them the allowed way."""
-
-    rows: int
-
-    def __add__(self, other: Moved) -> Moved:
-        return Moved(self.rows + other.rows)
-
-
-def moved_rows(block: Block, model: ClassModel, direction: Vector) -> Moved:
-    """How many rows a direction moves."""
-    return Moved(sum(int(chunk.candidates((Move(direction),))[0].any(axis=0).sum()) for chunk in _chunks(block, model)))
-
-
 # -- what counts alone prove ---------------------------------------------------------------------------------------------
 
 
 @final
 @dataclass(frozen=True)
 class Emptied:
-    """A direction of recession (r,) that empty cells prove; silent (r,): coefficients that no row informs at its end, as far
-    as counts tell; baselines: (raw column, class) of levels that have no column of their own.
+    """Directions of recession that counts prove; silent (r,): coefficients that no row informs at their end, as far as counts
+    tell; baselines: (raw column, class) of levels that have no column of their own.
     """
 
-    direction: Vector
+    limits: tuple[Limit, ...]
     silent: Mask
     baselines: tuple[tuple[int, int], ...]
 
 
-def emptied(counts: LevelCounts, model: ClassModel) -> Emptied | None:
-    """All levels at which a class never occurs, in one direction; of ordered classes, those with only the lowest or only
-    the highest class.
+def emptied(counts: Occurrences, model: ClassModel) -> Emptied | None:
+    """All columns of one sign that are zero for a whole class, levels among them, at once: along each of them the class
+    becomes impossible where it is not zero. Of ordered classes, those that are zero for all but the lowest or the highest.
     """
+    whole, baselines = _whole_levels(counts, model)
+    sign = counts.sign[model.select]
+    sign[model.select == 0] = 0.0
+    rows = counts.rows[:, model.select]
+    apart = sign * (_apart_of_ordered(rows) if model.likelihood.parallel else _apart(rows))
+    levels = np.isin(model.select, _columns(counts))
+    numbers = _with_constants(model, np.where(levels, 0.0, apart))
+    whole = whole + _with_constants(model, np.where(levels, apart, 0.0))
+    limits = [Limit(d, exact) for d, exact in ((whole, True), (numbers, False)) if d.any()]
+    silent = _silent_of_ordered(rows) if model.likelihood.parallel else _silent(rows)
+    constants = np.zeros(model.likelihood.q if model.likelihood.parallel else 0, bool)
+    silent = np.concatenate([constants, (silent & (sign != 0.0)).ravel()])
+    return Emptied(tuple(limits), silent, baselines) if limits else None
+
+
+def _apart(rows: Integers) -> Matrix:
+    """How each predictor goes along each column (q, p) that is zero for its class, or for the reference."""
+    empty = rows == 0
+    return REFERENCE * empty[0] - OWN * empty[1:]
+
+
+def _silent(rows: Integers) -> Mask:
+    """Coefficients (q, p) of classes for which a column is zero; all of them where there is but one for which it is not."""
+    empty = rows == 0
+    return np.asarray(empty[1:] | ((~empty).sum(axis=0) == 1))
+
+
+def _apart_of_ordered(rows: Integers) -> Vector:
+    """How the predictor goes along each column (p,) that is zero for all but the highest or the lowest class."""
+    return OWN * (1.0 * (rows[:-1].sum(axis=0) == 0) - (rows[1:].sum(axis=0) == 0))
+
+
+def _silent_of_ordered(rows: Integers) -> Mask:
+    return np.asarray((rows[:-1].sum(axis=0) == 0) | (rows[1:].sum(axis=0) == 0))
+
+
+def _columns(counts: Occurrences) -> Integers:
+    """The raw columns of factors that stand alone."""
+    return np.concatenate([np.zeros(0, np.int64), *(np.arange(first, first + n) for first, n in counts.factors)])
+
+
+def _with_constants(model: ClassModel, slopes: Matrix) -> Vector:
+    """A direction (r,) of scaled columns (q, p) or (p,) that goes with the columns as they are: intercepts, or thresholds,
+    make up for what those are shifted by.
+    """
+    shifts = np.zeros(model.width)
+    shifts[1 : 1 + model.scaling.shift.size] = model.scaling.shift * model.scaling.scale
+    shifted = slopes @ shifts[model.select]
+    if model.likelihood.parallel:
+        return np.concatenate([np.full(model.likelihood.q, -shifted), slopes])
+    result = slopes.copy()
+    result[:, model.select == 0] += shifted[:, None]
+    return np.asarray(result.ravel())
+
+
+def _whole_levels(counts: Occurrences, model: ClassModel) -> tuple[Vector, tuple[tuple[int, int], ...]]:
+    """The same of levels without a column, for which the constant less all other levels stands: a direction (r,), and which
+    (raw column, class).
+    """
+    q, parallel = model.likelihood.q, model.likelihood.parallel
     place = np.full(model.width, -1)
     place[model.select] = np.arange(model.select.size)
-    found = (_of_ordered if model.likelihood.parallel else _of_classes)(counts, model, place)
-    return found if found.direction.any() else None
-
-
-def _of_classes(counts: LevelCounts, model: ClassModel, place: Integers) -> Emptied:
-    q, p = model.likelihood.q, model.select.size
-    direction, silent, baselines = np.zeros((q, p)), np.zeros((q, p), bool), []
-    for first, rows in counts.each():
-        columns = place[first : first + rows.shape[1]]
-        own = columns >= 0
-        empty = (rows == 0) & (rows.sum(axis=0) > 0)
-        direction[:, columns[own]] += REFERENCE * empty[0, own] - OWN * empty[1:, own]
-        silent[:, columns[own]] |= empty[1:, own] | (np.sum(rows[:, own] > 0, axis=0) == 1)
-        if place[0] >= 0 and np.sum(~own) == 1:
-            pull = BASELINE * empty[1:, ~own] - BASELINE_REFERENCE * empty[0, ~own]
-            direction[:, place[:1]] -= pull
-            direction[:, columns[own]] += pull
-            missing = int(np.flatnonzero(~own)[0])
-            baselines += [(first + missing, int(k)) for k in np.flatnonzero(empty[:, missing])]
-    return Emptied(direction.ravel(), silent.ravel(), tuple(baselines))
-
-
-def _of_ordered(counts: LevelCounts, model: ClassModel, place: Integers) -> Emptied:
-    q = model.likelihood.q
-    direction, silent, baselines = np.zeros(q + model.select.size), np.zeros(q + model.select.size, bool), []
-    for first, rows in counts.each():
-        columns = place[first : first + rows.shape[1]]
-        own, there = columns >= 0, rows.sum(axis=0) > 0
-        highest = there & (rows[:-1].sum(axis=0) == 0)
-        lowest = there & (rows[1:].sum(axis=0) == 0)
-        end = 1.0 * highest - 1.0 * lowest
-        direction[q + columns[own]] += OWN * end[own]
-        silent[q + columns[own]] |= end[own] != 0.0
-        if np.sum(~own) == 1:
-            missing = int(np.flatnonzero(~own)[0])
-            direction[:q] -= BASELINE * end[missing]
-            direction[q + columns[own]] -= BASELINE * end[missing]
-            baselines += [(first + missing, q if end[missing] > 0 else 0)] if end[missing] else []
-    return Emptied(direction, silent, tuple(baselines))
+    slopes = np.zeros((1 if parallel else q, model.select.size))
+    constants, baselines = np.zeros(q), []
+    for first, n in counts.factors if parallel or place[0] >= 0 else ():
+        columns = place[first : first + n]
+        missing = np.flatnonzero(columns < 0)
+        if missing.size != 1:
+            continue
+        at = first + missing
+        rows = counts.rows[:, at]
+        if not rows.any():
+            continue
+        if parallel:
+            pull = BASELINE / OWN * _apart_of_ordered(rows)
+            constants -= pull
+            slopes[:, columns[columns >= 0]] -= pull
+            baselines += [(int(at[0]), q if pull[0] > 0 else 0)] if pull.any() else []
+        else:
+            empty = rows == 0
+            pull = BASELINE_REFERENCE * empty[0] - BASELINE * empty[1:]
+            constants += pull[:, 0]
+            slopes[:, columns[columns >= 0]] -= pull
+            baselines += [(int(at[0]), int(k)) for k in np.flatnonzero(empty[:, 0])]
+    if parallel:
+        return np.concatenate([constants, slopes[0]]), tuple(baselines)
+    if place[0] >= 0:
+        slopes[:, place[0]] += constants
+    return slopes.ravel(), tuple(baselines)

@@ -121,7 +121,7 @@ class Request:
     coef (p,) of the scaled columns, or None for the null model alone; order 0 loss, 1 gradient, 2 Gram; null: an
     intercept-only candidate to evaluate beside it; statistics: also FitStats; meat: also X' diag(s^2) X.
     reference: also the least loss there could be, each mean at its own response, from which deviance is counted;
-    means: also the sums of w and w y; levels: of classes, also how many rows of each have each level;
+    means: also the sums of w and w y; occurrences: of classes, also how often each column is not zero;
     start: linear predictors come from the response itself (family.start_mean), and the gradient is X'W z of the working
     response z, or of the constant `center` where one is given; fraction: only the leading part of each block.
     """
@@ -137,7 +137,7 @@ class Request:
     start: bool = False
     center: float | None = None
     fraction: float = 1.0
-    levels: bool = False
+    occurrences: bool = False
 
 
 @final
@@ -179,8 +179,8 @@ class Moments:
 
     n rows; weight sum w and weighted_y sum w y, where asked for; loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
     gradient and second derivative of the null candidate (of classes: the weight of each). raw_gradient (width,): X' w s of the raw columns where no Gram
-    was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores; levels:
-    `daskglm.totals.levels.LevelCounts`, where asked for.
+    was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores;
+    occurrences: `daskglm.totals.occurrences.Occurrences`, where asked for.
     `Model.gradient` and `Model.gram` make of them what the solver sees. Those of classes are in `daskglm.totals.vector`.
     """
 
@@ -195,7 +195,7 @@ class Moments:
     statistics: FitStats | None
     meat: Any
     reference: float = 0.0
-    levels: Any = None
+    occurrences: Any = None
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -210,7 +210,7 @@ class Moments:
             None if self.statistics is None or other.statistics is None else self.statistics + other.statistics,
             _sum(self.meat, other.meat),
             self.reference + other.reference,
-            _sum(self.levels, other.levels),
+            _sum(self.occurrences, other.occurrences),
         )
 
 

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from daskglm.kernels.blocks import Block, Scaling
 from daskglm.kernels.products import Gram, Pieces, Scatter, Workspace, add_gradient, gather
 from daskglm.model.vector import BaselineLogit, Cumulative, pairs_of
-from daskglm.totals.levels import level_counts
 from daskglm.totals.moments import CHUNK_ROWS, FitStats, Moments, Request
+from daskglm.totals.occurrences import occurrences
 from daskglm.totals.separation import ROUNDING, extents
 
 Vector = npt.NDArray[np.float64]
@@ -386,10 +386,10 @@ class _Classes:
         if not np.isfinite(self.loss):
             self.loss = np.inf
         statistics = replace(self.stats, limited=self.limited) if self.request.statistics else None
-        levels = level_counts(self.block, self.classes) if self.request.levels else None
+        counts = occurrences(self.block, self.classes) if self.request.occurrences else None
         return Moments(
             self.block.n, self.weight, 0.0, self.loss, gradient, tables, self.pearson, self.by_class, statistics, meat,
-            levels=levels,
+            occurrences=counts,
         )  # fmt: skip
 
 
