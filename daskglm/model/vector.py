@@ -59,17 +59,14 @@ class BaselineLogit:
 
     def shares(self, eta: Matrix) -> tuple[Matrix, Matrix, Matrix]:
         """mu, 1 - mu and log mu (K, n) at eta (q, n); what is left beside the largest is the sum of the others."""
-        above = np.concatenate([np.zeros((1, eta.shape[1])), eta])
-        largest, rows = above.argmax(axis=0), np.arange(eta.shape[1])
-        above -= above[largest, rows]
-        up = np.exp(above)
-        up[largest, rows] = 0.0
-        others = up.sum(axis=0)
-        up[largest, rows] = 1.0
-        mu = up / (1.0 + others)
-        rest = 1.0 - mu
-        rest[largest, rows] = others / (1.0 + others)
-        return mu, rest, above - np.log1p(others)
+        most = eta.max(axis=0, initial=0.0)
+        log_up = np.concatenate([-most[None], eta - most])
+        up = np.exp(log_up)
+        largest = up == 1.0
+        others = np.where(largest, 0.0, up).sum(axis=0) + (largest.sum(axis=0) - 1.0)
+        total = 1.0 + others
+        mu = up / total
+        return mu, np.where(largest, others / total, 1.0 - mu), log_up - np.log1p(others)
 
     def probabilities(self, eta: Matrix) -> Matrix:
         """mu (K, n) at eta (q, n)."""
