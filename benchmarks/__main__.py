@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|kernel`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|kernel|separation`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -278,6 +278,19 @@ def faults(seeds: int, first: int, rows: int, folder: Path) -> None:
     wrong = soak(rows, range(first, first + seeds), folder)
     if wrong:
         raise click.ClickException(f"{wrong} of {seeds} fits went wrong")
+
+
+@main.command()
+@click.option("--planted", default=240, help="Cases with an infinite optimum.")
+@click.option("--ordinary", default=1_200, help="Cases without one, or by luck.")
+@click.option("--first", default=100, help="The first seed.")
+def separation(planted: int, ordinary: int, first: int) -> None:
+    """Infinite optima against a linear program and the fit without the separated rows; none may be missed or made up."""
+    from benchmarks.separation import report
+
+    wrong = report(planted, ordinary, first)
+    if wrong:
+        raise click.ClickException(f"{wrong} cases went wrong")
 
 
 if __name__ == "__main__":

@@ -61,6 +61,10 @@ def glm(
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
     trials: a column; the response then counts successes out of that many.
     covariance: "model" (expected information), "observed", "HC0", "HC1".
+    separation: what becomes of an infinite optimum. "limit": its coefficients are -inf or inf without an error, deviance and
+        likelihood are the limits of all rows, everything else is the fit without the rows that are at their limit, nobs and
+        degrees of freedom included; a baseline that is at its limit gives way to the first level that is not. "drop": those
+        rows are left out and counted in the ledger; "raise": SolverError; "firth": mean bias reduction (Firth 1993).
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
     missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).

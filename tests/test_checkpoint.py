@@ -36,8 +36,11 @@ from daskglm.plan import make_plan
 from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
+from daskglm.totals.shape import MixedSums, ShapeSums
+from daskglm.totals.vector import PairTables, ParallelTables
 from tests.cluster.problem import FORMULA, SEPARATED, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
 from tests.matrices import scattered
@@ -106,6 +109,17 @@ def examples() -> dict[str, list[Any]]:
         "Split": [Split(gram, gram, 7)],
         "Separated": [Separated(3, 0, stats)],
         "Adjusted": [Adjusted(sparse_moments(), gram)],
+        "ShapeSums": [
+            ShapeSums(np.array([0.1, -INF, NAN]), np.zeros((3, 0)), np.zeros((3, 0, 0))),
+            ShapeSums(np.array([1e-320]), np.array([[0.1, -0.0]]), np.full((1, 2, 2), 0.3)),
+        ],
+        "Occurrences": [
+            Occurrences(np.array([[2**40, 0], [1, 2]]), np.array([3, 0]), np.zeros(2, np.int64), ((1, 2), (3, 4))),
+            Occurrences(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), ()),
+        ],
+        "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
+        "PairTables": [PairTables((gram, gram, gram)), PairTables((gram,))],
+        "ParallelTables": [ParallelTables(gram, np.arange(6.0).reshape(2, 3), np.eye(2), np.array([0.1, NAN]))],
     }
 
 
@@ -143,7 +157,10 @@ def test_every_record_survives_to_the_last_bit(name: str, tmp_path: Path) -> Non
         assert digest(found) == digest(record)
 
 
-@pytest.mark.parametrize("name", ["Moments", "SparseTables", "ResidualProducts", "Ledger", "Number"])
+@pytest.mark.parametrize(
+    "name",
+    ["Moments", "SparseTables", "ResidualProducts", "Ledger", "Number", "ShapeSums", "PairTables", "ParallelTables"],
+)
 def test_what_was_read_back_adds_to_the_same_bits(name: str, tmp_path: Path) -> None:
     record = examples()[name][0]
     found = through_a_file(record, tmp_path / "log")
@@ -416,6 +433,11 @@ MODELS: dict[str, dict[str, Any]] = {
     "gaussian": {"family": "gaussian", "exposure": None, "formula": "y ~ x*s + year + I(year + 0.0)"},
     "separated": SEPARATED,
     "firth": {**SEPARATED, "separation": "firth"},
+    "negative binomial": {"family": "negative_binomial"},
+    "tweedie": {"family": "tweedie", "formula": "I(y * z) ~ x + s", "weights": "w"},
+    "shape": {"family": "gamma", "dispersion": "ml", "weights": "w", "formula": "z ~ x + s"},
+    "multinomial": {"family": "multinomial", "formula": "s ~ x + log(z)", "covariance": "HC1"},
+    "ordinal": {"family": "ordinal", "link": "probit", "formula": "s ~ x + log(z)", "weights": "w"},
 }
 
 

@@ -32,6 +32,10 @@ MODELS: dict[str, dict[str, Any]] = {
     "inverse": {"family": "gamma", "link": "inverse"},
     "binomial": {"family": "binomial"},
     "cloglog": {"family": "binomial", "link": "cloglog"},
+    "cauchit": {"family": "binomial", "link": "cauchit"},
+    "counts": {"family": "negative_binomial"},
+    "tweedie": {"family": "tweedie(power=1.5)", "link": "power(0.5)"},
+    "inverse square": {"family": "inverse_gaussian", "link": "inverse_square"},
 }
 # mean and derivative of the mean by the linear predictor, by hand
 MEANS: dict[str, tuple[Any, Any]] = {
@@ -41,7 +45,12 @@ MEANS: dict[str, tuple[Any, Any]] = {
     "inverse": (lambda e: 1 / e, lambda e: -1 / e**2),
     "binomial": (lambda e: 1 / (1 + np.exp(-e)), lambda e: np.exp(-e) / (1 + np.exp(-e)) ** 2),
     "cloglog": (lambda e: 1 - np.exp(-np.exp(e)), lambda e: np.exp(e - np.exp(e))),
+    "cauchit": (lambda e: 0.5 + np.arctan(e) / np.pi, lambda e: 1 / (np.pi * (1 + e * e))),
+    "counts": (np.exp, np.exp),
+    "tweedie": (lambda e: e**2, lambda e: 2 * e),
+    "inverse square": (lambda e: e**-0.5, lambda e: -0.5 * e**-1.5),
 }
+KNOWN = ("poisson", "binomial", "cloglog", "cauchit", "counts")
 
 
 def frame(model: str, n: int = 500, seed: int = 0) -> pd.DataFrame:
@@ -58,9 +67,13 @@ def frame(model: str, n: int = 500, seed: int = 0) -> pd.DataFrame:
     mean = np.exp(0.5 + 0.2 * data.x + 0.1 * (data.s == "b"))
     if model == "poisson":
         data["y"] = generator.poisson(mean).astype(float)
-    elif model in ("gamma", "inverse"):
+    elif model == "counts":
+        data["y"] = generator.negative_binomial(2.0, 2.0 / (2.0 + mean)).astype(float)
+    elif model == "tweedie":
+        data["y"] = generator.standard_gamma(2.0 * generator.poisson(mean))
+    elif model in ("gamma", "inverse", "inverse square"):
         data["y"] = generator.gamma(5.0, mean / 5.0)
-    elif model in ("binomial", "cloglog"):
+    elif model in ("binomial", "cloglog", "cauchit"):
         data["y"] = (generator.random(n) < 0.3 * mean / mean.mean()).astype(float)
     else:
         data["y"] = generator.normal(mean)
@@ -88,13 +101,118 @@ def test_predictions_and_their_errors_are_those_of_the_delta_method(model: str, 
     assert list(found.columns) == [kind, "se", "lower", "upper"]
     np.testing.assert_array_equal(found[kind], alone)
     np.testing.assert_allclose(found.se, error * (np.abs(slope(eta)) if kind == "mean" else 1.0), rtol=ERRORS)
-    known = model in ("poisson", "binomial", "cloglog")
-    quantile = stats.norm.ppf(0.95) if known else stats.t.ppf(0.95, fit.df_resid)
+    quantile = stats.norm.ppf(0.95) if model in KNOWN else stats.t.ppf(0.95, fit.df_resid)
     limits = np.sort([eta - quantile * error, eta + quantile * error], axis=0)
     if kind == "mean":
         limits = np.sort(mean(limits), axis=0)
     np.testing.assert_allclose(found.lower, limits[0], rtol=ERRORS, atol=ERRORS)
     np.testing.assert_allclose(found.upper, limits[1], rtol=ERRORS, atol=ERRORS)
+
+
+# -- classes -----------------------------------------------------------------------------------------------------------
+
+CLASSES: dict[str, dict[str, Any]] = {
+    "multinomial": {"family": "multinomial"},
+    "logit": {"family": "ordinal"},
+    "loglog": {"family": "ordinal", "link": "loglog", "offset": "o"},
+}
+# A difference of fourth order with steps 2^-10 of a probability.
+SLOPES = 1e-9
+
+
+def classes(n: int = 500, seed: int = 0) -> pd.DataFrame:
+    data = frame("gaussian", n, seed)
+    cut = np.searchsorted([-0.3, 0.8, 2.0], data.y - 0.6)
+    return data.assign(y=np.array(["low", "mid", "more", "top"])[cut])
+
+
+def probabilities(model: str, params: np.ndarray, data: pd.DataFrame) -> np.ndarray:
+    """(n, 4) of parameters in the order they are reported, by hand."""
+    x = x_of(data)
+    if model == "multinomial":
+        eta = np.column_stack([np.zeros(len(data)), x @ params.reshape(3, -1).T])
+        up = np.exp(eta)
+        return up / up.sum(axis=1, keepdims=True)
+    eta = x[:, 1:] @ params[:-3] + (data.o.to_numpy() if model == "loglog" else 0.0)
+    at = params[-3:] - eta[:, None]
+    below = 1 / (1 + np.exp(-at)) if model == "logit" else np.exp(-np.exp(-at))
+    edges = np.ones((len(data), 1))
+    return np.diff(np.hstack([0 * edges, below, edges]), axis=1)
+
+
+@pytest.mark.parametrize("model", CLASSES)
+def test_probabilities_of_classes_and_their_errors(model: str) -> None:
+    """By hand, with the delta method by differences; intervals on the scale of the logit of each."""
+    fit = dg.glm(FORMULA, classes(), **CLASSES[model])
+    new = classes(60, 1).drop(columns="y")
+    params = np.asarray(fit.params).T.ravel()
+    alone = fit.predict(new)
+    assert list(alone.columns) == ["low", "mid", "more", "top"]
+    np.testing.assert_allclose(alone, probabilities(model, params, new), rtol=ROUNDING)
+    np.testing.assert_allclose(alone.sum(axis=1), 1.0, rtol=ROUNDING)
+    slopes = []
+    for j in range(params.size):
+        step = 2.0**-10 * np.eye(params.size)[j]
+        at = [probabilities(model, params + k * step, new) for k in (-2, -1, 1, 2)]
+        slopes.append((at[0] - 8 * at[1] + 8 * at[2] - at[3]) / (12 * 2.0**-10))
+    jacobian = np.stack(slopes)
+    error = np.sqrt(np.einsum("jnk,jl,lnk->nk", jacobian, fit.cov_params().to_numpy(), jacobian))
+    found = fit.predict(new, se=True, interval="confidence", level=0.9)
+    np.testing.assert_array_equal(found[["low", "mid", "more", "top"]], alone)
+    np.testing.assert_allclose(found[[f"se[{k}]" for k in alone.columns]], error, rtol=0, atol=SLOPES)
+    logit = np.log(alone / (1 - alone))
+    half = stats.norm.ppf(0.95) * error / (alone * (1 - alone)).to_numpy()
+    for name, limit in (("lower", logit - half), ("upper", logit + half)):
+        expected = 1 / (1 + np.exp(-limit))
+        np.testing.assert_allclose(found[[f"{name}[{k}]" for k in alone.columns]], expected, rtol=0, atol=SLOPES * 10)
+
+
+@pytest.mark.parametrize("model", CLASSES)
+def test_linear_predictors_of_classes(model: str) -> None:
+    """One for each class but the first; of ordered classes one, without its thresholds."""
+    fit = dg.glm(FORMULA, classes(), **CLASSES[model])
+    new = classes(60, 1).drop(columns="y")
+    found = fit.predict(new, "link")
+    x = x_of(new)
+    if model == "multinomial":
+        assert list(found.columns) == ["mid", "more", "top"]
+        np.testing.assert_allclose(found, x @ fit.params.to_numpy(), rtol=ROUNDING, atol=ROUNDING)
+        np.testing.assert_allclose(
+            np.exp(found["top"]), fit.predict(new)["top"] / fit.predict(new)["low"], rtol=ROUNDING
+        )
+    else:
+        eta = x[:, 1:] @ fit.params.to_numpy()[:-3] + (new.o if model == "loglog" else 0.0)
+        assert found.name == "link"
+        np.testing.assert_allclose(found, eta, rtol=ROUNDING, atol=ROUNDING)
+    # without a term: its coefficients are nothing
+    params = fit.params.copy()
+    params.loc[["s[T.b]", "s[T.c]"]] = 0.0
+    without = fit.predict(new, without="s")
+    np.testing.assert_allclose(
+        without, probabilities(model, np.asarray(params).T.ravel(), new), rtol=ROUNDING, atol=ROUNDING
+    )
+
+
+def test_a_row_of_classes_with_a_missing_value_is_missing_in_every_column() -> None:
+    fit = dg.glm(FORMULA, classes(), family="multinomial")
+    new = classes(20, 2)
+    new.loc[[3, 7], "x"] = np.nan
+    found = fit.predict(new, se=True)
+    gone = np.isin(np.arange(20), [3, 7])
+    assert found.shape == (20, 8)
+    np.testing.assert_array_equal(np.isnan(found), np.repeat(gone[:, None], 8, axis=1))
+
+
+@pytest.mark.parametrize("family", ["multinomial", "ordinal"])
+def test_what_classes_have_not_is_refused(family: str) -> None:
+    fit = dg.glm("y ~ x", classes(), family=family)
+    for options, message in (
+        ({"type": "terms"}, "for one linear predictor"),
+        ({"type": "link", "se": True}, "errors of a model of classes are those of its probabilities"),
+        ({"interval": "prediction"}, "prediction"),
+    ):
+        with pytest.raises(DesignError, match=message):
+            fit.predict(classes(5), **options)
 
 
 def test_terms_add_up_to_the_linear_predictor_and_can_be_left_out() -> None:

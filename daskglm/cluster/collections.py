@@ -13,7 +13,7 @@ import pyarrow as pa
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable
 from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse
-from daskglm.errors import DataError, DesignError
+from daskglm.errors import DaskglmError, DataError, DesignError
 
 # What Dask writes in the place of categories that it does not know yet.
 UNKNOWN = "__UNKNOWN_CATEGORIES__"
@@ -64,10 +64,14 @@ class FrameToLeaf:
     filter: Any
     filter_columns: tuple[str, ...]
 
+    def place(self, number: int) -> str:
+        """What messages call a partition."""
+        return f"partition {number} of the DataFrame"
+
     def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
         """The leaf of partition `number`; parts: the partition alone."""
         (frame,) = parts
-        label = f"partition {number} of the DataFrame"
+        label = self.place(number)
         wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
         for name in wanted:
             if name not in frame.columns:
@@ -92,6 +96,10 @@ class ChunksToLeaf:
     columns: tuple[str, ...]
     filter: Any
 
+    def place(self, number: int) -> str:
+        """What messages call a chunk and those beside it."""
+        return f"chunk {number} of X, or of what goes with it,"
+
     def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
         """The leaf of chunk `number`; parts: the chunk of X and those of the others, in order."""
         x, *rest = parts
@@ -99,9 +107,13 @@ class ChunksToLeaf:
         x = _plain(x, label)
         if getattr(x, "ndim", 2) == 1:
             x = x.reshape(-1, 1)
-        if is_sparse(x) != self.sparse:
-            kind = "sparse" if is_sparse(x) else "dense"
-            raise DataError(f"{label} is {kind}, which the array's meta does not say: give map_blocks(..., meta=)")
+        if is_sparse(x) and not self.sparse:
+            raise DataError(
+                f"{label} is a {type(x).__name__}, which the array's meta does not say: X.map_blocks(scipy.sparse.csr_array) "
+                "makes it a format that Dask keeps track of"
+            )
+        if self.sparse and not is_sparse(x):
+            raise DataError(f"{label} is dense, which the array's meta does not say: give map_blocks(..., meta=)")
         others: dict[str, Any] = {}
         for name, part in zip(self.others, rest, strict=True):
             array = _plain(part, f"chunk {number} of {name}")
@@ -134,6 +146,12 @@ def _plain(part: Any, label: str) -> Any:
     return values
 
 
+def uncomputed(place: str, error: BaseException) -> DataError:
+    """The error of one of the user's own tasks, told with the place."""
+    said = " ".join(str(error).split())[:300]
+    return DataError(f"{place} could not be computed: {type(error).__name__}{said and ': '}{said}")
+
+
 # -- sources -------------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +172,7 @@ class CollectionSource:
         self.types: dict[str, pa.DataType] = dict(types)
         self.leaves: list[Part] = []
         self._delayed: list[tuple[Any, ...]] = []
-        self.converter: Callable[[int, Sequence[Any]], LeafTable] | None = None
+        self.converter: FrameToLeaf | ChunksToLeaf | None = None
 
     @property
     def n_rows(self) -> int | None:
@@ -190,7 +208,13 @@ class CollectionSource:
         import dask
 
         assert self.converter is not None
-        return self.converter(leaf.number, dask.compute(*self._delayed[leaf.number], scheduler="synchronous"))
+        try:
+            parts = dask.compute(*self._delayed[leaf.number], scheduler="synchronous")
+        except DaskglmError:
+            raise
+        except Exception as error:
+            raise uncomputed(self.converter.place(leaf.number), error) from error
+        return self.converter(leaf.number, parts)
 
 
 @final
@@ -382,10 +406,33 @@ def _one_dimension(array: Any, name: str) -> None:
 # -- predictions, lazily -------------------------------------------------------------------------------------------------
 
 
-def mapped(data: Any, function: Callable[[Any], Any], columns: Sequence[str], name: str | None) -> Any:
+def beside(data: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+    """Dask arrays or Series (n,) that go with an array X of n rows, as columns (n, 1) chunked as X is."""
+    found = {}
+    for name, value in others.items():
+        if not is_array(data):
+            raise DesignError(
+                f"beside a Dask DataFrame, {name}= is a number, or a column of it: frame.assign({name}=...) adds one"
+            )
+        if not is_collection(value):
+            raise DesignError(
+                f"beside a Dask array, {name}= is a number, or a Dask array chunked as X is, not {type(value).__name__}: "
+                f"da.from_array({name}, chunks=X.chunks[0])"
+            )
+        array = _alike(value, data, name)
+        array = array.to_dask_array() if is_series(array) else array
+        _arrow(array.dtype, name)
+        found[name] = array[:, None] if array.ndim == 1 else array
+    return found
+
+
+def mapped(
+    data: Any, function: Callable[..., Any], columns: Sequence[str], name: str | None, others: Sequence[Any] = ()
+) -> Any:
     """function of each partition, as the same kind of collection: nothing is computed.
 
-    function: a pandas partition or NumPy chunk to an array (m, len(columns)); name: of the Series, None for a DataFrame.
+    function: a pandas partition, or a NumPy chunk and those of others (n, 1), to an array (m, len(columns)); name: of the
+    Series, None for a DataFrame.
     """
     if not is_array(data):
         meta: Any = (
@@ -393,15 +440,14 @@ def mapped(data: Any, function: Callable[[Any], Any], columns: Sequence[str], na
         )
         meta.index = data._meta.index[:0]
         return data.map_partitions(FramePart(function, tuple(columns), name), meta=meta)
-    x = data if data.ndim == 1 or data.numblocks[1] == 1 else data.rechunk({1: -1})
+    x = data[:, None] if data.ndim == 1 else data
+    x = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
     if name is not None:
-        drop = None if x.ndim == 1 else 1
-        return x.map_blocks(ArrayPart(function, True), dtype=np.float64, drop_axis=drop, meta=np.zeros(0))
-    if x.ndim == 1:
-        x = x[:, None]
+        return x.map_blocks(ArrayPart(function, True), *others, dtype=np.float64, drop_axis=1, meta=np.zeros(0))
     return x.map_blocks(
-        ArrayPart(function, False), dtype=np.float64, chunks=(x.chunks[0], (len(columns),)), meta=np.zeros((0, 0))
-    )
+        ArrayPart(function, False), *others, dtype=np.float64, chunks=(x.chunks[0], (len(columns),)),
+        meta=np.zeros((0, 0)),
+    )  # fmt: skip
 
 
 @final
@@ -427,10 +473,10 @@ class FramePart:
 class ArrayPart:
     """Results of a chunk, (m,) or (m, k)."""
 
-    function: Callable[[Any], Any]
+    function: Callable[..., Any]
     flat: bool
     __name__ = "predict"
 
-    def __call__(self, chunk: Any) -> Any:
-        values = self.function(chunk)
+    def __call__(self, chunk: Any, *others: Any) -> Any:
+        values = self.function(chunk, *others)
         return values[:, 0] if self.flat else values

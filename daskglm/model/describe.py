@@ -7,7 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
-from daskglm.model.pairs import resolve, written
+from daskglm.model.pairs import resolve
 
 # What a pair is called, where it has a name of its own.
 CALLED = {
@@ -121,7 +121,7 @@ def _conditions(family: Any) -> str:
 
 
 def _link_lines(family: Any, link: Any) -> list[tuple[str, str]]:
-    base = written(link.name)[0]
+    base = link.name.partition("(")[0]
     inverse = INVERSES.get(base, "g^-1(eta), as given")
     if family.response == "classes":
         return [

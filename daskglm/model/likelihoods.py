@@ -16,8 +16,9 @@ Mask = npt.NDArray[np.bool_]
 # "unit" weighs every row alike: the Gram is then X'X, which says which columns are combinations of others.
 Information = Literal["expected", "observed", "unit"]
 
-# A linear predictor as good as infinite, of which a link still says whether it has a mean.
-FARTHEST = 1e100
+
+# A linear predictor that is as good as infinite, and has a mean of its own where the way to infinity leads through means.
+FAR = 1e300
 
 
 @final
@@ -97,10 +98,11 @@ class GLM:
     def limits(self) -> tuple[float, float]:
         """The means as eta -> -infinity and as eta -> +infinity, NaN where eta does not go there or they are not finite."""
         low, high = self.mean_range
-        far = np.array([-FARTHEST, FARTHEST])
+        far = np.array([-FAR, FAR])
         with np.errstate(all="ignore"):
-            means, near = self.link.inverse(np.array([-np.inf, np.inf]))[0], self.link.inverse(far)[0]
-            goes = self.link.valid(far) & (near >= low) & (near <= high) & np.isfinite(means)
+            means, on_the_way = self.link.inverse(np.array([-np.inf, np.inf]))[0], self.link.inverse(far)[0]
+            outside = (on_the_way < low) | (on_the_way > high)
+            goes = self.link.valid(far) & ~outside & np.isfinite(means)
         ends = np.where(goes, means, np.nan)
         return float(ends[0]), float(ends[1])
 

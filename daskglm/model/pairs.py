@@ -42,7 +42,13 @@ FAMILIES: dict[str, Any] = {
     "multinomial": Multinomial,
     "ordinal": Ordinal,
 }
-ALIASES = {"bernoulli": "binomial", "normal": "gaussian"}
+ALIASES = {
+    "bernoulli": "binomial",
+    "normal": "gaussian",
+    "inversegaussian": "inverse_gaussian",
+    "negativebinomial": "negative_binomial",
+    "nbinom": "negative_binomial",
+}
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
@@ -142,9 +148,22 @@ def likelihood_of(family: object, link: object, classes: int) -> GLM | BaselineL
     return Cumulative(bridge, classes) if chosen.response == "ordered" else GLM(chosen, bridge)
 
 
+def pairs() -> dict[tuple[str, str], str]:
+    """Every family with every link: "allowed", "with care: ..." or "refused: ..." and why."""
+    found = {}
+    makers: dict[str, Any] = {**LINKS, "power(0.5)": lambda: MAKERS["power"](0.5)}
+    for name, make in FAMILIES.items():
+        family = make()
+        for link, made in makers.items():
+            bridge = made()
+            reason, care = refusal(family, bridge), family.links.get(bridge.name.partition("(")[0], "")
+            found[name, link] = f"refused: {reason}" if reason else f"with care: {care}" if care else "allowed"
+    return found
+
+
 def refusal(family: Any, link: Link) -> str:
     """Why a pair makes no sense, or "" where it does."""
-    if written(link.name)[0] in family.links:
+    if link.name.partition("(")[0] in family.links and not isinstance(link, Custom):
         return ""
     low, high = family.mean_range
     if isinstance(link, Custom) and family.response == "number":

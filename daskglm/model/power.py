@@ -45,6 +45,8 @@ class Tweedie:
             raise DesignError(f"the power of a Tweedie family is a number, not {p!r}")
         if p == 1:
             raise DesignError('Tweedie with power 1 is the Poisson family: use "poisson", or "quasipoisson"')
+        if 0 < p < 1:
+            raise DesignError(f"no distribution has a variance mu^{p:g}: the power is <= 0, between 1 and 2, or >= 2")
         if p != 0:
             tweedie.check_power(p)
 
@@ -130,11 +132,22 @@ class Tweedie:
                 # each keeps its digits where the other loses them: near y = mu, and near y = 0
                 logarithm = np.where(excess > -0.5, np.log1p(excess), np.log(y / mu))
             return np.asarray(2.0 * (excess - logarithm))
-        # d = 2 mu^(2-p) g(r), r = y / mu, g(r) = (r^(2-p) - 1) / ((1-p) (2-p)) - (r - 1) / (1 - p)
-        ratio = np.maximum(y, 0.0) / mu
+        positive = y > 0
+        if bool(positive.all()):
+            return self._deviance(y, mu)
+        # a response of 0 or less has terms that vanish with the mean, and no more
+        slope = np.where(y == 0, 0.0, y * np.power(mu, 1.0 - p) / (1.0 - p)) if p < 0 else 0.0
+        result = np.asarray(2.0 * (np.power(mu, 2.0 - p) / (2.0 - p) - slope))
+        at = np.flatnonzero(positive)
+        result[at] = self._deviance(y[at], mu[at])
+        return result
+
+    def _deviance(self, y: Vector, mu: Vector) -> Vector:
+        """Of positive responses: 2 mu^(2-p) g(y / mu), g(r) = (r^(2-p) - 1) / ((1-p) (2-p)) - (r - 1) / (1 - p)."""
+        p, ratio = self.p, y / mu
+        plain = (np.power(ratio, 2.0 - p) - 1.0) / ((1.0 - p) * (2.0 - p)) - (ratio - 1.0) / (1.0 - p)
         near = np.abs(ratio - 1.0) < 1e-2
-        plain = (np.power(ratio, 2.0 - p) - 1.0) / ((1.0 - p) * (2.0 - p)) - (y / mu - 1.0) / (1.0 - p)
-        return 2.0 * np.power(mu, 2.0 - p) * np.where(near, self._near(y / mu - 1.0), plain)
+        return np.asarray(2.0 * np.power(mu, 2.0 - p) * np.where(near, self._near(ratio - 1.0), plain))
 
     def _near(self, e: Vector) -> Vector:
         """g(1 + e) by its series, where the closed form is a difference of nearly equal numbers."""

@@ -49,10 +49,6 @@ class Law(Protocol):
     @property
     def mean_range(self) -> tuple[float, float]: ...
     @property
-    def links(self) -> dict[str, str]:
-        return links_for(*self.mean_range)
-
-    @property
     def support(self) -> str: ...
     @property
     def canonical_link(self) -> str: ...
@@ -85,6 +81,10 @@ class OwnVariance:
     canonical_scale: float = 1.0
     bounded: bool = False
     constant_variance: bool = False
+
+    @property
+    def links(self) -> dict[str, str]:
+        return links_for(*self.mean_range)
 
     @property
     def support(self) -> str:

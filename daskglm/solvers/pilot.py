@@ -54,7 +54,7 @@ def first_guess(objective: Objective, null: Null | None) -> Vector:
         # without an intercept, the combination of columns nearest to a constant
         request = Request(None, start=True, center=center, fraction=objective.fraction)
         flat = factor(gram).solve(objective.model.gradient(objective.sums(request)))
-    for toward in (*((0.9,) if bordered else ()), 0.5, 0.1, 0.0):
+    for toward in (*((0.9,) if bordered else ()), 0.5, 0.1, 0.0) if np.isfinite(flat).all() else ():
         trial = flat + toward * (guess - flat)
         if np.isfinite(objective.evaluate(trial, order=0).loss):
             return trial

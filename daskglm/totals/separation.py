@@ -9,14 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, final
+from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels import sparse as sparse_kernels
 from daskglm.kernels.blocks import Block, Scaling
-from daskglm.kernels.products import Gram, Pieces, Scatter, Workspace, gather
+from daskglm.kernels.products import Pieces, Scatter, Workspace, gather
 from daskglm.model.likelihoods import GLM
 from daskglm.totals.moments import CHUNK_ROWS, FitStats, Model, sizes
 
@@ -24,6 +24,7 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 Counts = npt.NDArray[np.int64]
+Parts = Literal["both", "rest", "moving"]
 
 # x'd below this part of the sum of its terms' sizes is rounding: of the terms themselves, some 1e-16, and of a direction
 # that comes out of a Gram, some thousand times that. NOISE is the part of the largest coefficient that each of them may
@@ -69,16 +70,20 @@ class Movements:
 @final
 @dataclass(frozen=True)
 class Split:
-    """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter; how many
-    those are.
+    """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter, each where
+    it was asked for; how many rows move. Of classes, the same of pairs, in their own tables.
     """
 
-    rest: Gram
-    moving: Gram
+    rest: Any
+    moving: Any
     rows: int
 
     def __add__(self, other: Split) -> Split:
-        return Split(self.rest + other.rest, self.moving + other.moving, self.rows + other.rows)
+        return Split(_sum(self.rest, other.rest), _sum(self.moving, other.moving), self.rows + other.rows)
+
+
+def _sum(one: Any, other: Any) -> Any:
+    return None if one is None or other is None else one + other
 
 
 @final
@@ -177,19 +182,22 @@ def movements(block: Block, model: Model, directions: Matrix) -> Movements:
     return Movements(allowed, forbidden, largest, obstacle, histogram)
 
 
-def split(block: Block, model: Model, moves: tuple[Move, ...]) -> Split:
-    """The unit Grams of the rows that all moves take the allowed way, and of the rest."""
+def split(block: Block, model: Model, moves: tuple[Move, ...], parts: Parts = "both") -> Split:
+    """The unit Grams of the rows that all moves take the allowed way, and of the rest, or one of the two."""
     pieces = Pieces.of(block, model.scaling)
     workspace = Workspace(pieces)
-    rest, moving = Scatter(pieces, workspace), Scatter(pieces, workspace)
+    rest = None if parts == "moving" else Scatter(pieces, workspace)
+    moving = None if parts == "rest" else Scatter(pieces, workspace)
     start = count = 0
     for rows in _chunks(block):
         inside, first = _candidates(rows, model, moves)
         stop = start + rows.n
-        rest.take((~inside).astype(np.float64), np.zeros(rows.n), start, stop)
-        moving.take(inside.astype(np.float64), np.where(inside, np.sign(first), 0.0), start, stop)
+        if rest is not None:
+            rest.take((~inside).astype(np.float64), np.zeros(rows.n), start, stop)
+        if moving is not None:
+            moving.take(inside.astype(np.float64), np.where(inside, np.sign(first), 0.0), start, stop)
         start, count = stop, count + int(inside.sum())
-    return Split(rest.result(), moving.result(), count)
+    return Split(None if rest is None else rest.result(), None if moving is None else moving.result(), count)
 
 
 def of_rest(block: Block, model: Model, moves: tuple[Move, ...], function: Callable[..., Any], *args: Any) -> Any:

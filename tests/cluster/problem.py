@@ -91,7 +91,7 @@ def fitted(
 def bits(record: FitRecord) -> tuple[Any, ...]:
     """Every number of a fit: of arrays their bytes; repr gives every digit, and NaN is NaN."""
     rest: tuple[Any, ...] = (
-        record.statistics, record.ledger, record.n_iter, record.n_passes, record.trace, record.aliased
+        record.statistics, record.ledger, record.n_iter, record.n_passes, record.trace, record.aliased, record.shape
     )  # fmt: skip
     if record.separation is not None:
         rest += (record.separation.rows, record.separation.directions.tobytes(), record.separation.finite.tobytes())

@@ -357,4 +357,32 @@ def nearly(rng: Generator) -> Case:
     return _case("nearly", "y ~ x", data, y, ("binomial", str(rng.choice(BINOMIAL))))
 
 
-ORDINARY: tuple[Callable[[Generator], Case], ...] = (plain, rare_level, one_event, steep, far, collinear, nearly)
+def tiny(rng: Generator) -> Case:
+    """Few rows of small whole numbers, with ties of every kind: separated in every way there is, or not."""
+    n, p = int(rng.integers(8, 40)), int(rng.integers(1, 9))
+    data = pd.DataFrame({f"x{j}": rng.integers(-1, 2, n) * rng.integers(1, 3, n) for j in range(p)}).astype(float)
+    family, link = _model(rng)
+    y = rng.integers(0, 2, n) * (rng.random(n) < rng.uniform(0.2, 1.0))
+    return _case("tiny", "y ~ " + " + ".join(data), data, y, (family, link), aligned=False)
+
+
+def tinier(rng: Generator) -> Case:
+    """Few rows of normal variables: separated by luck."""
+    n, p = int(rng.integers(8, 40)), int(rng.integers(1, 9))
+    data = pd.DataFrame(rng.normal(size=(n, p)), columns=[f"x{j}" for j in range(p)])
+    eta = data.to_numpy() @ rng.normal(scale=rng.uniform(0.1, 3.0), size=p)
+    model = ("binomial", str(rng.choice(BINOMIAL)))
+    return _case("tinier", "y ~ " + " + ".join(data), data, rng.random(n) < 1.0 / (1.0 + np.exp(-eta)), model)
+
+
+ORDINARY: tuple[Callable[[Generator], Case], ...] = (
+    plain,
+    rare_level,
+    one_event,
+    steep,
+    far,
+    collinear,
+    nearly,
+    tiny,
+    tinier,
+)

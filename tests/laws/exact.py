@@ -132,7 +132,7 @@ def _of_power(power: float) -> Callable[[Any, Any, Any], tuple[Any, Any]]:
 
 
 # The distribution of (multiple of y) where y has mean mu, dispersion phi and weight w, and the multiple. Of tweedie(-0.5)
-# another one with the same mean and variance: its own density is not among what the family answers.
+# another one with the same mean and variance: its own density is held in tests/model/test_tweedie.py.
 DISTRIBUTIONS: dict[str, Callable[[Any, float, Any], tuple[Any, Any]]] = {
     "gaussian": lambda mu, phi, w: (stats.norm(mu, np.sqrt(phi / w)), 1.0),
     "binomial": lambda mu, phi, w: (stats.binom(w, mu), w),

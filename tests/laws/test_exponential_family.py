@@ -20,6 +20,7 @@ from tests.laws.exact import (
     exact_log_density,
     moderate_etas,
     responses_with_measure,
+    tweedie,
 )
 
 # Log densities are sums of terms of up to about 2 000, with a handful of roundings each.
@@ -67,6 +68,18 @@ def test_density_sums_to_one_with_the_stated_moments(name: str) -> None:
         spread = (chance * (y - mu) ** 2).sum()
         variance = family.variance(np.array([mu]), np.array([1.0 - mu]))[0]
         assert abs(spread - variance) <= SUMS * (1.0 + mu * mu + variance)
+
+
+@pytest.mark.parametrize("mu", [0.3, 1.0, 4.0])
+def test_density_of_a_negative_power_sums_to_one_with_the_stated_moments(mu: float) -> None:
+    """Any response has one; below the mean it falls off as an exponential, above it faster than the normal one."""
+    family = FAMILIES[tweedie(-0.5)]()
+    spread = mu**-0.25
+    y = mu + spread * np.arange(-400.0, 14.0, 0.01)
+    chance = np.exp(log_density(family, y, np.full(y.size, mu))) * 0.01 * spread
+    assert abs(chance.sum() - 1.0) <= SUMS
+    assert abs((chance * y).sum() - mu) <= SUMS * (1.0 + mu)
+    assert abs((chance * (y - mu) ** 2).sum() - spread**2) <= SUMS * (1.0 + spread**2)
 
 
 @pytest.mark.parametrize("name", [name for name in WITH_DENSITY if FAMILIES[name]().in_support(np.zeros(1))[0]])

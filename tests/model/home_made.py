@@ -67,3 +67,15 @@ def three_log_partition(theta: Vector) -> Vector:
 
 def power_variance(mu: Vector) -> Vector:
     return mu**1.5
+
+
+def log_odds(mu: Vector) -> Vector:
+    return np.log(mu / (1.0 - mu))
+
+
+def of_log_odds(eta: Vector) -> Vector:
+    return 1.0 / (1.0 + np.exp(-eta))
+
+
+def squared(mu: Vector) -> Vector:
+    return mu * mu

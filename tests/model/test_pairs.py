@@ -15,6 +15,7 @@ from daskglm.model.likelihoods import GLM
 from daskglm.model.links import LINKS, MAKERS, Log, power
 from daskglm.model.pairs import ALIASES, FAMILIES, likelihood_of, resolve, written
 from daskglm.model.power import Tweedie
+from daskglm.model.quasi import Quasi
 from daskglm.model.vector import BaselineLogit, Cumulative
 
 # The default link of each family as users of R know them; gamma and its kin with log, as actuaries do.
@@ -37,13 +38,15 @@ DEFAULTS = {
 
 # Links with which a family goes whatever the coefficients, and those with which some have no mean: a table of its own, so
 # that a pair that comes or goes is seen.
+PROBABILITY = {
+    **dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), True),
+    **dict.fromkeys(("log", "log_complement", "identity"), False),
+}
 POSITIVE = {"log": True, "inverse": False, "identity": False, "inverse_square": False, "sqrt": False, "power": False}
 PAIRS: dict[str, dict[str, bool]] = {
     "gaussian": {"identity": True, "log": True, "inverse": False, "sqrt": False, "power": False},
-    "binomial": {
-        **dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), True),
-        **dict.fromkeys(("log", "log_complement", "identity"), False),
-    },
+    "binomial": PROBABILITY,
+    "quasibinomial": PROBABILITY,
     "poisson": {"log": True, "identity": False, "sqrt": False, "power": False},
     "negative_binomial": {"log": True, "identity": False, "sqrt": False, "power": False},
     "geometric": {"log": True, "identity": False, "sqrt": False, "power": False},
@@ -51,6 +54,9 @@ PAIRS: dict[str, dict[str, bool]] = {
     "exponential": POSITIVE,
     "inverse_gaussian": POSITIVE,
     "tweedie": POSITIVE,
+    # V is constant where none is named, and the mean is any number
+    "quasi": {"identity": True, "log": True, "inverse": False, "inverse_square": False, "sqrt": False},
+    "quasipoisson": {"log": True, "identity": False, "sqrt": False, "power": False},
     "multinomial": {"logit": True},
     "ordinal": dict.fromkeys(("logit", "probit", "cloglog", "loglog", "cauchit"), True),
 }
@@ -100,10 +106,6 @@ def test_default_link(family: str) -> None:
     [
         ("bernoulli", "binomial"),
         ("normal", "gaussian"),
-        ("nbinom", "negative_binomial"),
-        ("negativebinomial", "negative_binomial"),
-        ("inversegaussian", "inverse_gaussian"),
-        ("nbinom(theta=3)", "negative_binomial(theta=3)"),
     ],
 )
 def test_aliases(alias: str, family: str) -> None:
@@ -126,6 +128,8 @@ def test_aliases(alias: str, family: str) -> None:
         ("tweedie(power=None)", Tweedie()),
         ("gamma(shape=2)", Gamma(2)),
         ("exponential", Exponential()),
+        ("quasi(variance='mu^2')", Quasi("mu^2")),
+        ("quasi('mu')", Quasi("mu")),
         ("multinomial(levels=['b', 'a'])", Multinomial(("b", "a"))),
         ("multinomial(['x, y', 'z)', \"it's\"])", Multinomial(("x, y", "z)", "it's"))),
         ("ordinal(levels=(3, 1, 2))", Ordinal((3, 1, 2))),
@@ -186,7 +190,13 @@ def test_power_0_is_the_log_link() -> None:
         ("exponential(shape=2)", None, "unexpected keyword argument 'shape'"),
         ("exponential(2)", None, "too many positional arguments; arguments of exponential: none"),
         ("tweedie(power='1.5')", None, "the power of a Tweedie family is a number, not '1.5'"),
-        ("tweedie(power=0.5)", None, "no distribution has a variance mu^0.5"),
+        ("tweedie(power=0.5)", None, "no distribution has a variance"),
+        ("quasi(variance='mu^4')", None, 'there is no variance "mu^4"'),
+        (
+            "quasi(varance='mu')",
+            None,
+            "got an unexpected keyword argument 'varance'; arguments of quasi: variance, mean_range",
+        ),
         ("tweedie(power=1)", None, 'use "poisson"'),
         ("multinomial(levels='ab')", None, "levels= is the list of all levels in order, not 'ab'"),
         ("multinomial(levels=['a'])", None, "levels= names two or more different levels, not ['a']"),

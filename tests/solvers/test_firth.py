@@ -64,7 +64,14 @@ def test_counts_get_half_an_event() -> None:
     assert np.allclose(np.exp(found.point.coef), (np.array(successes) + 0.5) / np.array(sizes), rtol=ROOT)
 
 
-@pytest.mark.parametrize("family, link", KNOWN)
+# Pairs whose data here have the root outside the domain of the link, where the search ends with a sentence.
+OUTSIDE = {
+    ("exponential", "inverse_square"), ("gamma(shape=2)", "inverse_square"), ("geometric", "identity"),
+    ("negative_binomial(theta=1.75)", "identity"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("family, link", [pair for pair in KNOWN if pair not in OUTSIDE])
 @pytest.mark.parametrize("extras", [{}, {"weight": "real", "offset": True}])
 def test_the_adjusted_score_vanishes(family: str, link: str, extras: dict[str, Any]) -> None:
     one = problem(family, link, 120, **extras)

@@ -7,10 +7,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from daskglm.model.families import FAMILIES
 from daskglm.totals.bias import adjusted
 from daskglm.totals.moments import CHUNK_ROWS, Request, moments
-from tests.laws.exact import PAIRS
+from tests.laws.exact import FAMILIES, PAIRS
 from tests.totals.problems import Problem, problem
 
 # Sums of some thousand terms in two orders.
