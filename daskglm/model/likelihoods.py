@@ -120,9 +120,7 @@ class GLM:
         of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
         """
         low, high = self.mean_range
-        below, above = (
-            (y <= low) if end == low else (y >= high) if end == high else (y == end) for end in self.limits
-        )
+        below, above = ((y <= low) if end == low else (y >= high) if end == high else (y == end) for end in self.limits)
         return np.asarray(above), np.asarray(below)
 
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:

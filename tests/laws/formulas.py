@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -207,10 +206,11 @@ class Pair:
     def recession(self, y: Vector) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
         """Rows whose loss never rises as eta -> infinity, and as eta -> -infinity."""
         positive = self.link in ("log", "inverse_square") or self.link.startswith("power(")
-        low, high = max(self.law.low, 0.0) if positive else self.law.low, 1.0 if "complement" in self.link else self.law.high
-        below, above = (
-            y <= low if end == low else y >= high if end == high else y == end for end in self.limits()
+        low, high = (
+            max(self.law.low, 0.0) if positive else self.law.low,
+            1.0 if "complement" in self.link else self.law.high,
         )
+        below, above = (y <= low if end == low else y >= high if end == high else y == end for end in self.limits())
         return above, below
 
     def domain(self) -> tuple[float, float]:

@@ -418,7 +418,11 @@ def dense(case: Case, names: list[str]) -> Data:
         weight = frame[given.column].to_numpy(float)
     used = frame[weight > 0]
     offset = used["o"].to_numpy(float) if "offset" in shape.options else np.zeros(len(used))
-    y = used["y"].cat.codes.to_numpy() if isinstance(used["y"].dtype, pd.CategoricalDtype) else used["y"].to_numpy(float)
+    y = (
+        used["y"].cat.codes.to_numpy()
+        if isinstance(used["y"].dtype, pd.CategoricalDtype)
+        else used["y"].to_numpy(float)
+    )
     return Data(y, np.column_stack([_column(used, name) for name in names]), offset, weight[weight > 0], names)
 
 
@@ -491,7 +495,10 @@ def _of_number(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, st
     distance, phi, noise = _distance(x, weight, rows, eta, y, model.known)
     if fit.converged:
         if not distance <= max(NEAR * phi, noise):
-            return "wrong", f"{fit.status}, but the decrement is {distance / phi:.3g} (says {fit.certificate.decrement:.3g})"
+            return (
+                "wrong",
+                f"{fit.status}, but the decrement is {distance / phi:.3g} (says {fit.certificate.decrement:.3g})",
+            )
         bent = _saddle(model, y, x, weight, data.offset[rest], coef, rows)
         if bent:
             return "wrong", bent
@@ -503,7 +510,10 @@ def _of_number(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, st
         return "wrong", f"status {fit.status} without a reason"
     fall = descent(model, y, x, weight, data.offset[rest], coef, phi)
     if fall > FALL:
-        return "wrong", f"{fit.status} ({fit.record.reason[:70]}), but a feasible step lowers the loss by {fall:.3g} phi"
+        return (
+            "wrong",
+            f"{fit.status} ({fit.record.reason[:70]}), but a feasible step lowers the loss by {fall:.3g} phi",
+        )
     return "boundary", fit.record.reason
 
 
@@ -583,9 +593,7 @@ def _infinite(x: Matrix, up: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_])
     return bool(found.status == 0 and -found.fun > SEPARATED)
 
 
-def _saddle(
-    model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, coef: Vector, rows: formulas.Rows
-) -> str:
+def _saddle(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, coef: Vector, rows: formulas.Rows) -> str:
     """What is wrong where the score vanishes, but the loss falls along some direction: that is no optimum."""
     steps = _along(x, weight * rows.weight)
     base = float(weight @ rows.loss)
@@ -609,9 +617,7 @@ def _along(x: Matrix, weight: Vector) -> Matrix:
     return np.asarray(right[good].T / values[good] / size[:, None])
 
 
-def descent(
-    model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, coef: Vector, phi: float
-) -> float:
+def descent(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, coef: Vector, phi: float) -> float:
     """By how much a feasible step lowers the loss, per unit dispersion: along coordinates, principal directions, and the
     steepest descent that keeps away from the boundary where rows lie on it (non-negative least squares, for several
     opinions of which rows do).
@@ -656,7 +662,11 @@ def _beside(case: Case, fit: Any, y: Vector, mu: Vector, weight: Vector, kind: s
         if np.isinf(theta):
             slope = float(np.sum(count * ((size * (y - mu)) ** 2 - size * y) / (2.0 * size)))
             spread = float(np.sqrt(np.sum(count * mu**2 / 2.0)))
-            return f"theta is infinite, but the likelihood rises towards a finite one ({slope:.3g})" if slope > 1e-3 * spread else ""
+            return (
+                f"theta is infinite, but the likelihood rises towards a finite one ({slope:.3g})"
+                if slope > 1e-3 * spread
+                else ""
+            )
         a, c, m = size * theta, size * y, size * mu
         slope = special.digamma(c + a) - special.digamma(a) - np.log1p(m / a) + (m - c) / (m + a)
         bend = special.polygamma(1, c + a) - special.polygamma(1, a) + 1 / a - 2 / (m + a) + (c + a) / (m + a) ** 2
@@ -678,7 +688,12 @@ def _beside(case: Case, fit: Any, y: Vector, mu: Vector, weight: Vector, kind: s
         here, unit = value(psi), np.eye(2)
         first = np.array([(value(psi + h * e) - value(psi - h * e)) / (2 * h) for e in unit])
         second = np.array([(value(psi + h * e) - 2 * here + value(psi - h * e)) / h**2 for e in unit])
-        cross = (value(psi + h) - value(psi - h * np.array([-1.0, 1.0])) - value(psi - h * np.array([1.0, -1.0])) + value(psi - h)) / (4 * h * h)
+        cross = (
+            value(psi + h)
+            - value(psi - h * np.array([-1.0, 1.0]))
+            - value(psi - h * np.array([1.0, -1.0]))
+            + value(psi - h)
+        ) / (4 * h * h)
         bend = -np.array([[second[0], cross], [cross, second[1]]])
         if np.linalg.eigvalsh(bend).min() <= 0:
             return f"power = {power:.6g}, dispersion = {phi:.6g} is no maximum"
@@ -695,7 +710,7 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
         names = list(fit.params.index)
         data = dense(case, names)
         q, p = fit.params.shape[1], len(names)
-        designs = np.einsum("ij,kl->ikjl", np.ones((1, 1)), np.ones((1, 1)))
+        np.einsum("ij,kl->ikjl", np.ones((1, 1)), np.ones((1, 1)))
         blocks = np.zeros((len(data.y), q, q * p))
         for k in range(q):
             blocks[:, k, k * p : (k + 1) * p] = data.x
