@@ -19,7 +19,7 @@ from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficie
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
-from daskglm.model.weights import Frequency
+from daskglm.model.weights import Frequency, Probability
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.separation import Solution, solve
@@ -57,7 +57,8 @@ def model_of(plan: Plan, design: Design) -> AnyModel:
     likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
     select, width, scaling = design.select, design.width, design.scaling
     if isinstance(likelihood, GLM):
-        return Model(likelihood, select, width, scaling, frequency)
+        sampling = isinstance(plan.weights, Probability)
+        return Model(likelihood, select, width, scaling, frequency, sampling=sampling)
     return class_model(likelihood, select, width, scaling, frequency)
 
 
