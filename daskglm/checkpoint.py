@@ -29,6 +29,7 @@ from daskglm.partitions import Partitions
 from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import MixedSums, ShapeSums
@@ -57,6 +58,7 @@ RECORDS: Mapping[str, Any] = {
         MixedSums,
         PairTables,
         ParallelTables,
+        Occurrences,
     )
 }
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import platform
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -11,9 +10,11 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm import choices
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
+from daskglm.errors import warn as say
 from daskglm.inference import covariance as inference
 from daskglm.inference.shape import Estimate
 from daskglm.kernels.cholesky import combination
@@ -147,7 +148,7 @@ def _statistics(
     elif isinstance(plan.weights, Probability):
         llf = np.nan
         notes.append("with probability weights there is no likelihood: llf, aic and bic are NaN")
-    elif not stats.n:
+    elif not stats.n or (solution.directions and not rank and stats.deviance == 0.0):
         notes.append("every row is at its limit: the model tells the responses apart without error")
     elif stats.deviance <= PERFECT * abs(null_dev):
         notes.append("the fit is perfect to rounding: errors, tests and the likelihood mean nothing")
@@ -199,7 +200,7 @@ def _null_of_classes(context: Context, objective: Objective, parameters: Paramet
     if not context.offset:
         share = weights[weights > 0] / weights.sum()
         return -2.0 * float(weights[weights > 0] @ np.log(share))
-    alone = replace(model, select=np.zeros(0, np.int64))
+    alone = replace(model, select=np.zeros(0, np.int64), limits=())
     thresholds = Objective(objective.blocks, alone, True)
     found = minimise(thresholds, alone.flat(alone.likelihood.start(weights), True), Stopping())
     objective.passes += thresholds.passes
@@ -285,18 +286,20 @@ def _provenance() -> dict[str, Any]:
 def warn(record: FitRecord) -> None:
     """What a user should hear of a fit."""
     for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
-        warnings.warn(alias_sentence(name, parts), AliasWarning, stacklevel=5)
+        say(alias_sentence(name, parts), AliasWarning)
     if len(record.aliased) > MOST_WARNINGS:
-        warnings.warn(
-            f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased",
-            AliasWarning,
-            stacklevel=5,
-        )
+        say(f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased", AliasWarning)
     if record.separated:
         rows = 0 if record.separation is None else record.separation.rows
-        warnings.warn(f"{sentence(record.separated, rows)}; {AT_LIMIT}", SeparationWarning, stacklevel=5)
+        say(_separation_sentence(record, rows), SeparationWarning)
     if not record.converged:
-        warnings.warn(record.reason, ConvergenceWarning, stacklevel=5)
+        say(record.reason, ConvergenceWarning)
+
+
+def _separation_sentence(record: FitRecord, rows: int) -> str:
+    if record.specification.response_kind == "number":
+        return f"{sentence(record.separated, rows)}; {AT_LIMIT}"
+    return f"{choices.sentence(record.separated, rows)}; {choices.AT_LIMIT}"
 
 
 def alias_sentence(name: str, parts: Mapping[str, float]) -> str:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import os
+import sys
+import warnings
 from collections.abc import Iterable
 
 
@@ -65,6 +68,17 @@ class SeparationWarning(UserWarning):
 
 class ClusterWarning(UserWarning):
     """The cluster will do the work, but not as well as it could: mixed versions or processors, threads, memory."""
+
+
+_PACKAGE = os.path.dirname(os.path.abspath(__file__)) + os.sep
+
+
+def warn(message: str, category: type[Warning]) -> None:
+    """A warning that points at whoever called the package: the nearest line that is not of it."""
+    frame, level = sys._getframe(0), 1
+    while frame.f_back is not None and os.path.abspath(frame.f_code.co_filename).startswith(_PACKAGE):
+        frame, level = frame.f_back, level + 1
+    warnings.warn(message, category, stacklevel=level)
 
 
 def closest(word: object, options: Iterable[str]) -> str:

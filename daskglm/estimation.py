@@ -9,6 +9,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm import choices
 from daskglm.conclude import Beside
 from daskglm.design import formula
 from daskglm.design.design import Design
@@ -18,7 +19,6 @@ from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficie
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
-from daskglm.model.vector import BaselineLogit, Cumulative
 from daskglm.model.weights import Frequency
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
@@ -30,7 +30,7 @@ from daskglm.solvers.objective import Objective
 from daskglm.solvers.pilot import Pilot, first_guess, pilot
 from daskglm.solvers.separation import Watch
 from daskglm.totals.moments import AnyModel, Model, Request
-from daskglm.totals.vector import ParallelModel, SeparateModel
+from daskglm.totals.vector import class_model
 
 Vector = npt.NDArray[np.float64]
 
@@ -53,11 +53,9 @@ def model_of(plan: Plan, design: Design) -> AnyModel:
     frequency = isinstance(plan.weights, Frequency)
     likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
     select, width, scaling = design.select, design.width, design.scaling
-    if isinstance(likelihood, BaselineLogit):
-        return SeparateModel(likelihood, select, width, scaling, frequency)
-    if isinstance(likelihood, Cumulative):
-        return ParallelModel(likelihood, select[1:], width, scaling, frequency)
-    return Model(likelihood, select, width, scaling, frequency)
+    if isinstance(likelihood, GLM):
+        return Model(likelihood, select, width, scaling, frequency)
+    return class_model(likelihood, select, width, scaling, frequency)
 
 
 @final
@@ -113,7 +111,8 @@ class Estimation:
             self.plan = replace(self.plan, family=shape.family(shape.start(1.0)))
         model, design = model_of(self.plan, self.design), self.design
         null = Null(model.likelihood, design.intercept, self.offset) if isinstance(model, Model) else None
-        objective = Objective(self.blocks, model, design.intercept, on_pass=self.told)
+        counting = not isinstance(model, Model)
+        objective = Objective(self.blocks, model, design.intercept, on_pass=self.told, counting=counting)
         if shape is not None and shape.moves_means:
             solution, beside = self._in_turn(objective, null, shape)
             return Estimated(self.plan, solution, null, beside)
@@ -156,7 +155,7 @@ class Estimation:
             )  # fmt: skip
 
         if not isinstance(objective.model, Model):
-            return Solution(objective, design, search(objective, start, None, False))
+            return choices.solve(objective, Parameters(design, plan.family.response), start, search, plan.separation)
         assert null is not None
         return solve(objective, design, null, start, search, plan.separation, self.keep)
 

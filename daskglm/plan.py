@@ -34,6 +34,18 @@ ELSEWHERE = {
     "fit_intercept": "a formula (y ~ x - 1)",
 }
 
+# What is not done about infinite coefficients of a response of classes.
+CLASSES_LEAVE = {
+    "drop": (
+        "leaves out the rows that go to their limit, and rows of several classes do not: some of their classes become "
+        'impossible, and they still tell the others apart; use separation="limit"'
+    ),
+    "firth": (
+        "takes the bias off models of one linear predictor, and is not available for a response of classes; use "
+        'separation="limit"'
+    ),
+}
+
 
 @final
 @dataclass(frozen=True)
@@ -127,6 +139,8 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     if isinstance(weights, Probability) and covariance != "model":
         raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")
     separation = _one_of("separation", given["separation"], ("limit", "drop", "raise", "firth"))
+    if not scalar and separation in CLASSES_LEAVE:
+        raise DesignError(f'separation="{separation}" {CLASSES_LEAVE[separation]}')
     if separation == "firth":
         _refuse_bias_reduction(family, dispersion, covariance, weights)
     if given["where"] is not None and not isinstance(given["where"], str):

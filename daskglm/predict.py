@@ -24,6 +24,7 @@ from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.pairs import likelihood_of
 from daskglm.record import FitRecord
 from daskglm.totals.separation import movement
+from daskglm.totals.vector import Limit, Rows, choices, class_model
 
 Vector = npt.NDArray[np.float64]
 Kind = Literal["mean", "link", "terms"]
@@ -31,6 +32,8 @@ Interval = Literal["confidence"]
 
 # Rows of X written out at a time where standard errors are asked for.
 ROWS_IN_FULL = 2_048
+# What leaves a model's linear predictor without its offset, or its exposure.
+NEUTRAL = {"offset": 0, "exposure": 1}
 
 
 @final
@@ -161,29 +164,62 @@ class Scorer:
         for a, coef in enumerate(slopes):
             gather(pieces, Workspace(pieces), self._placed(coef), 0, block.n, eta[a])
         if prediction.kind == "link":
+            for a, end in self._ends(block):
+                eta[a] = np.where(end != 0.0, np.sign(end) * np.inf, eta[a])
             if parameters.kind == "classes":
                 return dict(zip(parameters.classes[1:], eta, strict=True))
             # x'b of the columns as they are: thresholds carry the shift between them and the scaled ones
             shift = parameters.coefficients(np.concatenate([np.zeros(q), own[q:]]))[-q]
             return {"link": eta[0] + shift}
+        possible = self._possible(block)
         with np.errstate(all="ignore"):
             if parameters.kind == "classes":
-                chance = likelihood.probabilities(eta)
+                chance = likelihood.probabilities(eta, possible)
             else:
-                chance = likelihood.probabilities(eta[0], own[:q])
+                chance = likelihood.probabilities(eta[0], own[:q], possible)
         result = dict(zip(parameters.classes, chance, strict=True))
         if prediction.se or prediction.interval:
-            error = self._class_errors(block, eta, own, chance)
+            error = self._class_errors(block, eta, own, chance, possible)
             if prediction.se:
                 result |= {f"se[{label}]": e for label, e in zip(parameters.classes, error, strict=True)}
             if prediction.interval:
                 result |= self._class_limits(chance, error)
         return result
 
+    def _own_directions(self) -> list[Vector]:
+        """Directions of an infinite optimum in the arithmetic's own coefficients (r,)."""
+        separation, left_out = self.record.separation, self._left_out()
+        directions: Any = () if separation is None else separation.directions
+        return [self.record.parameters.own(np.where(left_out, 0.0, direction)) for direction in directions]
+
+    def _possible(self, block: Block) -> npt.NDArray[np.bool_] | None:
+        """Classes (K, n) that remain at the end of an infinite optimum, None where all do."""
+        design = self.record.design
+        limits = tuple(Limit(direction) for direction in self._own_directions())
+        model = class_model(self.likelihood, design.select, design.width, design.scaling, limits=limits)
+        pieces = Pieces.of(block, design.scaling)
+        return choices(Rows(pieces, Workspace(pieces), design.scaling, 0, block.n), model, limits)
+
+    def _ends(self, block: Block) -> Iterator[tuple[int, Vector]]:
+        """Which way each linear predictor goes for good (n,), 0 where it stays."""
+        q, number = self.likelihood.q, self.record.parameters.kind == "classes"
+        pieces = self._own_directions()
+        for a in range(q if number else 1):
+            end = np.zeros(block.n)
+            for direction in pieces:
+                slopes = direction.reshape(q, -1)[a] if number else direction[q:]
+                end = np.where(end == 0.0, movement(block, self.record.design.scaling, self._placed(slopes)), end)
+            yield a, end
+
     def _class_errors(
-        self, block: Block, eta: npt.NDArray[Any], own: Vector, chance: npt.NDArray[Any]
+        self,
+        block: Block,
+        eta: npt.NDArray[Any],
+        own: Vector,
+        chance: npt.NDArray[Any],
+        possible: npt.NDArray[np.bool_] | None,
     ) -> npt.NDArray[Any]:
-        """Standard errors of the probabilities (K, n), by the delta method."""
+        """Standard errors of the probabilities (K, n), by the delta method; 0 of those that are 0 or 1 for good."""
         parameters, likelihood, design = self.record.parameters, self.likelihood, self.record.design
         covariance = parameters.own_covariance(self._covariance())
         scaling, select = design.scaling, design.select[len(design.names) - len(parameters.columns) :]
@@ -200,10 +236,13 @@ class Scorer:
                     jacobian = np.hstack([one[:, None] * x for one in slope])
                 else:
                     of_thresholds = np.zeros((rows.n, likelihood.q))
+                    there = None if possible is None else possible[:, start:stop]
+                    with np.errstate(all="ignore"):
+                        densities = likelihood.slopes(eta[0, start:stop], own[: likelihood.q], there)
                     if k < likelihood.q:
-                        of_thresholds[:, k] = likelihood.link.inverse(own[k] - eta[0, start:stop])[1]
+                        of_thresholds[:, k] = densities[k]
                     if k:
-                        of_thresholds[:, k - 1] = -likelihood.link.inverse(own[k - 1] - eta[0, start:stop])[1]
+                        of_thresholds[:, k - 1] = -densities[k - 1]
                     jacobian = np.hstack([of_thresholds, -of_thresholds.sum(axis=1)[:, None] * x])
                 variance = np.einsum("ij,ij->i", jacobian @ covariance, jacobian)
                 result[k, start:stop] = np.sqrt(np.maximum(variance, 0.0))
@@ -215,6 +254,9 @@ class Scorer:
         with np.errstate(all="ignore"):
             logit, half = np.log(chance) - np.log1p(-chance), quantile * error / (chance * (1.0 - chance))
             low, high = 1.0 / (1.0 + np.exp(half - logit)), 1.0 / (1.0 + np.exp(-half - logit))
+        # a probability at the end of its range stays there
+        ends = (chance == 0.0) | (chance == 1.0)
+        low, high = np.where(ends, chance, low), np.where(ends, chance, high)
         labels = self.record.parameters.classes
         return {f"lower[{label}]": v for label, v in zip(labels, low, strict=True)} | {
             f"upper[{label}]": v for label, v in zip(labels, high, strict=True)
@@ -299,6 +341,11 @@ def _reading(
     for name, value in (("offset", offset), ("exposure", exposure)):
         if value is not None and not isinstance(value, (str, int, float)):
             raise DesignError(f"{name}= takes a number, a column or an expression, not {type(value).__name__}")
+        if value is None and getattr(specification, name) == name and name not in found:
+            raise DesignError(
+                f'the model was fitted with {name}=: give {name}= for these rows too, or a column "{name}" of their table; '
+                f"{name}={NEUTRAL[name]} leaves it out"
+            )
     offsets: list[Expression] = []
     constant = 0.0
     if offset is None:

@@ -90,10 +90,11 @@ class Statistics:
 class Separation:
     """What an infinite optimum is made of: coefficients tend to finite + t directions[0] as t grows, on the user's scale.
 
-    rows: how many of the data are moved by a direction, and so fitted at the limit. directions (m, p): the first of them
-    that moves a row's linear predictor takes it to infinity, by its sign; a row that none moves has x' finite. finite (p,):
-    the estimates from all rows that none moves, 0 where those leave a column no estimate. cross (k, p): their covariances
-    for the columns `held`, which have an estimate there and are infinite in the limit all the same.
+    rows: how many of the data are moved by a direction, and so fitted at the limit. directions (m, r): the first of them
+    that moves a row's linear predictor takes it to infinity, by its sign; a row that none moves has x' finite. finite (r,):
+    the estimates from all rows that none moves, 0 where those leave a column no estimate. cross (k, r): their covariances
+    for the columns `held`, which have an estimate there and are infinite in the limit all the same. Of classes: rows in
+    which some class becomes impossible; `finite` tells those apart that stay possible.
     """
 
     rows: int

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from daskglm import persist, summary
-from daskglm.cluster.collections import is_array, is_collection, mapped
+from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
@@ -247,10 +247,13 @@ class Fit:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
-        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval: "confidence", built on the link scale and mapped back, at `level`. Offset and
-        exposure are read from the data; `exposure=1` or `offset=0` override them (a rate), and beside an array or a sparse
-        matrix they are arrays themselves. without: terms left out.
+        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval: "confidence", built on
+        the link scale and mapped back, at `level`. Offset and exposure are read from the data; `exposure=1` or `offset=0`
+        override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
+        Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
+        DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
+        are Dask arrays chunked as its rows are.
         """
         import pandas as pd
 
@@ -279,19 +282,20 @@ class Fit:
 
     def _lazily(self, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
         """Predictions for a Dask collection, as the same kind of collection; nothing is computed yet."""
-        for name, value in (("offset", offset), ("exposure", exposure)):
-            if value is not None and not isinstance(value, (str, int, float)):
-                raise DesignError(f"beside a Dask collection, {name}= is a number, or a column of the collection")
-        source = self._described(data)
+        given = {"offset": offset, "exposure": exposure}
+        others = {n: v for n, v in given.items() if v is not None and not isinstance(v, (str, int, float))}
+        arrays = beside(data, others)
+        offset, exposure = (name if name in others else value for name, value in given.items())
+        source = self._described(data, tuple(arrays))
         needed = scorer(self.record, wanted, source, offset, exposure).reading.columns
         types = {name: source.types[name] for name in needed if name in source.types}
-        score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types)
+        score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types, tuple(arrays))
         columns = score.columns()
         single = columns[0] if wanted.kind != "terms" and len(columns) == 1 else None
-        return mapped(data, score, columns, single)
+        return mapped(data, score, columns, single, list(arrays.values()))
 
-    def _described(self, data: Any) -> Source:
-        """A source of the collection's columns, to check a request against; nothing of it is computed."""
+    def _described(self, data: Any, others: tuple[str, ...]) -> Source:
+        """A source of the collection's columns and of arrays beside it, to check a request against; nothing is computed."""
         if not is_array(data):
             source = open_source(data)
             # what Dask calls an object may be anything; where the model wants no text, each partition says what it is
@@ -305,7 +309,7 @@ class Fit:
         if np.isnan(width):
             raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
         empty = type(data._meta) if is_sparse(data._meta) else np.zeros
-        return self._arrays(empty((0, int(width))), {})
+        return self._arrays(empty((0, int(width))), {name: np.zeros(0) for name in others})
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -409,7 +413,8 @@ class Fit:
 class _PredictPart:
     """Predictions of one partition or chunk as an array (m, number of columns), wherever it is.
 
-    types: of the columns of a whole DataFrame, which are those of each partition.
+    types: of the columns of a whole DataFrame, which are those of each partition; others: names of the arrays beside a
+    chunk.
     """
 
     record: FitRecord
@@ -417,14 +422,16 @@ class _PredictPart:
     offset: Any
     exposure: Any
     types: Mapping[str, pa.DataType]
+    others: tuple[str, ...] = ()
 
     def columns(self) -> tuple[str, ...]:
         """Names of the result's columns."""
         return result_columns(self.record, self.wanted)
 
-    def __call__(self, part: Any) -> np.ndarray[Any, Any]:
+    def __call__(self, part: Any, *beside: Any) -> np.ndarray[Any, Any]:
         if isinstance(part, np.ndarray) or is_sparse(part):
-            source = Fit(self.record)._arrays(part, {})
+            arrays = {name: np.asarray(array).ravel() for name, array in zip(self.others, beside, strict=True)}
+            source = Fit(self.record)._arrays(part, arrays)
         else:
             source = open_source(part)
             known = {name: kind for name, kind in self.types.items() if not pa.types.is_null(kind)}

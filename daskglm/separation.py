@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.design.design import Design
+from daskglm.design.parameters import Parameters
 from daskglm.errors import SolverError
 from daskglm.kernels.cholesky import factor
 from daskglm.record import Separation
@@ -31,6 +32,8 @@ Matrix = npt.NDArray[np.float64]
 # What is left of a coefficient of a direction that cancels to this part of its terms is rounding; whether the direction
 # does the same without it is looked at.
 TIDY = 1e-7
+# Terms that cancel, in the last digits of a double.
+CANCELLED = 1e-13
 MOST_NAMES = 10
 NOBODY = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
@@ -52,7 +55,7 @@ class Solution:
     """An optimum with the objective and the design it belongs to; where it is infinite, both are those of the rows left.
 
     directions: of the scaled coefficients, each (p,), in the order in which they decide; at_limit: sums over the rows
-    that they move.
+    that they move. kind: "number", "classes" or "ordered", of the response.
     """
 
     objective: Objective
@@ -60,27 +63,33 @@ class Solution:
     optimum: Optimum
     directions: tuple[Vector, ...] = ()
     at_limit: FitStats = NOBODY
+    kind: str = "number"
+
+    @property
+    def parameters(self) -> Parameters:
+        """How the coefficients are reported."""
+        return Parameters(self.design, self.kind)
 
     def infinite(self) -> Vector:
-        """The sign of every infinite coefficient, 0 for the others (r,)."""
+        """The sign of every infinite coefficient, 0 for the others (r,), as they are reported."""
         if not self.directions:
             return np.zeros(self.objective.n_coefficients)
-        return _signs(self.design, self.directions)
+        return _signs(self.parameters, self.directions)
 
     def followed(self, later: Solution) -> Solution:
         """This, and what was found of the rows that it left."""
         return replace(later, directions=self.directions + later.directions, at_limit=self.at_limit + later.at_limit)
 
     def record(self, covariance: Matrix) -> Separation | None:
-        """What predictions need; covariance (p, p) on the user's scale of the rows that are left."""
+        """What predictions need; covariance (r, r) on the user's scale of the rows that are left."""
         if not self.directions:
             return None
-        unscaling = self.design.unscaling()
-        held = np.flatnonzero((self.infinite() != 0.0) & self.optimum.curvature.kept)
+        parameters = self.parameters
+        held = np.flatnonzero((self.infinite() != 0.0) & parameters.reported(self.optimum.curvature.kept))
         return Separation(
             self.at_limit.n,
-            np.array([unscaling.coefficients(direction) for direction in self.directions]),
-            unscaling.coefficients(self.optimum.point.coef),
+            np.array([_reported(parameters, direction) for direction in self.directions]),
+            parameters.coefficients(self.optimum.point.coef),
             tuple(int(j) for j in held),
             covariance[held],
         )
@@ -110,18 +119,20 @@ def solve(
         found = optimum.separation
         if found is None:
             return Solution(objective, design, replace(optimum, steps=steps), directions, at_limit)
-        whole = found.rest + found.moving if whole is None else whole
+        assert isinstance(found, certificates.Separation)
+        rest = found.rest.matrix()
+        whole = rest + found.moving.matrix() if whole is None else whole
         before = design
-        objective, design, direction, gone = _settled(objective, design, found, whole, treatment != "drop")
+        objective, design, direction, gone = _settled(objective, design, found, rest, whole, treatment != "drop")
         if design is not before:
             directions = tuple(_moved_over(whole, before.select, design.select, d) for d in directions)
         if treatment == "raise":
-            signs = _signs(design, (direction,))
+            signs = _signs(Parameters(design), (direction,))
             names = [name for name, sign in zip(design.names, signs, strict=True) if sign]
             raise SolverError(f"{sentence(names, gone.allowed)}; {REMEDY}")
-        if treatment == "drop" and not np.diag(found.rest).any():
+        if treatment == "drop" and not np.diag(rest).any():
             raise SolverError(f'{sentence(design.names, gone.allowed)}; separation="drop" leaves no row')
-        start = _moved_over(found.rest, before.select, design.select, optimum.point.coef)
+        start = _moved_over(rest, before.select, design.select, optimum.point.coef)
         model: Any = objective.model
         blocks = objective.blocks.consumed(Remaining(model, Move(direction)))
         keep(blocks)
@@ -141,21 +152,31 @@ def sentence(names: Sequence[str], rows: int) -> str:
     )
 
 
-def _signs(design: Design, directions: tuple[Vector, ...]) -> Vector:
-    unscaling = design.unscaling()
-    result = np.zeros(len(design.names))
+def _signs(parameters: Parameters, directions: tuple[Vector, ...]) -> Vector:
+    result = np.zeros(parameters.n)
     for direction in directions:
-        result = np.where(result == 0.0, np.sign(unscaling.coefficients(direction)), result)
+        result = np.where(result == 0.0, np.sign(_reported(parameters, direction)), result)
     return result
 
 
+def _reported(parameters: Parameters, direction: Vector) -> Vector:
+    """A direction on the user's scale (r,), 0 where an intercept keeps nothing but rounding of what columns are shifted by."""
+    found = parameters.coefficients(direction)
+    return np.where(np.abs(found) <= CANCELLED * parameters.terms(direction), 0.0, found)
+
+
 def _settled(
-    objective: Objective, design: Design, found: certificates.Separation, whole: Matrix, rebase: bool
+    objective: Objective,
+    design: Design,
+    found: certificates.Separation,
+    rest: Matrix,
+    whole: Matrix,
+    rebase: bool,
 ) -> tuple[Objective, Design, Vector, Separated]:
     """A certificate in the plainest terms that do the same: with baselines among the rows that are left, and without
     coefficients that are rounding. Each attempt is confirmed by a pass.
     """
-    other = _rebased(design, np.diag(found.rest)) if rebase else design
+    other = _rebased(design, np.diag(rest)) if rebase else design
     attempts = [(other, True)] + ([(design, True)] if other is not design else []) + [(design, False)]
     for chosen, tidy in attempts:
         model: Any = objective.model

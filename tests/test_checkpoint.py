@@ -36,6 +36,7 @@ from daskglm.plan import make_plan
 from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import MixedSums, ShapeSums
@@ -111,6 +112,10 @@ def examples() -> dict[str, list[Any]]:
         "ShapeSums": [
             ShapeSums(np.array([0.1, -INF, NAN]), np.zeros((3, 0)), np.zeros((3, 0, 0))),
             ShapeSums(np.array([1e-320]), np.array([[0.1, -0.0]]), np.full((1, 2, 2), 0.3)),
+        ],
+        "Occurrences": [
+            Occurrences(np.array([[2**40, 0], [1, 2]]), np.array([3, 0]), np.zeros(2, np.int64), ((1, 2), (3, 4))),
+            Occurrences(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), ()),
         ],
         "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
         "PairTables": [PairTables((gram, gram, gram)), PairTables((gram,))],

@@ -39,15 +39,16 @@ ALLOWED: dict[str, set[str]] = {
     "record": {"errors", "model", "design", "solvers"},
     "checkpoint": BELOW_FIT,
     "separation": BELOW_FIT,
-    "conclude": BELOW_FIT | {"separation"},
+    "choices": BELOW_FIT | {"separation"},
+    "conclude": BELOW_FIT | {"separation", "choices"},
     "together": {"partitions"},
-    "estimation": BELOW_FIT | {"separation", "conclude"},
+    "estimation": BELOW_FIT | {"separation", "choices", "conclude"},
     "several": {"errors", "persist", "result"},
-    "fit": BELOW_FIT | {"checkpoint", "separation", "conclude", "estimation", "together"},
+    "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
-    "result": BELOW_FIT | {"checkpoint", "separation", "conclude", "fit", "predict", "persist", "summary"},
+    "result": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

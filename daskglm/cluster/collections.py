@@ -382,10 +382,33 @@ def _one_dimension(array: Any, name: str) -> None:
 # -- predictions, lazily -------------------------------------------------------------------------------------------------
 
 
-def mapped(data: Any, function: Callable[[Any], Any], columns: Sequence[str], name: str | None) -> Any:
+def beside(data: Any, others: Mapping[str, Any]) -> dict[str, Any]:
+    """Dask arrays or Series (n,) that go with an array X of n rows, as columns (n, 1) chunked as X is."""
+    found = {}
+    for name, value in others.items():
+        if not is_array(data):
+            raise DesignError(
+                f"beside a Dask DataFrame, {name}= is a number, or a column of it: frame.assign({name}=...) adds one"
+            )
+        if not is_collection(value):
+            raise DesignError(
+                f"beside a Dask array, {name}= is a number, or a Dask array chunked as X is, not {type(value).__name__}: "
+                f"da.from_array({name}, chunks=X.chunks[0])"
+            )
+        array = _alike(value, data, name)
+        array = array.to_dask_array() if is_series(array) else array
+        _arrow(array.dtype, name)
+        found[name] = array[:, None] if array.ndim == 1 else array
+    return found
+
+
+def mapped(
+    data: Any, function: Callable[..., Any], columns: Sequence[str], name: str | None, others: Sequence[Any] = ()
+) -> Any:
     """function of each partition, as the same kind of collection: nothing is computed.
 
-    function: a pandas partition or NumPy chunk to an array (m, len(columns)); name: of the Series, None for a DataFrame.
+    function: a pandas partition, or a NumPy chunk and those of others (n, 1), to an array (m, len(columns)); name: of the
+    Series, None for a DataFrame.
     """
     if not is_array(data):
         meta: Any = (
@@ -393,15 +416,14 @@ def mapped(data: Any, function: Callable[[Any], Any], columns: Sequence[str], na
         )
         meta.index = data._meta.index[:0]
         return data.map_partitions(FramePart(function, tuple(columns), name), meta=meta)
-    x = data if data.ndim == 1 or data.numblocks[1] == 1 else data.rechunk({1: -1})
+    x = data[:, None] if data.ndim == 1 else data
+    x = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
     if name is not None:
-        drop = None if x.ndim == 1 else 1
-        return x.map_blocks(ArrayPart(function, True), dtype=np.float64, drop_axis=drop, meta=np.zeros(0))
-    if x.ndim == 1:
-        x = x[:, None]
+        return x.map_blocks(ArrayPart(function, True), *others, dtype=np.float64, drop_axis=1, meta=np.zeros(0))
     return x.map_blocks(
-        ArrayPart(function, False), dtype=np.float64, chunks=(x.chunks[0], (len(columns),)), meta=np.zeros((0, 0))
-    )
+        ArrayPart(function, False), *others, dtype=np.float64, chunks=(x.chunks[0], (len(columns),)),
+        meta=np.zeros((0, 0)),
+    )  # fmt: skip
 
 
 @final
@@ -427,10 +449,10 @@ class FramePart:
 class ArrayPart:
     """Results of a chunk, (m,) or (m, k)."""
 
-    function: Callable[[Any], Any]
+    function: Callable[..., Any]
     flat: bool
     __name__ = "predict"
 
-    def __call__(self, chunk: Any) -> Any:
-        values = self.function(chunk)
+    def __call__(self, chunk: Any, *others: Any) -> Any:
+        values = self.function(chunk, *others)
         return values[:, 0] if self.flat else values

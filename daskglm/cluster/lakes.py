@@ -93,6 +93,12 @@ class ParquetLeaf:
     row_groups: tuple[int, ...]
     rows: int
 
+    @property
+    def place(self) -> str:
+        """Which part of its file it is, in words."""
+        first, last = self.row_groups[0], self.row_groups[-1]
+        return f"row group {first}" if first == last else f"row groups {first} to {last}"
+
 
 @final
 @dataclass(frozen=True)
@@ -130,7 +136,7 @@ class LakeReader:
     def load(self, leaf: ParquetLeaf) -> LeafTable:
         """Decode one leaf. DataError names a corrupt file; ChangedInputError one that is not as it was planned."""
         file = self.files[leaf.file]
-        label = f"{file.path} (row group {leaf.row_groups[0]})" if len(file.path) else "the file"
+        label = f"{file.path} ({leaf.place})" if len(file.path) else "the file"
         stored, schema = self._stored(file), file.schema
         for name in stored:
             if name not in schema.names:

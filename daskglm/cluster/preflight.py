@@ -8,7 +8,6 @@ import os
 import platform
 import shutil
 import socket
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -18,7 +17,7 @@ from typing import Any, final
 import numpy as np
 
 from daskglm.cluster import machine
-from daskglm.errors import ClusterError, ClusterWarning
+from daskglm.errors import ClusterError, ClusterWarning, warn
 
 # What must agree for a task to be understood at all, and what must agree for the same bits.
 MUST_AGREE = ("daskglm", "python")
@@ -150,7 +149,7 @@ def check_versions(own: Facts, others: Mapping[str, Facts]) -> None:
                 )
             different.setdefault(f"{name} {there} (here {here})", []).append(place)
     for what, places in different.items():
-        _warn(f"{what} on {_some(places)}: last digits may differ; install the same versions everywhere")
+        warn(f"{what} on {_some(places)}: last digits may differ; install the same versions everywhere", ClusterWarning)
 
 
 def check_features(own: Facts, workers: Mapping[str, Facts]) -> None:
@@ -161,9 +160,10 @@ def check_features(own: Facts, workers: Mapping[str, Facts]) -> None:
     if len(kinds) > 1:
         groups = " | ".join(_some(places) for places in kinds.values())
         names = [k for k in own.features if len({json.loads(kind).get(k) for kind in kinds}) > 1]
-        _warn(
+        warn(
             f"processors differ ({', '.join(names)}): {groups}. Last bits will depend on where a part is computed; "
-            "OPENBLAS_CORETYPE, NPY_DISABLE_CPU_FEATURES and NUMBA_CPU_NAME, set alike everywhere, pin them"
+            "OPENBLAS_CORETYPE, NPY_DISABLE_CPU_FEATURES and NUMBA_CPU_NAME, set alike everywhere, pin them",
+            ClusterWarning,
         )
 
 
@@ -177,9 +177,10 @@ def check_threads(workers: Sequence[Worker]) -> None:
         threads = sum(worker.threads for worker in there)
         processors = max(worker.facts.processors for worker in there if worker.facts)
         if threads > processors:
-            _warn(
+            warn(
                 f"the workers on {host} have {threads} threads for the {processors} processor(s) that affinity and "
-                "control group allow: start them with --nthreads to match"
+                "control group allow: start them with --nthreads to match",
+                ClusterWarning,
             )
 
 
@@ -187,9 +188,10 @@ def check_blocks(needed: int, workers: Sequence[Worker], keep: str) -> None:
     """A warning where kept rows will be spilled, an error where disk cannot hold them."""
     room = sum(worker.memory for worker in workers)
     if keep == "memory" and needed > SPILLS_AT * room:
-        _warn(
+        warn(
             f'keep="memory" needs about {_gb(needed)}, and the workers have {_gb(room)}, of which Dask spills beyond '
-            f'{SPILLS_AT:.0%}: keep="disk" or keep="reread" is faster'
+            f'{SPILLS_AT:.0%}: keep="disk" or keep="reread" is faster',
+            ClusterWarning,
         )
     if keep == "disk":
         disks: dict[tuple[str, int], Facts] = {}
@@ -227,7 +229,3 @@ def _gb(size: float) -> str:
 def _some(places: Sequence[str]) -> str:
     shown = ", ".join(places[:3])
     return f"{shown} and {len(places) - 3} more" if len(places) > 3 else shown
-
-
-def _warn(text: str) -> None:
-    warnings.warn(text, ClusterWarning, stacklevel=2)

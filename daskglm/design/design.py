@@ -224,6 +224,20 @@ class Design:
         }
         return {name: sums for name, sums in result.items() if name in coded}
 
+    def level_name(self, column: int) -> str:
+        """What the raw column of a level, or of levels of several factors, stands for: area[B]."""
+        at = 1 + len(self.dense)
+        for piece in self.factors:
+            if column < at + self.n_levels(piece):
+                break
+            at += self.n_levels(piece)
+        # the first factor is the fastest
+        code, parts = column - at, []
+        for name in piece.factors:
+            code, index = divmod(code, len(self.levels[name]))
+            parts.append(f"{name}[{self.levels[name][index]}]")
+        return ":".join(parts)
+
     def rebased(self, baselines: Mapping[str, int], notes: Sequence[str]) -> Design:
         """The same raw columns with other levels left out."""
         chosen = {**self.baselines, **baselines}

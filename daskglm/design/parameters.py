@@ -13,7 +13,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.design.design import Design
+from daskglm.design.design import Design, Rescaling
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -92,6 +92,14 @@ class Parameters:
         if self.kind == "number":
             return self.design.unscaling().coefficients(own)
         return np.asarray(self._matrix @ own)
+
+    def terms(self, own: Vector) -> Vector:
+        """The sizes of what each reported coefficient is a sum of, added (r,)."""
+        size = np.abs(own)
+        if self.kind == "number":
+            unscaling = self.design.unscaling()
+            return Rescaling(unscaling.factor, np.abs(unscaling.shift)).coefficients(size)
+        return np.asarray(np.abs(self._matrix) @ size)
 
     def covariance(self, own: Matrix) -> Matrix:
         """Reported covariance (r, r)."""

@@ -121,3 +121,21 @@ def categorical(classes: int) -> VectorFamily:
 
 # Families whose dispersion is part of theta, by the name users type.
 VECTOR_FAMILIES = {"gaussian": NORMAL, "gamma": GAMMA, "inverse_gaussian": INVERSE_GAUSSIAN}
+
+
+def vector_form(family: object, classes: int | None = None) -> VectorFamily:
+    """The exponential family whose theta is a vector: gaussian with mean and variance, gamma and inverse_gaussian with mean
+    and shape, multinomial with the probabilities of its classes (their number, or levels= of the family).
+
+    DesignError where theta has one number: there the family itself has the form.
+    """
+    chosen = resolve(family)[0]
+    if chosen.response != "number":
+        count = classes if chosen.levels is None else len(chosen.levels)
+        if count is None or count < 2:
+            raise DesignError(f"the {chosen.name} family needs the number of its classes: classes=, two or more")
+        return categorical(count)
+    if chosen.name not in VECTOR_FAMILIES:
+        known = ", ".join([*VECTOR_FAMILIES, "multinomial"])
+        raise DesignError(f"theta of the {chosen.name} family has one number; families with a vector: {known}")
+    return VECTOR_FAMILIES[chosen.name]

@@ -148,6 +148,19 @@ def likelihood_of(family: object, link: object, classes: int) -> GLM | BaselineL
     return Cumulative(bridge, classes) if chosen.response == "ordered" else GLM(chosen, bridge)
 
 
+def pairs() -> dict[tuple[str, str], str]:
+    """Every family with every link: "allowed", "with care: ..." or "refused: ..." and why."""
+    found = {}
+    makers: dict[str, Any] = {**LINKS, "power(0.5)": lambda: MAKERS["power"](0.5)}
+    for name, make in FAMILIES.items():
+        family = make()
+        for link, made in makers.items():
+            bridge = made()
+            reason, care = refusal(family, bridge), family.links.get(bridge.name.partition("(")[0], "")
+            found[name, link] = f"refused: {reason}" if reason else f"with care: {care}" if care else "allowed"
+    return found
+
+
 def refusal(family: Any, link: Link) -> str:
     """Why a pair makes no sense, or "" where it does."""
     if link.name.partition("(")[0] in family.links and not isinstance(link, Custom):

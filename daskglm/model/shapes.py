@@ -176,22 +176,42 @@ class PowerAndDispersion:
         return []
 
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
-        h, phi = POWER_STEP, self.phi(psi)
-        value, slope = [], []
-        bend: Vector = np.zeros_like(y)
-        for k in (-2, -1, 0, 1, 2):
-            family = self.family(psi + np.array([k * h, 0.0]))
-            saturated, first, second = family.saturated_derivatives(y, w, phi)
-            half = 0.5 * w * family.unit_deviance(y, mu, mu) / phi
-            value.append(saturated - half)
-            slope.append(first + half)
-            if k == 0:
-                bend = second - half
-        v, s = value, slope
-        in_power = (v[0] - 8.0 * v[1] + 8.0 * v[3] - v[4]) / (12.0 * h)
-        twice = (-v[0] + 16.0 * v[1] - 30.0 * v[2] + 16.0 * v[3] - v[4]) / (12.0 * h * h)
-        both = (s[0] - 8.0 * s[1] + 8.0 * s[3] - s[4]) / (12.0 * h)
-        return ShapeTerms(v[2], np.stack([in_power, s[2]]), np.array([[twice, both], [both, bend]]))
+        positive = y > 0
+        if bool(positive.all()):
+            return _by_differences([self._density(y, mu, w, psi, k) for k in (-2, -1, 0, 1, 2)])
+        # most rows of a pure premium are zeros, whose density is one exponential
+        logarithm = np.log(mu)
+        found = _by_differences([self._of_zeros(logarithm, w, psi, k) for k in (-2, -1, 0, 1, 2)])
+        at = np.flatnonzero(positive)
+        size = w[at] if isinstance(w, np.ndarray) else w
+        others = _by_differences([self._density(y[at], mu[at], size, psi, k) for k in (-2, -1, 0, 1, 2)])
+        found.value[at] = others.value
+        found.gradient[:, at] = others.gradient
+        found.hessian[:, :, at] = others.hessian
+        return found
+
+    def _density(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector, k: int) -> tuple[Vector, Vector, Vector]:
+        """log density and its derivatives in log phi, k steps of the power away."""
+        family, phi = self.family(psi + np.array([k * POWER_STEP, 0.0])), self.phi(psi)
+        saturated, first, second = family.saturated_derivatives(y, w, phi)
+        half = 0.5 * w * family.unit_deviance(y, mu, mu) / phi
+        return saturated - half, first + half, second - half
+
+    def _of_zeros(self, log_mu: Vector, w: Vector | float, psi: Vector, k: int) -> tuple[Vector, Vector, Vector]:
+        """The same of y = 0: log p = -w mu^(2 - p) / ((2 - p) phi)."""
+        left = 2.0 - self.power(psi + np.array([k * POWER_STEP, 0.0]))
+        rate = w * np.exp(left * log_mu) / (left * self.phi(psi))
+        return -rate, rate, -rate
+
+
+def _by_differences(at: list[tuple[Vector, Vector, Vector]]) -> ShapeTerms:
+    """Terms from values, first and second derivatives in log phi at five powers, a step apart."""
+    h = POWER_STEP
+    v, s, bend = [one[0] for one in at], [one[1] for one in at], at[2][2]
+    in_power = (v[0] - 8.0 * v[1] + 8.0 * v[3] - v[4]) / (12.0 * h)
+    twice = (-v[0] + 16.0 * v[1] - 30.0 * v[2] + 16.0 * v[3] - v[4]) / (12.0 * h * h)
+    both = (s[0] - 8.0 * s[1] + 8.0 * s[3] - s[4]) / (12.0 * h)
+    return ShapeTerms(v[2].copy(), np.stack([in_power, s[2]]), np.array([[twice, both], [both, bend]]))
 
 
 @final

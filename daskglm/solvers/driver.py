@@ -21,7 +21,7 @@ from daskglm.model.likelihoods import Information
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Curvature, Objective, Point
-from daskglm.solvers.separation import Separation, Watch
+from daskglm.solvers.separation import Counted, Separation, Watch
 
 Vector = npt.NDArray[np.float64]
 
@@ -89,7 +89,7 @@ class Optimum:
     status: str
     reason: str
     steps: tuple[Step, ...]
-    separation: Separation | None = None
+    separation: Separation | Counted | None = None
     rate: float = np.inf
 
     @property
@@ -283,7 +283,7 @@ class _Loop:
 
     def _separation(
         self, point: Point, found: Curvature, direction: Vector, decrement: float, ending: bool
-    ) -> Separation | None:
+    ) -> Separation | Counted | None:
         """A certificate that the optimum is infinite, where a Newton step makes that likely."""
         if self.watch is None or self.aliased is None or point.gram is None:
             return None
@@ -297,7 +297,7 @@ class _Loop:
         phi: float,
         status: str,
         reason: str,
-        separation: Separation | None = None,
+        separation: Separation | Counted | None = None,
     ) -> Optimum:
         assert self.aliased is not None
         steps = tuple(self.steps)

@@ -33,12 +33,13 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     """
     assert point.gram is not None
     nobody = np.zeros(point.gram.shape[0], bool)
-    found = factor(point.gram, nobody if aliased is None else aliased)
+    known = nobody if objective.silent is None else objective.silent
+    found = factor(point.gram, known if aliased is None else aliased)
     if objective.ridge:
         return Curvature(found, None, point.gram, nobody)
     if aliased is None:
-        if not _in_doubt(found, nobody).any():
-            return Curvature(found, None, point.gram, nobody)
+        if not _in_doubt(found, known).any():
+            return Curvature(found, None, point.gram, known)
         aliased = _combinations(objective, point)
         found = factor(point.gram, aliased)
     if not objective.model.refines or not found.definite or not _in_doubt(found, aliased).any():

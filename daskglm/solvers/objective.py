@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -13,6 +13,7 @@ from daskglm.kernels.cholesky import Factor
 from daskglm.model.likelihoods import Information
 from daskglm.partitions import Partitions
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
+from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts, residual_products
 
 Vector = npt.NDArray[np.float64]
@@ -40,7 +41,9 @@ class Point:
 class Objective:
     """Loss over partitions with an optional ridge on all but the intercept (pilots only; the fit itself has none).
 
-    evaluations counts full totals by order. on_pass is called with the deviance after each.
+    evaluations counts full totals by order. on_pass is called with the deviance after each. counting: of classes, whether
+    the first total also counts how often they occur with what, in `occurrences`. silent (p,): coefficients of which no row
+    knows anything, where that has been found out.
     """
 
     blocks: Partitions[Any]
@@ -51,6 +54,9 @@ class Objective:
     on_pass: Callable[[float], None] | None = None
     passes: int = field(default=0)
     reference: float | None = None
+    counting: bool = False
+    occurrences: Occurrences | None = None
+    silent: npt.NDArray[np.bool_] | None = None
 
     @property
     def n_coefficients(self) -> int:
@@ -60,7 +66,12 @@ class Objective:
     def sums(self, request: Request) -> Moments:
         """One total."""
         self.passes += 1
-        result: Moments = self.blocks.total(moments, self.model, request)
+        first = self.counting and self.occurrences is None
+        result: Moments = self.blocks.total(
+            moments, self.model, replace(request, occurrences=True) if first else request
+        )
+        if first:
+            self.occurrences = result.occurrences
         return result
 
     def evaluate(

@@ -13,12 +13,15 @@ exact but for rounding:
 Rows of S that d moves the wrong way leave S, and N gets smaller, until a certificate is found or N is empty. The first
 round is mostly the last: rows that are not separated, moved by what vanishes, go either way, and those that go the wrong
 way leave no direction of theirs to N.
+Where the response is one of several classes, what is said here of rows holds for pairs of a row and a class that it has
+not; and levels at which a class never occurs are known from counts alone, which are a certificate as they are.
 Sources: Albert and Anderson (1984), Biometrika 71, 1-10; Konis (2007), section 4; Correia, Guimaraes and Zylkin (2019),
 arXiv:1903.01633, for models of counts.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, final
 
@@ -28,6 +31,8 @@ from scipy.sparse import csc_array
 
 from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.objective import Curvature, Objective, Point
+from daskglm.totals import alternatives
+from daskglm.totals.moments import Model
 from daskglm.totals.residuals import residual_products
 from daskglm.totals.separation import (
     BINS_PER_POWER,
@@ -42,16 +47,21 @@ from daskglm.totals.separation import (
     separated,
     split,
 )
+from daskglm.totals.vector import Limit, ParallelModel, SeparateModel
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
+# A direction (r,) without what is rounding on the scale of the user, given the squares (r,) of what it multiplies, summed.
+Tidy = Callable[[Vector, Vector], Vector]
 
 # A Newton step near a finite optimum takes the decrement down by orders of magnitude, one on the way to infinity by a
 # factor between e^-2 and nearly 1 that stays the same.
 SLOW = 0.1
 # So many slow steps in a row make a suspicion; where it is not confirmed, twice as many make the next.
 SUSPICIOUS = 5
+# Where one direction has been found, there is often another.
+AGAIN = 2
 # At the end, a step this long in scaled coefficients: at a finite optimum it is as small as the decrement allows.
 LONG_STEP = 1e-5
 # A row that must not move and goes more than this part of the way of the farthest one: no direction of recession is near.
@@ -63,39 +73,64 @@ ROUNDS = 8
 # Columns up to which the Grams of both parts are summed in one pass: of more, two at a time take much memory, and the second
 # is asked for only where there is a null space.
 TOGETHER = 2_000
+# A step of the model before its limit is one of the model at it, too, where the optimum is not far: decrements per
+# coefficient.
+CLOSE = 10.0
 
 
 @final
 @dataclass(frozen=True)
 class Separation:
-    """A certificate: direction (p,) of the scaled coefficients, along which `rows` rows move, all to where they may.
+    """A certificate: direction (p,) of the scaled coefficients, along which `rows` rows move, all to where they may; of
+    classes, so many pairs.
 
-    rest, moving (width, width): unit Grams of the raw columns over the rows that stay, and over those that move.
+    rest, moving: unit Grams of what stays, and of what moves, in tables of the raw columns. silent (p,): coefficients of
+    which nothing that stays knows; start (p,): where to go on at the limit.
     """
 
     direction: Vector
     rows: int
-    rest: Matrix
-    moving: Matrix
+    rest: Any
+    moving: Any
+    silent: Mask
+    start: Vector
+
+
+@final
+@dataclass(frozen=True)
+class Counted:
+    """A certificate of counts alone: directions in the order in which they decide; silent and start as in `Separation`, as
+    far as that is clear; baselines as in `daskglm.totals.alternatives.Emptied`.
+    """
+
+    limits: tuple[Limit, ...]
+    silent: Mask
+    start: Vector
+    baselines: tuple[tuple[int, int], ...]
 
 
 @final
 class Watch:
     """Looks on while a minimiser steps, and asks the data when its steps are those of an infinite optimum."""
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, tidy: Tidy | None = None, patience: int = SUSPICIOUS) -> None:
+        self.objective, self.tidy = objective, tidy
+        model: Any = objective.model
+        self._counted = not objective.counting or bool(model.limits)
         self._slow = 0
-        self._due = SUSPICIOUS
+        self._patience = self._due = patience
         self._before: float | None = None
 
     def look(
         self, point: Point, found: Curvature, aliased: Mask, direction: Vector, decrement: float, ending: bool
-    ) -> Separation | None:
-        """A certificate, where this step raises a suspicion and the data confirm it."""
+    ) -> Separation | Counted | None:
+        """A certificate, where this step raises a suspicion and the data confirm it, or counts are one."""
+        counted = self._of_counts(point.coef, aliased, direction, decrement)
+        if counted is not None:
+            return counted
         slow = self._before is not None and decrement > SLOW * self._before
         self._slow = self._slow + 1 if slow else 0
-        self._due = self._due if slow else SUSPICIOUS
+        self._due = self._due if slow else self._patience
         self._before = decrement
         toward = direction + _lost(found, aliased, point.coef)
         if not np.isfinite(toward).all():
@@ -106,7 +141,25 @@ class Watch:
         if not suspicious:
             return None
         self._due = max(self._due, 2 * self._slow)
-        return certificate(self.objective, toward, point.coef, aliased)
+        return certificate(self.objective, toward, point.coef, aliased, self.tidy)
+
+    def _of_counts(self, coef: Vector, aliased: Mask, step: Vector, decrement: float) -> Separation | Counted | None:
+        """What counts say, once."""
+        objective = self.objective
+        if self._counted or objective.occurrences is None:
+            return None
+        self._counted = True
+        model: Any = objective.model
+        found = alternatives.emptied(objective.occurrences, model)
+        if found is None:
+            return None
+        together = np.sum([limit.direction for limit in found.limits], axis=0)
+        if (aliased & (together != 0.0)).any():
+            # other columns may say the same of these rows, but counts do not tell
+            return certificate(objective, np.where(aliased, 0.0, together), coef, aliased, self.tidy)
+        silent = found.silent | aliased
+        start = coef + step if decrement <= CLOSE * coef.size else coef
+        return Counted(found.limits, silent, np.where(silent, 0.0, start), found.baselines)
 
 
 def _lost(found: Curvature, aliased: Mask, coef: Vector) -> Vector:
@@ -122,7 +175,9 @@ def _lost(found: Curvature, aliased: Mask, coef: Vector) -> Vector:
     return result
 
 
-def certificate(objective: Objective, direction: Vector, coef: Vector, aliased: Mask) -> Separation | None:
+def certificate(
+    objective: Objective, direction: Vector, coef: Vector, aliased: Mask, tidy: Tidy | None = None
+) -> Separation | None:
     """A direction of recession near this one (p,), or None; coef (p,) is where the optimum has been sought.
 
     One pass looks at the direction, and each round takes one to split the rows and one to look at what comes of it.
@@ -134,7 +189,7 @@ def certificate(objective: Objective, direction: Vector, coef: Vector, aliased: 
     if not seen.allowed[0] or seen.obstacle[0] > NEAR * seen.largest[0]:
         return None
     for floor in _floors(seen):
-        found = _within(objective, (Move(direction / size, floor),), coef, aliased)
+        found = _within(objective, (Move(direction / size, floor),), coef, aliased, tidy)
         if found is not None:
             return found
     return None
@@ -142,13 +197,13 @@ def certificate(objective: Objective, direction: Vector, coef: Vector, aliased: 
 
 def _movements(objective: Objective, directions: Matrix) -> Movements:
     objective.passes += 1
-    result: Movements = objective.blocks.total(movements, objective.model, directions)
+    result: Movements = objective.blocks.total(_SUMS[type(objective.model)].movements, objective.model, directions)
     return result
 
 
 def _split(objective: Objective, moves: tuple[Move, ...], parts: Parts) -> Split:
     objective.passes += 1
-    result: Split = objective.blocks.total(split, objective.model, moves, parts)
+    result: Split = objective.blocks.total(_SUMS[type(objective.model)].split, objective.model, moves, parts)
     return result
 
 
@@ -173,11 +228,14 @@ def _floors(seen: Movements) -> list[float]:
     return [gap, 0.0] if steps.max() > WIDE * BINS_PER_POWER else [0.0, gap]
 
 
-def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased: Mask) -> Separation | None:
+def _within(
+    objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased: Mask, tidy: Tidy | None
+) -> Separation | None:
     """A certificate that moves none but rows that all these moves take the allowed way."""
     model: Any = objective.model
+    together = model.width <= TOGETHER
     for _ in range(ROUNDS):
-        parts = _split(objective, moves, "both" if model.width <= TOGETHER else "rest")
+        parts = _split(objective, moves, "both" if together else "rest")
         rest = model.gram(parts.rest)
         assert rest is not None
         kept = factor(rest, aliased)
@@ -186,11 +244,16 @@ def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased
             return None
         free = np.flatnonzero(~kept.kept & ~aliased)
         parts = _completed(objective, moves, parts)
+        moving = model.gram(parts.moving)
+        assert moving is not None
         candidates = [
-            basis @ _fitted(basis, parts, model.select),
+            basis @ _fitted(basis, moving, model.scores(parts.moving)),
             basis @ moves[0].direction[free],
             basis @ coef[free],
         ]
+        if tidy is not None:
+            # the plainest come first, and need no pass of their own
+            candidates = [tidy(c, np.diag(rest) + np.diag(moving)) for c in candidates] + candidates
         scaled = [c / np.abs(c).max() for c in candidates if np.abs(c).max(initial=0.0) > 0.0]
         if not scaled:
             return None
@@ -207,11 +270,14 @@ def _within(objective: Objective, moves: tuple[Move, ...], coef: Vector, aliased
             if rows < parts.rows:
                 # it leaves some of the candidates where they are
                 chosen = (Move(directions[best]),)
-                both = model.width <= TOGETHER
-                parts = _completed(objective, chosen, _split(objective, chosen, "both" if both else "rest"))
-            assert parts.rest is not None
-            assert parts.moving is not None
-            return Separation(directions[best], rows, parts.rest.matrix(), parts.moving.matrix())
+                parts = _completed(objective, chosen, _split(objective, chosen, "both" if together else "rest"))
+                rest = model.gram(parts.rest)
+                assert rest is not None
+                kept = factor(rest, aliased)
+                basis = null_space(rest, kept, aliased)
+                free = np.flatnonzero(~kept.kept & ~aliased)
+            start = np.where(kept.kept, coef - basis @ coef[free], 0.0)
+            return Separation(directions[best], rows, parts.rest, parts.moving, ~kept.kept, start)
         # rows that go the wrong way are no candidates any more, those of the direction that has fewest
         best = int(np.argmin(np.where(seen.allowed > 0, seen.forbidden, np.iinfo(np.int64).max)))
         if not seen.allowed[best]:
@@ -237,22 +303,51 @@ def null_space(gram: Matrix, kept: Factor, aliased: Mask) -> csc_array:
     return csc_array((entries, places), shape=(gram.shape[0], free.size))
 
 
-def _fitted(basis: csc_array, parts: Split, select: npt.NDArray[np.int64]) -> Vector:
+def _fitted(basis: csc_array, moving: Matrix, pull: Vector) -> Vector:
     """Least squares within the null space: every row of S moved by 1, the way it may go. Where that is a certificate it is
     the plainest, and knows nothing of the way the steps took.
     """
-    assert parts.moving is not None
-    moving = parts.moving.matrix()[np.ix_(select, select)]
     inner = np.asarray(basis.T @ (moving @ basis))
-    return factor(inner).solve(basis.T @ parts.moving.gradient()[select])
+    return factor(inner).solve(basis.T @ pull)
 
 
 def _refined(objective: Objective, moves: tuple[Move, ...], kept: Factor, direction: Vector) -> Vector:
     """Take from a direction what still moves the rows that must not: one step of iterative refinement, one pass."""
+    left = _SUMS[type(objective.model)].leftover(objective, moves, direction)
+    return direction - kept.solve(np.where(kept.kept, left, 0.0))
+
+
+def _of_rows(objective: Objective, moves: tuple[Move, ...], direction: Vector) -> Vector:
+    """X'X d of the rows that not all moves take the allowed way."""
     objective.passes += 1
     arguments: tuple[Any, ...] = (residual_products, np.zeros_like(direction), direction[:, None], "unit")
     left = objective.blocks.total(of_rest, objective.model, moves, *arguments)
-    return direction - kept.solve(np.where(kept.kept, left.cross[:, 0], 0.0))
+    return np.asarray(left.cross[:, 0])
+
+
+def _of_pairs(objective: Objective, moves: tuple[Move, ...], direction: Vector) -> Vector:
+    """The same of pairs."""
+    objective.passes += 1
+    model: Any = objective.model
+    return np.asarray(model.of_raw(objective.blocks.total(alternatives.leftover, model, moves, direction)))
+
+
+@final
+@dataclass(frozen=True)
+class _Sums:
+    """How a model's rows, or pairs, are summed up."""
+
+    movements: Callable[..., Movements]
+    split: Callable[..., Split]
+    leftover: Callable[[Objective, tuple[Move, ...], Vector], Vector]
+
+
+_PAIRS = _Sums(alternatives.movements, alternatives.split, _of_pairs)
+_SUMS: Mapping[type, _Sums] = {
+    Model: _Sums(movements, split, _of_rows),
+    SeparateModel: _PAIRS,
+    ParallelModel: _PAIRS,
+}
 
 
 def confirmed(objective: Objective, direction: Vector) -> Separated:
@@ -260,3 +355,10 @@ def confirmed(objective: Objective, direction: Vector) -> Separated:
     objective.passes += 1
     result: Separated = objective.blocks.total(separated, objective.model, Move(direction))
     return result
+
+
+def limited(objective: Objective, coef: Vector) -> int:
+    """In how many rows some class is impossible, in one pass."""
+    statistics = objective.evaluate(coef, 0, statistics=True).sums.statistics
+    assert statistics is not None
+    return statistics.limited

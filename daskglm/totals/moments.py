@@ -63,8 +63,11 @@ class Model:
 
     def gradient(self, sums: Moments) -> Vector:
         """X' w s of the columns of X (p,)."""
-        raw = sums.raw_gradient if sums.tables is None else sums.tables.gradient()
-        return raw[self.select]
+        return sums.raw_gradient[self.select] if sums.tables is None else self.scores(sums.tables)
+
+    def scores(self, tables: Gram) -> Vector:
+        """The gradient that travels with a Gram (p,)."""
+        return tables.gradient()[self.select]
 
     def gram(self, tables: Gram | None) -> Matrix | None:
         """X' diag(w) X of the columns of X (p, p)."""
@@ -103,6 +106,9 @@ class AnyModel(Protocol):
     def gradient(self, sums: Moments) -> Vector:
         """Of minus the loss, uphill to the likelihood, in the coefficients."""
 
+    def scores(self, tables: Any) -> Vector:
+        """The gradient that travels with a Gram, in the coefficients."""
+
     def gram(self, tables: Any) -> Matrix | None:
         """The Gram of the coefficients."""
 
@@ -115,7 +121,7 @@ class Request:
     coef (p,) of the scaled columns, or None for the null model alone; order 0 loss, 1 gradient, 2 Gram; null: an
     intercept-only candidate to evaluate beside it; statistics: also FitStats; meat: also X' diag(s^2) X.
     reference: also the least loss there could be, each mean at its own response, from which deviance is counted;
-    means: also the sums of w and w y;
+    means: also the sums of w and w y; occurrences: of classes, also how often each column is not zero;
     start: linear predictors come from the response itself (family.start_mean), and the gradient is X'W z of the working
     response z, or of the constant `center` where one is given; fraction: only the leading part of each block.
     """
@@ -131,6 +137,7 @@ class Request:
     start: bool = False
     center: float | None = None
     fraction: float = 1.0
+    occurrences: bool = False
 
 
 @final
@@ -139,7 +146,8 @@ class FitStats:
     """Sums over the rows used, f a row's frequency and w its weight in the likelihood.
 
     n rows; observations sum f; deviance sum w d; saturated sum f log p(y; mean y) at
-    phi = 1; weight sum w; fractional: rows whose w y is not whole; null_deviance.
+    phi = 1; weight sum w; fractional: rows whose w y is not whole; null_deviance; limited: rows in which some class is
+    impossible.
     """
 
     n: int
@@ -149,6 +157,7 @@ class FitStats:
     weight: float
     fractional: int
     null_deviance: float
+    limited: int = 0
 
     def __add__(self, other: FitStats) -> FitStats:
         return FitStats(
@@ -159,6 +168,7 @@ class FitStats:
             self.weight + other.weight,
             self.fractional + other.fractional,
             self.null_deviance + other.null_deviance,
+            self.limited + other.limited,
         )
 
 
@@ -169,7 +179,8 @@ class Moments:
 
     n rows; weight sum w and weighted_y sum w y, where asked for; loss sum w loss (inf where a mean is impossible); pearson; null (3,): loss,
     gradient and second derivative of the null candidate (of classes: the weight of each). raw_gradient (width,): X' w s of the raw columns where no Gram
-    was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores.
+    was asked for; tables: that and X' diag(w) X in tables of the raw columns, `meat` likewise with squared scores;
+    occurrences: `daskglm.totals.occurrences.Occurrences`, where asked for.
     `Model.gradient` and `Model.gram` make of them what the solver sees. Those of classes are in `daskglm.totals.vector`.
     """
 
@@ -184,6 +195,7 @@ class Moments:
     statistics: FitStats | None
     meat: Any
     reference: float = 0.0
+    occurrences: Any = None
 
     def __add__(self, other: Moments) -> Moments:
         return Moments(
@@ -198,6 +210,7 @@ class Moments:
             None if self.statistics is None or other.statistics is None else self.statistics + other.statistics,
             _sum(self.meat, other.meat),
             self.reference + other.reference,
+            _sum(self.occurrences, other.occurrences),
         )
 
 

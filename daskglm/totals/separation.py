@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daskglm.kernels import sparse as sparse_kernels
 from daskglm.kernels.blocks import Block, Scaling
-from daskglm.kernels.products import Gram, Pieces, Scatter, Workspace, gather
+from daskglm.kernels.products import Pieces, Scatter, Workspace, gather
 from daskglm.model.likelihoods import GLM
 from daskglm.totals.moments import CHUNK_ROWS, FitStats, Model, sizes
 
@@ -71,18 +71,18 @@ class Movements:
 @dataclass(frozen=True)
 class Split:
     """X'X of the rows that do not move, and of those that do, with the sum of X' (+1 up, -1 down) of the latter, each where
-    it was asked for; how many rows move.
+    it was asked for; how many rows move. Of classes, the same of pairs, in their own tables.
     """
 
-    rest: Gram | None
-    moving: Gram | None
+    rest: Any
+    moving: Any
     rows: int
 
     def __add__(self, other: Split) -> Split:
         return Split(_sum(self.rest, other.rest), _sum(self.moving, other.moving), self.rows + other.rows)
 
 
-def _sum(one: Gram | None, other: Gram | None) -> Gram | None:
+def _sum(one: Any, other: Any) -> Any:
     return None if one is None or other is None else one + other
 
 

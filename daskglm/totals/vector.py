@@ -3,11 +3,14 @@
 Coefficients of a multinomial model stand predictor by predictor, (q, p); its Gram is one table for each pair of
 predictors. An ordinal model has q thresholds, then the slopes that all share: one table for the slopes, one product with
 the columns for each threshold.
+
+Where an optimum is infinite, b + t d as t grows, d decides which classes of a row remain possible, and b the rest.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -17,9 +20,24 @@ from daskglm.kernels.blocks import Block, Scaling
 from daskglm.kernels.products import Gram, Pieces, Scatter, Workspace, add_gradient, gather
 from daskglm.model.vector import BaselineLogit, Cumulative, pairs_of
 from daskglm.totals.moments import CHUNK_ROWS, FitStats, Moments, Request
+from daskglm.totals.occurrences import occurrences
+from daskglm.totals.separation import ROUNDING, extents
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# A direction of whole levels moves rows by multiples of 1/8, and others not at all.
+EXACT = 1.0 / 16.0
+
+
+@final
+@dataclass(frozen=True)
+class Limit:
+    """A direction of recession (r,) of the model's own coefficients, followed to its end; exact: one of whole levels."""
+
+    direction: Vector
+    exact: bool = False
 
 
 @final
@@ -57,7 +75,8 @@ class ParallelTables:
 class SeparateModel:
     """A multinomial model: coefficients (q p,) are those of the first predictor, then of the second, ...
 
-    select (p,), width, scaling, frequency: as in `daskglm.totals.moments.Model`.
+    select (p,), width, scaling, frequency: as in `daskglm.totals.moments.Model`; limits: of an infinite optimum, in the
+    order in which they decide.
     """
 
     likelihood: BaselineLogit
@@ -66,6 +85,7 @@ class SeparateModel:
     scaling: Scaling
     frequency: bool = False
     refines: bool = False
+    limits: tuple[Limit, ...] = ()
 
     @property
     def n_coefficients(self) -> int:
@@ -91,11 +111,15 @@ class SeparateModel:
 
     def gradient(self, sums: Moments) -> Vector:
         """X' w s of each predictor (q p,)."""
-        q = self.likelihood.q
-        if sums.tables is None:
-            return sums.raw_gradient.reshape(q, self.width)[:, self.select].ravel()
-        tables: Any = sums.tables
-        diagonal = [t for t, (a, b) in zip(tables.tables, pairs_of(q), strict=True) if a == b]
+        return self.of_raw(sums.raw_gradient) if sums.tables is None else self.scores(sums.tables)
+
+    def of_raw(self, gradient: Vector) -> Vector:
+        """A gradient of the raw columns, predictor by predictor, in the coefficients (q p,)."""
+        return gradient.reshape(self.likelihood.q, self.width)[:, self.select].ravel()
+
+    def scores(self, tables: Any) -> Vector:
+        """The gradient that travels with a Gram (q p,)."""
+        diagonal = [t for t, (a, b) in zip(tables.tables, pairs_of(self.likelihood.q), strict=True) if a == b]
         return np.concatenate([table.gradient()[self.select] for table in diagonal])
 
     def gram(self, tables: Any) -> Matrix | None:
@@ -114,13 +138,31 @@ class SeparateModel:
         """The moments of one block."""
         return _Separate(block, self, request).run()
 
+    # -- directions --------------------------------------------------------------------------------------------------
+
+    def courses(self, rows: Rows, direction: Vector) -> Matrix:
+        """x'd of every class, 0 of the reference (K, n)."""
+        result = np.zeros((self.likelihood.classes, rows.n))
+        for k, raw in enumerate(self.raw(direction)):
+            if raw.any():
+                rows.gather(raw, result[k + 1])
+        return result
+
+    def size(self, direction: Vector) -> Vector:
+        """The largest coefficient of each raw column (width,)."""
+        return np.abs(self.raw(direction)).max(axis=0)
+
+    def scatter(self, block: Block) -> SeparateScatter:
+        """Where unit information is summed up."""
+        return SeparateScatter(Pieces.of(block, self.scaling), self.likelihood.q)
+
 
 @final
 @dataclass(frozen=True)
 class ParallelModel:
     """An ordinal model: coefficients (q + p,) are the thresholds, then the slopes.
 
-    select (p,): raw columns of the slopes, the intercept not among them.
+    select (p,): raw columns of the slopes, the intercept not among them; limits: as in `SeparateModel`.
     """
 
     likelihood: Cumulative
@@ -129,6 +171,7 @@ class ParallelModel:
     scaling: Scaling
     frequency: bool = False
     refines: bool = False
+    limits: tuple[Limit, ...] = ()
 
     @property
     def n_coefficients(self) -> int:
@@ -151,10 +194,15 @@ class ParallelModel:
 
     def gradient(self, sums: Moments) -> Vector:
         """Of thresholds, then slopes (q + p,)."""
+        return self.of_raw(sums.raw_gradient) if sums.tables is None else self.scores(sums.tables)
+
+    def of_raw(self, gradient: Vector) -> Vector:
+        """A gradient of the thresholds, then of the raw columns, in the coefficients (q + p,)."""
         q = self.likelihood.q
-        if sums.tables is None:
-            return np.concatenate([sums.raw_gradient[:q], sums.raw_gradient[q:][self.select]])
-        tables: Any = sums.tables
+        return np.concatenate([gradient[:q], gradient[q:][self.select]])
+
+    def scores(self, tables: Any) -> Vector:
+        """The gradient that travels with a Gram (q + p,)."""
         return np.concatenate([tables.score, tables.slopes.gradient()[self.select]])
 
     def gram(self, tables: Any) -> Matrix | None:
@@ -169,6 +217,113 @@ class ParallelModel:
         """The moments of one block."""
         return _Parallel(block, self, request).run()
 
+    # -- directions --------------------------------------------------------------------------------------------------
+
+    def courses(self, rows: Rows, direction: Vector) -> Matrix:
+        """How each threshold moves away from x'b (q, n)."""
+        moved = np.zeros(rows.n)
+        rows.gather(self.raw(direction), moved)
+        return direction[: self.likelihood.q, None] - moved
+
+    def size(self, direction: Vector) -> Vector:
+        """The largest coefficient of each raw column (width,), the thresholds in place of the intercept."""
+        result = np.abs(self.raw(direction))
+        result[0] = np.abs(direction[: self.likelihood.q]).max()
+        return result
+
+    def scatter(self, block: Block) -> ParallelScatter:
+        """Where unit information is summed up."""
+        return ParallelScatter(Pieces.of(block, self.scaling), self.likelihood.q)
+
+
+def class_model(
+    likelihood: BaselineLogit | Cumulative,
+    select: npt.NDArray[np.int64],
+    width: int,
+    scaling: Scaling,
+    frequency: bool = False,
+    limits: tuple[Limit, ...] = (),
+) -> SeparateModel | ParallelModel:
+    """The model of a likelihood and of the columns of X, the intercept among them."""
+    if isinstance(likelihood, Cumulative):
+        return ParallelModel(likelihood, select[1:], width, scaling, frequency, limits=limits)
+    return SeparateModel(likelihood, select, width, scaling, frequency, limits=limits)
+
+
+@final
+class Rows:
+    """The rows start .. stop - 1 of a block, as directions meet them."""
+
+    def __init__(self, pieces: Pieces, workspace: Workspace, scaling: Scaling, start: int, stop: int) -> None:
+        self.pieces, self.workspace, self.scaling, self.start, self.stop = pieces, workspace, scaling, start, stop
+
+    @property
+    def n(self) -> int:
+        """How many."""
+        return self.stop - self.start
+
+    def gather(self, raw: Vector, out: Vector) -> None:
+        """out (n,) += x'b of the raw columns."""
+        gather(self.pieces, self.workspace, raw, self.start, self.stop, out)
+
+    def noise(self, size: Vector) -> Vector:
+        """What of x'd (n,) is rounding, for coefficients of this size (width,)."""
+        return ROUNDING * extents(self.pieces.block.rows(self.start, self.stop), self.scaling, size)
+
+
+def choices(rows: Rows, model: Any, limits: Sequence[Limit]) -> Mask | None:
+    """Classes (K, n) that remain possible when these directions are followed to their end, None where there are none."""
+    if not limits:
+        return None
+    possible = np.ones((model.likelihood.classes, rows.n), bool)
+    for limit in limits:
+        noise = EXACT if limit.exact else rows.noise(model.size(limit.direction))
+        possible = model.likelihood.left(possible, model.courses(rows, limit.direction), noise)
+    return possible
+
+
+@final
+class SeparateScatter:
+    """The Gram of q predictors of one block while its chunks go by."""
+
+    def __init__(self, pieces: Pieces, q: int, workspace: Workspace | None = None) -> None:
+        space = Workspace(pieces) if workspace is None else workspace
+        self.pairs = pairs_of(q)
+        self.grams = [Scatter(pieces, space) for _ in self.pairs]
+
+    def take(self, weight: Matrix, score: Matrix, start: int, stop: int) -> None:
+        """Add rows with their weights (q (q + 1) / 2, n) and scores (q, n)."""
+        nothing = np.zeros(stop - start)
+        for gram, (a, b), one in zip(self.grams, self.pairs, weight, strict=True):
+            gram.take(one, score[a] if a == b else nothing, start, stop)
+
+    def result(self) -> PairTables:
+        """The tables, complete."""
+        return PairTables(tuple(gram.result() for gram in self.grams))
+
+
+@final
+class ParallelScatter:
+    """The Gram of thresholds and shared slopes of one block, of unit information: every end of a class counts alike."""
+
+    def __init__(self, pieces: Pieces, q: int) -> None:
+        self.pieces, self.workspace = pieces, Workspace(pieces)
+        self.slopes = Scatter(pieces, self.workspace)
+        self.cross = np.zeros((q, pieces.width))
+        self.thresholds, self.score = np.zeros(q), np.zeros(q)
+
+    def take(self, weight: Matrix, score: Matrix, start: int, stop: int) -> None:
+        """Add rows with their weights (q, n) and scores (q, n) of the thresholds, against which the slopes stand."""
+        self.slopes.take(weight.sum(axis=0), -score.sum(axis=0), start, stop)
+        for k, one in enumerate(weight):
+            add_gradient(self.pieces, self.workspace, -one, start, stop, self.cross[k])
+        self.thresholds += weight.sum(axis=1)
+        self.score += score.sum(axis=1)
+
+    def result(self) -> ParallelTables:
+        """The tables, complete."""
+        return ParallelTables(self.slopes.result(), self.cross, np.diag(self.thresholds), self.score)
+
 
 class _Classes:
     """What both kinds sum up alike while the chunks of one block go by."""
@@ -181,6 +336,15 @@ class _Classes:
         self.by_class = np.zeros(classes)
         self.weight = self.loss = self.pearson = 0.0
         self.stats = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
+        self.limited = 0
+
+    def possible(self, start: int, stop: int) -> Mask | None:
+        """Classes that rows can have (K, n); rows that cannot have all are counted."""
+        rows = Rows(self.pieces, self.workspace, self.model.scaling, start, stop)
+        found = choices(rows, self.model, self.model.limits)
+        if found is not None:
+            self.limited += int((~found.all(axis=0)).sum())
+        return found
 
     def chunks(self) -> Any:
         """(start, stop, codes, weight, offset) of each chunk; classes are weighed on the way."""
@@ -221,10 +385,12 @@ class _Classes:
     def moments(self, gradient: Vector, tables: Any, meat: Any) -> Moments:
         if not np.isfinite(self.loss):
             self.loss = np.inf
-        statistics = self.stats if self.request.statistics else None
+        statistics = replace(self.stats, limited=self.limited) if self.request.statistics else None
+        counts = occurrences(self.block, self.classes) if self.request.occurrences else None
         return Moments(
-            self.block.n, self.weight, 0.0, self.loss, gradient, tables, self.pearson, self.by_class, statistics, meat
-        )
+            self.block.n, self.weight, 0.0, self.loss, gradient, tables, self.pearson, self.by_class, statistics, meat,
+            occurrences=counts,
+        )  # fmt: skip
 
 
 class _Separate(_Classes):
@@ -233,9 +399,8 @@ class _Separate(_Classes):
     def __init__(self, block: Block, model: SeparateModel, request: Request) -> None:
         super().__init__(block, model.likelihood.classes, request, model)
         self.q = model.likelihood.q
-        pairs = pairs_of(self.q)
-        self.grams = [Scatter(self.pieces, self.workspace) for _ in pairs] if self.second else []
-        self.meats = [Scatter(self.pieces, self.workspace) for _ in pairs] if request.meat else []
+        self.gram = SeparateScatter(self.pieces, self.q, self.workspace) if self.second else None
+        self.meat = SeparateScatter(self.pieces, self.q, self.workspace) if request.meat else None
         self.raw = None if request.coef is None else model.raw(request.coef)
         self.gradient = np.zeros((self.q, model.width))
 
@@ -244,8 +409,8 @@ class _Separate(_Classes):
             for start, stop, y, weight, offset in self.chunks():
                 if self.raw is not None:
                     self._evaluate(start, stop, y, weight, offset)
-        tables = PairTables(tuple(gram.result() for gram in self.grams)) if self.second else None
-        meat = PairTables(tuple(gram.result() for gram in self.meats)) if self.meats else None
+        tables = None if self.gram is None else self.gram.result()
+        meat = None if self.meat is None else self.meat.result()
         return self.moments(self.gradient.ravel(), tables, meat)
 
     def _evaluate(self, start: int, stop: int, y: Any, weight: Vector | None, offset: Vector | None) -> None:
@@ -256,23 +421,25 @@ class _Separate(_Classes):
             if offset is not None:
                 eta[a] = offset
             gather(self.pieces, self.workspace, self.raw[a], start, stop, eta[a])
-        terms = likelihood.rows(y, eta, request.order, request.information)
+        possible = self.possible(start, stop)
+        terms = likelihood.rows(y, eta, request.order, request.information, possible)
         self.common(terms, weight)
-        nothing = np.zeros(stop - start)
-        if self.meats:
+        if self.meat is not None:
             copies = self.squared(weight)
-            for scatter, (a, b) in zip(self.meats, pairs_of(self.q), strict=True):
-                scatter.take(terms.score[a] * terms.score[b] * copies, nothing, start, stop)
+            products = np.stack([terms.score[a] * terms.score[b] * copies for a, b in pairs_of(self.q)])
+            self.meat.take(products, np.zeros(eta.shape), start, stop)
         score, curvature = terms.score, terms.weight
-        if request.information == "unit":
+        if request.information == "unit" and possible is not None:
+            _, pairs = likelihood.alternatives(y, possible, np.zeros(possible.shape))
+            curvature = likelihood.unit(y, pairs.astype(np.float64))
+        elif request.information == "unit":
             curvature = np.stack([np.full(stop - start, float(a == b)) for a, b in pairs_of(self.q)])
         elif weight is not None:
             curvature = curvature * weight
         if weight is not None:
             score = score * weight
-        if self.second:
-            for scatter, (a, b), one in zip(self.grams, pairs_of(self.q), curvature, strict=True):
-                scatter.take(one, score[a] if a == b else nothing, start, stop)
+        if self.gram is not None:
+            self.gram.take(curvature, score, start, stop)
         elif request.order > 0:
             for a in range(self.q):
                 add_gradient(self.pieces, self.workspace, score[a], start, stop, self.gradient[a])
@@ -311,7 +478,8 @@ class _Parallel(_Classes):
         eta = np.zeros(n) if offset is None else offset.copy()
         gather(self.pieces, self.workspace, self.raw, start, stop, eta)
         # the slopes' part of eta alone is gathered; an order of thresholds that is none makes the loss NaN
-        terms = likelihood.rows(y, eta, self.thresholds, request.order, request.information)
+        possible = self.possible(start, stop)
+        terms = likelihood.rows(y, eta, self.thresholds, request.order, request.information, possible)
         self.common(terms, weight)
         if self.meat is not None:
             copies = self.squared(weight)
@@ -329,7 +497,11 @@ class _Parallel(_Classes):
                 add_gradient(self.pieces, self.workspace, score, start, stop, self.gradient)
             return
         curvature, cross, diagonal, beside = terms.weight, terms.cross, terms.threshold_weight, terms.beside
-        if request.information == "unit":
+        if request.information == "unit" and possible is not None:
+            _, ends = likelihood.alternatives(y, possible, np.zeros((self.q, n)))
+            diagonal = likelihood.unit(y, ends.astype(np.float64))
+            curvature, cross, beside = diagonal.sum(axis=0), -diagonal, np.zeros((self.q - 1, n))
+        elif request.information == "unit":
             curvature, cross = np.full(n, float(self.q)), np.full((self.q, n), -1.0)
             diagonal, beside = np.ones((self.q, n)), np.zeros((self.q - 1, n))
         elif weight is not None:

@@ -611,6 +611,62 @@ def test_predictions_of_one_column(place: Place) -> None:
         alike(place.computed(fit.predict(rechunked(X[:, :1], *CHUNKS), **question)), wanted)
 
 
+@pytest.mark.parametrize("name", ["offset", "exposure"])
+@pytest.mark.parametrize("question", [{}, QUESTIONS[3], QUESTIONS[4]], ids=lambda q: ",".join(map(str, q)))
+def test_predictions_with_an_array_beside_arrays(place: Place, name: str, question: dict[str, Any]) -> None:
+    beside = WHOLE.t.to_numpy()
+    fit = truth_of(X[:, :2], **{name: beside})
+    wanted = fit.predict(X[:, :2], **{name: beside}, **question)
+    for x, array in (
+        (rechunked(X[:, :2], *CHUNKS), rechunked(beside, *CHUNKS)),
+        (rechunked(X[:, :2], *CHUNKS), rechunked(beside[:, None], *HALF)),
+        (unknown(X[:, :2], *CHUNKS), unknown(beside, *CHUNKS)),
+        (da.from_array(X[:, :2], chunks=(90, 1)), da.from_array(beside, chunks=90)),
+        (unknown(X[:, :2], 100, len(X) - 100), split(WHOLE, 100).t),
+    ):
+        lazy = fit.predict(x, **{name: array}, **question)
+        assert isinstance(lazy, da.Array)
+        assert lazy.chunks[0] == x.chunks[0] or np.isnan(x.shape[0])
+        alike(place.computed(lazy), wanted)
+    # without it, and one column alone
+    left_out = {name: 0 if name == "offset" else 1}
+    lazy = fit.predict(rechunked(X[:, :2], *HALF), **left_out, **question)
+    alike(place.computed(lazy), fit.predict(X[:, :2], **left_out, **question))
+    one = truth_of(X[:, 0], **{name: beside})
+    lazy = one.predict(rechunked(X[:, 0], *HALF), **{name: rechunked(beside, *HALF)}, **question)
+    alike(place.computed(lazy), one.predict(X[:, 0], **{name: beside}, **question))
+
+
+def test_predictions_with_an_array_beside_sparse_chunks(place: Place) -> None:
+    rare = csr_array(np.where(np.abs(X) > 0.9, X, 0.0))
+    fit = truth_of(rare, offset=WHOLE.z.to_numpy())
+    wanted = fit.predict(rare, offset=WHOLE.z.to_numpy(), se=True)
+    x = rechunked(rare.toarray(), *CHUNKS).map_blocks(csr_array)
+    alike(place.computed(fit.predict(x, offset=rechunked(WHOLE.z, *CHUNKS), se=True)), wanted)
+
+
+@pytest.mark.parametrize(
+    "ask, error",
+    [
+        (lambda f, x: f.predict(x), r"fitted with offset=: give offset= .* offset=0 leaves it out"),
+        (lambda f, x: f.predict(X), r"fitted with offset=: give offset= .* offset=0 leaves it out"),
+        (lambda f, x: truth_of(exposure=WHOLE.t).predict(x), "fitted with exposure=: .* exposure=1 leaves it out"),
+        (lambda f, x: f.predict(x, offset=WHOLE.z.to_numpy()), "offset= is a number, or a Dask array .* not ndarray"),
+        (lambda f, x: f.predict(x, offset=rechunked(WHOLE.z[:9], 9)), "offset has 9 rows, X has"),
+        (
+            lambda f, x: f.predict(unknown(X, *HALF), offset=rechunked(WHOLE.z, *CHUNKS)),
+            "2 chunks of rows and offset 5",
+        ),
+        (lambda f, x: f.predict(x, offset=x), "offset must have one dimension"),
+        (lambda f, x: f.predict(x, offset=rechunked(WHOLE.z, *HALF).astype(object)), "offset must be numbers"),
+        (lambda f, x: f.predict(split(WHOLE, 9), offset=split(WHOLE, 9).z), r"frame.assign\(offset=...\) adds one"),
+    ],
+)
+def test_what_goes_beside_arrays_is_checked_first(ask: Callable[[Any, Any], Any], error: str) -> None:
+    with pytest.raises(DesignError, match=error):
+        ask(truth_of(offset=WHOLE.z.to_numpy()), rechunked(X, *HALF))
+
+
 def test_predictions_of_arrays_compute_nothing() -> None:
     fit = truth_of(X)
     calls: list[int] = []
@@ -640,7 +696,7 @@ def _dense(chunk: Any) -> Any:
         (lambda f: f.predict(split(DATA, 9), without="q"), "the model has no term 'q'"),
         (lambda f: f.predict(split(DATA, 9), offset="q"), 'there is no column "q"'),
         (lambda f: f.predict(split(DATA, 9), exposure=1), "fitted without an exposure"),
-        (lambda f: f.predict(split(DATA, 9), offset=np.ones(N)), "offset= is a number, or a column"),
+        (lambda f: f.predict(split(DATA, 9), offset=np.ones(N)), "offset= is a number, or a column of it"),
         (lambda f: f.predict(split(DATA, 9), interval="prediction"), "not available in this version"),
         (lambda f: f.predict(split(DATA, 9).x), "a Dask Series is no table"),
         (lambda f: f.predict(db.from_sequence([1])), "a Dask Bag is no table"),

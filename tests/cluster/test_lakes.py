@@ -526,6 +526,21 @@ def test_a_corrupt_page_in_the_middle_names_its_file(tmp_path: Path) -> None:
     assert lake.load(lake.leaves[2]).table.num_rows == 400
 
 
+def test_the_row_groups_of_a_leaf_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table = pa.table({"x": np.arange(1_000.0)})
+    path = write(tmp_path / "one.parquet", table, row_group_size=100)
+    lake = open_lake(path)
+    lake.select(["x"])
+    assert [lake.load(leaf).label for leaf in lake.leaves] == [f"{path} (row groups 0 to 9)"]
+    monkeypatch.setattr(lakes, "LEAF_BYTES", 3_200)
+    lake.select(["x"])
+    said = ("row groups 0 to 3", "row groups 4 to 7", "row groups 8 to 9")
+    assert [lake.load(leaf).label for leaf in lake.leaves] == [f"{path} ({place})" for place in said]
+    monkeypatch.setattr(lakes, "LEAF_BYTES", 1)
+    lake.select(["x"])
+    assert [lake.load(leaf).label for leaf in lake.leaves] == [f"{path} (row group {k})" for k in range(10)]
+
+
 @pytest.mark.parametrize(
     "content", [b"", b"PAR1", b"hello, world, this is no Parquet file", b"PAR1" + b"\0" * 50 + b"PAR1"]
 )
