@@ -61,11 +61,14 @@ def model_of(plan: Plan, design: Design) -> AnyModel:
 @final
 @dataclass(frozen=True)
 class Begin:
-    """Where a search begins: coefficients, a Gram that may serve for the first step, and how fast steps near by converge."""
+    """Where a search begins: coefficients, a Gram that may serve for the first step, how fast steps near by converge, and
+    whether it is on the boundary of the possible means.
+    """
 
     coef: Any = None
     held: Held | None = None
     rate: float | None = None
+    at_boundary: bool = False
 
 
 @final
@@ -151,7 +154,8 @@ class Estimation:
             other = (lambda: first_guess(target, null)) if self.pilots is not None or again else None
             return minimise(
                 target, where, stopping, null=null, dispersion=known, quadratic=quadratic, meat=plan.meat,
-                held=None if again else begin.held, rate=begin.rate, fallback=other, watch=watch,
+                held=None if again else begin.held, rate=begin.rate, at_boundary=begin.at_boundary,
+                fallback=other, watch=watch,
             )  # fmt: skip
 
         if not isinstance(objective.model, Model):
@@ -178,7 +182,7 @@ class Estimation:
             solution = found if solution is None else solution.followed(found)
             objective, design, optimum = solution.objective, solution.design, solution.optimum
             held = Held(optimum.curvature, 1.0, optimum.decrement)
-            begin = Begin(optimum.point.coef, held, optimum.rate)
+            begin = Begin(optimum.point.coef, held, optimum.rate, optimum.status == "boundary")
             if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
                 here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
                 break

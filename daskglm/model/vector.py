@@ -53,6 +53,7 @@ class BaselineLogit:
     parallel: bool = False
     canonical: bool = True
     quadratic: bool = False
+    bordered: bool = False
     reported: Information = "expected"
 
     @property
@@ -64,15 +65,18 @@ class BaselineLogit:
         """mu, 1 - mu and log mu (K, n) at eta (q, n); what is left beside the largest is the sum of the others. possible
         (K, n): the classes that are, None for all.
         """
-        above = np.concatenate([np.zeros((1, eta.shape[1])), eta])
-        if possible is not None:
-            above[~possible] = -np.inf
-        above -= above.max(axis=0)
-        up = np.exp(above)
+        if possible is None:
+            most = eta.max(axis=0, initial=0.0)
+            log_up = np.concatenate([-most[None], eta - most])
+        else:
+            log_up = np.where(possible, np.concatenate([np.zeros((1, eta.shape[1])), eta]), -np.inf)
+            log_up -= log_up.max(axis=0)
+        up = np.exp(log_up)
         largest = up == 1.0
         others = np.where(largest, 0.0, up).sum(axis=0) + (largest.sum(axis=0) - 1.0)
-        mu = up / (1.0 + others)
-        return mu, np.where(largest, others / (1.0 + others), 1.0 - mu), above - np.log1p(others)
+        total = 1.0 + others
+        mu = up / total
+        return mu, np.where(largest, others / total, 1.0 - mu), log_up - np.log1p(others)
 
     def probabilities(self, eta: Matrix, possible: Mask | None = None) -> Matrix:
         """mu (K, n) at eta (q, n)."""
@@ -181,6 +185,7 @@ class Cumulative:
     parallel: bool = True
     canonical: bool = False
     quadratic: bool = False
+    bordered: bool = False
     reported: Information = "observed"
 
     @property
