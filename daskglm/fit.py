@@ -359,7 +359,12 @@ def _refuse_several(plan: Plan, levels: bool) -> None:
 
 def _column(value: Any, kinds: Mapping[str, Any], option: str) -> Expression:
     if not isinstance(value, str):
-        raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}")
+        way = (
+            ""
+            if isinstance(value, (int, float))
+            else f': add it to data= as a column, and name that with {option}="..."'
+        )
+        raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}{way}")
     return formula.numeric(value, kinds)
 
 

@@ -260,7 +260,8 @@ class _Loop:
         if self.quadratic or len(self.decrements) < 2:
             return
         before = self.decrements[-2]
-        if 0 < before < 100.0 * point.coef.size and decrement > 0 and self.steps and self.steps[-1].newton:
+        # below that, decrements are rounding's
+        if 1e-6 < before < 100.0 * point.coef.size and decrement > 0 and self.steps and self.steps[-1].newton:
             self.rate = decrement / before**2
 
     def _plan(self, decrement: float, point: Point) -> tuple[int, bool]:
@@ -398,19 +399,22 @@ def minimise(
     held: Held | None = None,
     rate: float | None = None,
     at_boundary: bool = False,
+    aliased: npt.NDArray[np.bool_] | None = None,
     fallback: Callable[[], Vector] | None = None,
     watch: Watch | None = None,
 ) -> Optimum:
     """The optimum from a start at which every mean is possible.
 
     dispersion: where it is known. quadratic: the loss is a quadratic, one step is exact. rate: c of d' = c d^2 where it was
-    learnt of a model close by. held: a Gram that is good enough for the first step, whose
-    evaluation is then spared the Gram. at_boundary: the optimum of a model close by was on the boundary. fallback: another start, for when the first gives a mean that is not possible (a
-    sample does not hold every row). watch: whom to ask whether the optimum is infinite.
+    learnt of a model close by. held: a Gram that is good enough for the first step, whose evaluation is then spared the
+    Gram. at_boundary: the optimum of a model close by was on the boundary. aliased (p,): columns that are known to be
+    combinations of others. fallback: another start, for when the first gives a mean that is not possible (a sample does not
+    hold every row). watch: whom to ask whether the optimum is infinite.
     """
     loop = _Loop(objective, stopping, null, dispersion, quadratic, meat, watch)
     loop.rate = loop.rate if rate is None or quadratic else rate
     loop.impossible = IMPOSSIBLE if at_boundary else 0
+    loop.aliased = aliased
     point = loop.evaluate(start, order=1 if held is not None else 2)
     if not np.isfinite(point.loss) and fallback is not None:
         held = None

@@ -221,6 +221,28 @@ def test_categories_come_in_their_order(place: Place) -> None:
     assert list(fit.params.index) == ["Intercept", "k[T.0]", "k[T.1]"]
 
 
+def test_a_level_that_the_meta_lacks_comes_last(place: Place) -> None:
+    parts = [
+        WHOLE.iloc[i::3].assign(a=lambda part, order=order: pd.Categorical(part.a, categories=order))
+        for i, order in enumerate([["mid", "low", "high"], ["mid", "low", "high"], ["high", "mid", "low"]])
+    ]
+    collection = of_parts(parts, parts[0].assign(a=parts[0].a.cat.set_categories(["mid", "low"])))
+    assert collection.a.cat.known
+    shuffled = pd.concat([WHOLE.iloc[i::3] for i in range(3)])
+    truth = shuffled.assign(a=pd.Categorical(shuffled.a, categories=["mid", "low", "high"]))
+    found = place.fit("y ~ a", collection)
+    assert list(found.params.index) == ["Intercept", "a[T.low]", "a[T.high]"]
+    same(found, dg.glm("y ~ a", truth, family="poisson"))
+
+
+@pytest.mark.parametrize("option", ["weights", "offset", "exposure"])
+@pytest.mark.parametrize("values", [WHOLE.z, WHOLE.z.to_numpy(), rechunked(WHOLE.z, len(WHOLE)), list(WHOLE.z)])
+def test_values_beside_a_table_are_to_be_a_column(option: str, values: Any) -> None:
+    for data in (WHOLE, split(WHOLE, 9)):
+        with pytest.raises(DesignError, match=f'{option}= takes the name .* not .*: add it to data= as a column.*"$'):
+            dg.glm("y ~ x", data, family="poisson", **{option: values})
+
+
 def test_unknown_categories_are_sorted(place: Place) -> None:
     data = split(WHOLE, 100, 101, 200)
     unknown_ones = data.assign(a=data.a.astype("category"))
@@ -487,7 +509,7 @@ def test_sparse_chunks_that_the_meta_does_not_tell_of(place: Place) -> None:
         place.fit(X=dense.map_blocks(np.array, meta=csr_matrix((0, 0))), y=y)
     # of a format that cannot be sliced Dask forgets the meta it is given
     other = dense.map_blocks(coo_matrix, meta=coo_matrix((0, 3)))
-    with pytest.raises(DataError, match=r"chunk 0 of X is a coo_matrix, .* map_blocks\(scipy.sparse.csr_array\)"):
+    with pytest.raises(DataError, match=r"chunk 0 of X is a coo_matrix, .*map_blocks\(scipy.sparse.csr_array\)"):
         place.fit(X=other, y=y)
     same(place.fit(X=other.map_blocks(csr_array), y=y), truth_of(csr_array(X)))
     with pytest.raises(DesignError, match="where= is for tables"):
