@@ -267,7 +267,8 @@ def test_a_model_of_before_is_read(tmp_path: Path) -> None:
 
 def test_dropped_rows_are_counted_and_their_columns_aliased() -> None:
     data = frame()
-    with pytest.warns(dg.errors.AliasWarning, match=r"a\[T.C\] is not estimated: its column is zero"):
+    left_out = pytest.warns(dg.errors.SeparationWarning, match=r"66 row\(s\) are left out")
+    with left_out, pytest.warns(dg.errors.AliasWarning, match=r"a\[T.C\] is not estimated: its column is zero"):
         fit = dg.glm("y ~ x + a", data, family="binomial", separation="drop")
     rest = dg.glm("y ~ x + a", data[data.a != "C"], family="binomial")
     assert fit.separated == ()
@@ -276,12 +277,17 @@ def test_dropped_rows_are_counted_and_their_columns_aliased() -> None:
     np.testing.assert_allclose(fit.params[rest.params.index], rest.params, rtol=SAME)
     assert (fit.ledger.read, fit.ledger.used, fit.ledger.separated) == (300, 234, 66)
     assert fit.nobs == 234
+    # of rows like those left out nothing is known
+    predicted = fit.predict(data)
+    np.testing.assert_array_equal(np.isnan(predicted), data.a == "C")
+    np.testing.assert_allclose(predicted[data.a != "C"], rest.predict(data[data.a != "C"]), rtol=SAME)
     assert "300 read, 66 separated, without a finite estimate; 234 used" in str(fit.summary())
 
 
 def test_a_dropped_baseline_aliases_the_last_level() -> None:
     data = frame("A")
-    with pytest.warns(dg.errors.AliasWarning, match=r"a\[T.D\] is not estimated: its column is 1 Intercept"):
+    left_out = pytest.warns(dg.errors.SeparationWarning, match="are left out")
+    with left_out, pytest.warns(dg.errors.AliasWarning, match=r"a\[T.D\] is not estimated: its column is 1 Intercept"):
         fit = dg.glm("y ~ a", data, family="binomial", separation="drop")
     np.testing.assert_allclose(
         fit.predict(pd.DataFrame({"a": ["B", "C", "D"]})), data[data.a > "A"].groupby("a").y.mean(), rtol=SAME

@@ -180,7 +180,11 @@ def test_power_0_is_the_log_link() -> None:
             None,
             "got an unexpected keyword argument 'thta'; arguments of negative_binomial: theta",
         ),
-        ("negative_binomial(theta=2, theta=3)", None, "cannot be read: write it as negative_binomial(theta=2)"),
+        (
+            "negative_binomial(theta=2, theta=3)",
+            None,
+            "cannot be read: arguments are written as in negative_binomial(theta=2)",
+        ),
         ("negative_binomial(theta=x)", None, "cannot be read"),
         ("negative_binomial(theta=__import__('os'))", None, "cannot be read"),
         ("negative_binomial(**{'theta': 2})", None, "cannot be read"),
