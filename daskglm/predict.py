@@ -165,7 +165,7 @@ class Scorer:
             gather(pieces, Workspace(pieces), self._placed(coef), 0, block.n, eta[a])
         if prediction.kind == "link":
             for a, end in self._ends(block):
-                eta[a] = np.where(end != 0.0, np.sign(end) * np.inf, eta[a])
+                eta[a] = np.where(end != 0.0, np.copysign(np.inf, end), eta[a])
             if parameters.kind == "classes":
                 return dict(zip(parameters.classes[1:], eta, strict=True))
             # x'b of the columns as they are: thresholds carry the shift between them and the scaled ones
