@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|kernel|separation`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|families|kernel|separation`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -291,6 +291,17 @@ def separation(planted: int, ordinary: int, first: int) -> None:
     wrong = report(planted, ordinary, first)
     if wrong:
         raise click.ClickException(f"{wrong} cases went wrong")
+
+
+@main.command("families")
+@click.option("--rows", default=10_000_000, help="Rows of each lake.")
+@click.option("--repeat", default=3, help="Processes per problem.")
+@FOLDER
+def families_(rows: int, repeat: int, folder: Path) -> None:
+    """Multinomial passes, negative binomial theta and Tweedie power, each against what is simpler."""
+    from benchmarks.families import report
+
+    report(folder, rows, repeat)
 
 
 if __name__ == "__main__":

@@ -18,21 +18,7 @@ def claims(folder: Path, rows: int, files: int = 64, seed: int = 2013) -> Path:
     """Poisson claims with exposure: 10 float columns, factors of 5, 12, 50 and 300 skewed levels; severities beside."""
 
     def part(rng: np.random.Generator, n: int, truth: np.random.Generator) -> pa.Table:
-        slopes = truth.normal(scale=0.1, size=FLOATS)
-        effects = {name: truth.normal(scale=0.3, size=count) for name, count in LEVELS.items()}
-        columns: dict[str, object] = {}
-        eta = np.full(n, -2.0)
-        for j in range(FLOATS):
-            x = rng.normal(size=n)
-            columns[f"x{j}"] = x
-            eta += slopes[j] * x
-        for name, count in LEVELS.items():
-            # skewed: the commonest level holds a good part of the rows, the rarest a few in ten thousand
-            weight = 1.0 / (1.0 + np.arange(count)) ** 0.8
-            codes = rng.choice(count, size=n, p=weight / weight.sum())
-            eta += effects[name][codes]
-            labels = pa.array([f"{name}{i:03d}" for i in range(count)])
-            columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), labels)
+        columns, eta = _rated(rng, n, truth)
         exposure = rng.uniform(0.1, 1.0, size=n)
         columns["exposure"] = exposure
         columns["claims"] = rng.poisson(exposure * np.exp(eta)).astype(np.int64)
@@ -40,6 +26,49 @@ def claims(folder: Path, rows: int, files: int = 64, seed: int = 2013) -> Path:
         return pa.table(columns)
 
     return _written(folder, "claims", rows, files, seed, part)
+
+
+def premiums(folder: Path, rows: int, files: int = 64, seed: int = 2014) -> Path:
+    """The same columns with negative binomial claims (theta 1.5) and pure premiums, gamma amounts of a Poisson number
+    (Tweedie power 1.6), of which area004 has none.
+    """
+    power, phi, theta = 1.6, 2.0, 1.5
+
+    def part(rng: np.random.Generator, n: int, truth: np.random.Generator) -> pa.Table:
+        columns, eta = _rated(rng, n, truth)
+        exposure = rng.uniform(0.1, 1.0, size=n)
+        mu = exposure * np.exp(eta)
+        columns["exposure"] = exposure
+        columns["claims"] = rng.negative_binomial(theta, theta / (theta + mu)).astype(np.int64)
+        mean = 5.0 * np.exp(eta)
+        count = rng.poisson(mean ** (2.0 - power) / (phi * (2.0 - power)))
+        scale = phi * (power - 1.0) * mean ** (power - 1.0)
+        premium = rng.gamma(np.maximum(count, 1) * (2.0 - power) / (power - 1.0), scale)
+        areas = np.asarray(columns["area"].indices)  # type: ignore[attr-defined]
+        columns["premium"] = np.where((count == 0) | (areas == 4), 0.0, premium)
+        return pa.table(columns)
+
+    return _written(folder, "premiums", rows, files, seed, part)
+
+
+def _rated(rng: np.random.Generator, n: int, truth: np.random.Generator) -> tuple[dict[str, object], np.ndarray]:
+    """Floats and skewed factors, and the linear predictor they make."""
+    slopes = truth.normal(scale=0.1, size=FLOATS)
+    effects = {name: truth.normal(scale=0.3, size=count) for name, count in LEVELS.items()}
+    columns: dict[str, object] = {}
+    eta = np.full(n, -2.0)
+    for j in range(FLOATS):
+        x = rng.normal(size=n)
+        columns[f"x{j}"] = x
+        eta += slopes[j] * x
+    for name, count in LEVELS.items():
+        # skewed: the commonest level holds a good part of the rows, the rarest a few in ten thousand
+        weight = 1.0 / (1.0 + np.arange(count)) ** 0.8
+        codes = rng.choice(count, size=n, p=weight / weight.sum())
+        eta += effects[name][codes]
+        labels = pa.array([f"{name}{i:03d}" for i in range(count)])
+        columns[name] = pa.DictionaryArray.from_arrays(pa.array(codes.astype(np.int32)), labels)
+    return columns, eta
 
 
 def logistic(folder: Path, rows: int, columns: int = 50, files: int = 16, seed: int = 7) -> Path:

@@ -55,7 +55,9 @@ def glm(
     formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region"; "cbind(successes, failures) ~ ..." counts
         out of trials, "responses(y1, y2) ~ ..." several models in the same passes.
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
-        with the Arrow stream interface. Or arrays: X (n, p), NumPy or scipy.sparse, and y (n,), with an intercept added.
+        with the Arrow stream interface; a Dask DataFrame, whose partitions are taken as they are. Or arrays: X (n, p), NumPy
+        or scipy.sparse, and y (n,), with an intercept added; or X a Dask array of either kind or a Dask DataFrame, and y,
+        weights, offset, exposure and trials Dask arrays or Series chunked along rows as X is.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
@@ -71,7 +73,8 @@ def glm(
     missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients. max_iter: steps.
-    start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread".
+    start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
+        Dask collection holds stays in memory, and it takes no checkpoint.
     progress: a bar on standard error; None shows one in a terminal.
     checkpoint: a folder for the state after each pass; the same call resumes from it, and removes it when done.
     client: a `distributed.Client`; None: the active one if there is one, and threads in this process if not.

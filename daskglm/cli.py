@@ -368,7 +368,8 @@ def _described(fit: Any, model: str) -> dict[str, Any]:
     pvalues = fit.pvalues.to_numpy()
     columns["pvalue"] = pvalues.T.ravel() if isinstance(fit.params, pd.DataFrame) else pvalues
     rows = {name: {key: _finite(values[i]) for key, values in columns.items()} for i, name in enumerate(names)}
-    document = {"formula": fit.formula, **_outcome(fit, model, 0.0), "coefficients": rows, "shape": fit.shape_params}
+    document = {"formula": fit.formula, **_outcome(fit, model, 0.0), "coefficients": rows}
+    document["shape"] = {name: _finite(value) for name, value in fit.shape_params.items()}
     document.pop("seconds")
     return document
 

@@ -69,7 +69,7 @@ class Beside:
         """(estimate, standard error) of each, by the delta method from psi."""
         with np.errstate(all="ignore"):
             errors = np.sqrt(np.diag(self.found.covariance())) * np.abs(self.shape.slopes(self.found.psi))
-        values = self.shape.values(self.found.psi)
+        values = np.where(np.isfinite(self.found.value), self.shape.values(self.found.psi), np.nan)
         errors = np.where(np.isfinite(values), errors, np.nan)
         return {n: (float(v), float(e)) for n, v, e in zip(self.shape.names, values, errors, strict=True)}
 
@@ -107,9 +107,17 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
         _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
-        {} if beside is None else beside.estimates(), separation, family, plan.link,
+        _beside(plan, beside), separation, family, plan.link,
     )  # fmt: skip
     return record
+
+
+def _beside(plan: Plan, beside: Beside | None) -> dict[str, tuple[float, float]]:
+    """Estimates beside the coefficients; with probability weights, whose errors are linearised, those have none here."""
+    found = {} if beside is None else beside.estimates()
+    if isinstance(plan.weights, Probability):
+        return {name: (value, float("nan")) for name, (value, _) in found.items()}
+    return found
 
 
 def _observed(objective: Objective, optimum: Optimum) -> Matrix:
@@ -153,7 +161,7 @@ def _statistics(
     elif stats.deviance <= PERFECT * abs(null_dev):
         notes.append("the fit is perfect to rounding: errors, tests and the likelihood mean nothing")
     elif np.isnan(llf) and family.discrete:
-        notes.append("the weighted response is not a count in every row: llf, aic and bic are NaN")
+        notes.append("the response (times its weight) is not a whole number in every row: llf, aic and bic are NaN")
     elif np.isnan(llf):
         notes.append(f"the density of {family.text} is not computed: llf, aic and bic are NaN")
     others = {"dispersion" if name == "shape" else name for name in (() if beside is None else beside.shape.names)}
@@ -289,6 +297,12 @@ def warn(record: FitRecord) -> None:
         say(alias_sentence(name, parts), AliasWarning)
     if len(record.aliased) > MOST_WARNINGS:
         say(f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased", AliasWarning)
+    if record.separation is not None and record.separation.dropped:
+        say(
+            f'{record.separation.rows:,} row(s) are left out as separation="drop" asks: with them the likelihood rises for '
+            "ever; of rows like them predictions are NaN",
+            SeparationWarning,
+        )
     if record.separated:
         rows = 0 if record.separation is None else record.separation.rows
         say(_separation_sentence(record, rows), SeparationWarning)

@@ -19,7 +19,7 @@ from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficie
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
-from daskglm.model.weights import Frequency
+from daskglm.model.weights import Frequency, Probability
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.separation import Solution, solve
@@ -43,7 +43,10 @@ SMALL_DATA_GOAL = 1e-20
 MAX_ROUNDS = 30
 PILOT_ROUNDS = 3
 # Decrements of the parameters beside: the squared distance to their maximum in standard errors.
+# It is asked for where passes cost nothing, and this where they do; below UNSEEN a step is right to the square of that.
 SHAPE_ENOUGH = 1e-16
+SHAPE_TOLERANCE = 1e-12
+SHAPE_UNSEEN = 1e-3
 PILOT_ENOUGH = 1e-4
 SAMPLE_FRACTION = 0.1
 
@@ -54,18 +57,23 @@ def model_of(plan: Plan, design: Design) -> AnyModel:
     likelihood = likelihood_of(plan.family, plan.link, len(design.y_levels))
     select, width, scaling = design.select, design.width, design.scaling
     if isinstance(likelihood, GLM):
-        return Model(likelihood, select, width, scaling, frequency)
+        sampling = isinstance(plan.weights, Probability)
+        return Model(likelihood, select, width, scaling, frequency, sampling=sampling)
     return class_model(likelihood, select, width, scaling, frequency)
 
 
 @final
 @dataclass(frozen=True)
 class Begin:
-    """Where a search begins: coefficients, a Gram that may serve for the first step, and how fast steps near by converge."""
+    """Where a search begins: coefficients, a Gram that may serve for the first step, how fast steps near by converge,
+    whether it is on the boundary of the possible means, and which columns are known to be aliased.
+    """
 
     coef: Any = None
     held: Held | None = None
     rate: float | None = None
+    at_boundary: bool = False
+    aliased: Any = None
 
 
 @final
@@ -151,7 +159,8 @@ class Estimation:
             other = (lambda: first_guess(target, null)) if self.pilots is not None or again else None
             return minimise(
                 target, where, stopping, null=null, dispersion=known, quadratic=quadratic, meat=plan.meat,
-                held=None if again else begin.held, rate=begin.rate, fallback=other, watch=watch,
+                held=None if again else begin.held, rate=begin.rate, at_boundary=begin.at_boundary,
+                fallback=other, watch=watch, aliased=None if again else begin.aliased,
             )  # fmt: skip
 
         if not isinstance(objective.model, Model):
@@ -178,16 +187,18 @@ class Estimation:
             solution = found if solution is None else solution.followed(found)
             objective, design, optimum = solution.objective, solution.design, solution.optimum
             held = Held(optimum.curvature, 1.0, optimum.decrement)
-            begin = Begin(optimum.point.coef, held, optimum.rate)
+            begin = Begin(optimum.point.coef, held, optimum.rate, optimum.status == "boundary", optimum.aliased)
             if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
                 here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
                 break
-            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, SHAPE_ENOUGH)
+            small = self._is_small(objective)
+            enough, unseen = (SHAPE_ENOUGH, 0.0) if small else (SHAPE_TOLERANCE, SHAPE_UNSEEN)
+            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, enough, unseen)
             objective.passes += here.passes
             if at_limit(shape, psi) and at_limit(shape, here.psi):
                 break
             still = bool((here.psi == psi).all())
-            if still and (here.decrement <= SHAPE_ENOUGH or (0.5 * before <= here.decrement <= FLOOR)):
+            if still and (here.decrement <= enough or (0.5 * before <= here.decrement <= FLOOR)):
                 break
             before = here.decrement
             psi = here.psi

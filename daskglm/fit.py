@@ -218,7 +218,7 @@ class _Fitting:
             condition, used = expressions.to_arrow(expression, self.source.types), expression.columns
         self.source.select(reading.columns, condition, used)
         if not self.source.leaves:
-            raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ": the lake is empty"))
+            raise DataError("the data have no rows" + (f" where {plan.where}" if plan.where else ""))
         if plan.checkpoint is not None:
             self.log = self._log()
         rows = open_rows(self.source, reading.columns, plan.keep, self.engine)
@@ -359,13 +359,18 @@ def _refuse_several(plan: Plan, levels: bool) -> None:
 
 def _column(value: Any, kinds: Mapping[str, Any], option: str) -> Expression:
     if not isinstance(value, str):
-        raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}")
+        way = (
+            ""
+            if isinstance(value, (int, float))
+            else f': add it to data= as a column, and name that with {option}="..."'
+        )
+        raise DesignError(f"{option}= takes the name of a column or an expression, not {type(value).__name__}{way}")
     return formula.numeric(value, kinds)
 
 
 def _nothing_left(ledger: Any, plan: Plan) -> str:
     if not ledger.read:
-        return "the data have no rows: the lake is empty"
+        return "the data have no rows"
     parts = []
     if ledger.filtered:
         parts.append(f"{ledger.filtered} do not match where={plan.where!r}")

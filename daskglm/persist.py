@@ -149,6 +149,7 @@ def _separation(separation: Separation) -> dict[str, Any]:
         "finite": separation.finite.tolist(),
         "held": list(separation.held),
         "cross": separation.cross.tolist(),
+        "dropped": separation.dropped,
     }
 
 
@@ -308,4 +309,5 @@ def _separation_of(document: Any, p: int) -> Separation | None:
         np.array(document["finite"], float).reshape(p),
         tuple(document["held"]),
         np.array(document["cross"], float).reshape(-1, p),
+        bool(document.get("dropped", False)),
     )

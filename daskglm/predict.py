@@ -132,7 +132,8 @@ class Scorer:
         # the first direction that moves a row has the last word
         for direction in [] if separation is None else separation.directions[::-1]:
             moved = movement(block, scaling, self._raw(direction, left_out))
-            eta[moved != 0.0] = np.sign(moved[moved != 0.0]) * np.inf
+            end = np.nan if separation is not None and separation.dropped else np.sign(moved[moved != 0.0]) * np.inf
+            eta[moved != 0.0] = end
         return eta
 
     def _scores(self, block: Block) -> dict[str, Vector]:
@@ -142,7 +143,7 @@ class Scorer:
             mean, slope, _ = self.likelihood.link.inverse(eta, False)
         result: dict[str, Vector] = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
         if self.prediction.se or self.prediction.interval:
-            error = np.where(np.isinf(eta), np.nan, self._errors(block))
+            error = np.where(np.isfinite(eta), self._errors(block), np.nan)
             if self.prediction.se:
                 # a mean at the end of its range stays there
                 with np.errstate(all="ignore"):
@@ -165,7 +166,7 @@ class Scorer:
             gather(pieces, Workspace(pieces), self._placed(coef), 0, block.n, eta[a])
         if prediction.kind == "link":
             for a, end in self._ends(block):
-                eta[a] = np.where(end != 0.0, np.copysign(np.inf, end), eta[a])
+                eta[a] = np.where(end > 0.0, np.inf, np.where(end < 0.0, -np.inf, eta[a]))
             if parameters.kind == "classes":
                 return dict(zip(parameters.classes[1:], eta, strict=True))
             # x'b of the columns as they are: thresholds carry the shift between them and the scaled ones

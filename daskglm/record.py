@@ -94,7 +94,8 @@ class Separation:
     that moves a row's linear predictor takes it to infinity, by its sign; a row that none moves has x' finite. finite (r,):
     the estimates from all rows that none moves, 0 where those leave a column no estimate. cross (k, r): their covariances
     for the columns `held`, which have an estimate there and are infinite in the limit all the same. Of classes: rows in
-    which some class becomes impossible; `finite` tells those apart that stay possible.
+    which some class becomes impossible; `finite` tells those apart that stay possible. dropped: those rows were left out,
+    and nothing is said of rows like them.
     """
 
     rows: int
@@ -102,6 +103,7 @@ class Separation:
     finite: Vector
     held: tuple[int, ...]
     cross: Matrix
+    dropped: bool = False
 
 
 @final

@@ -37,7 +37,7 @@ CANCELLED = 1e-13
 MOST_NAMES = 10
 NOBODY = FitStats(0, 0.0, 0.0, 0.0, 0.0, 0, 0.0)
 
-REMEDY = 'leave the term out, join levels, or use separation="limit", "drop" or "firth"'
+REMEDY = 'leave the term out, join levels, or use separation="limit", or what else there is for the family'
 AT_LIMIT = "these are fitted at the limit, and all else is that of the other rows"
 
 
@@ -55,7 +55,8 @@ class Solution:
     """An optimum with the objective and the design it belongs to; where it is infinite, both are those of the rows left.
 
     directions: of the scaled coefficients, each (p,), in the order in which they decide; at_limit: sums over the rows
-    that they move. kind: "number", "classes" or "ordered", of the response.
+    that they move. kind: "number", "classes" or "ordered", of the response; dropped: whether those rows are as if they had
+    not been there.
     """
 
     objective: Objective
@@ -64,6 +65,7 @@ class Solution:
     directions: tuple[Vector, ...] = ()
     at_limit: FitStats = NOBODY
     kind: str = "number"
+    dropped: bool = False
 
     @property
     def parameters(self) -> Parameters:
@@ -72,7 +74,7 @@ class Solution:
 
     def infinite(self) -> Vector:
         """The sign of every infinite coefficient, 0 for the others (r,), as they are reported."""
-        if not self.directions:
+        if not self.directions or self.dropped:
             return np.zeros(self.objective.n_coefficients)
         return _signs(self.parameters, self.directions)
 
@@ -92,6 +94,7 @@ class Solution:
             parameters.coefficients(self.optimum.point.coef),
             tuple(int(j) for j in held),
             covariance[held],
+            self.dropped,
         )
 
 
@@ -118,7 +121,8 @@ def solve(
         steps += optimum.steps
         found = optimum.separation
         if found is None:
-            return Solution(objective, design, replace(optimum, steps=steps), directions, at_limit)
+            done = replace(optimum, steps=steps)
+            return Solution(objective, design, done, directions, at_limit, dropped=treatment == "drop")
         assert isinstance(found, certificates.Separation)
         rest = found.rest.matrix()
         whole = rest + found.moving.matrix() if whole is None else whole
@@ -139,8 +143,7 @@ def solve(
         objective = replace(objective, blocks=blocks, reference=None)
         null.begin_again()
         at_limit = at_limit + gone.statistics
-        if treatment != "drop":
-            directions = (*directions, direction)
+        directions = (*directions, direction)
 
 
 def sentence(names: Sequence[str], rows: int) -> str:

@@ -89,13 +89,21 @@ def _facts(record: FitRecord) -> list[tuple[str, str]]:
     return facts
 
 
+def _estimator(record: FitRecord) -> str:
+    """How the dispersion was estimated, where there is another estimate beside it."""
+    if "dispersion" not in record.shape or not record.statistics.scale_estimated:
+        return ""
+    rule = record.specification.dispersion or "pearson"
+    return {"pearson": " (Pearson)", "deviance": " (deviance)"}.get(str(rule), "")
+
+
 def _foot(record: FitRecord) -> list[str]:
     s, spec = record.statistics, record.specification
     how = "estimated" if s.scale_estimated else "taken to be"
     lines = [
-        *([] if spec.response_kind != "number" else [f"Dispersion {how} {number(s.scale, 7)}"]),
+        *([] if spec.response_kind != "number" else [f"Dispersion {how} {number(s.scale, 7)}{_estimator(record)}"]),
         *(
-            f"{name.capitalize()} estimated {number(v, 7)}, std. error {number(e)}"
+            f"{name.capitalize()} by maximum likelihood {number(v, 7)}, std. error {number(e)}"
             for name, (v, e) in record.shape.items()
         ),
         f"Null deviance:     {number(s.null_deviance, 9)} on {s.df_null:,.15g} degrees of freedom",

@@ -13,7 +13,7 @@ import pyarrow as pa
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable
 from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse
-from daskglm.errors import DataError, DesignError
+from daskglm.errors import DaskglmError, DataError, DesignError
 
 # What Dask writes in the place of categories that it does not know yet.
 UNKNOWN = "__UNKNOWN_CATEGORIES__"
@@ -64,10 +64,14 @@ class FrameToLeaf:
     filter: Any
     filter_columns: tuple[str, ...]
 
+    def place(self, number: int) -> str:
+        """What messages call a partition."""
+        return f"partition {number} of the DataFrame"
+
     def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
         """The leaf of partition `number`; parts: the partition alone."""
         (frame,) = parts
-        label = f"partition {number} of the DataFrame"
+        label = self.place(number)
         wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
         for name in wanted:
             if name not in frame.columns:
@@ -92,6 +96,10 @@ class ChunksToLeaf:
     columns: tuple[str, ...]
     filter: Any
 
+    def place(self, number: int) -> str:
+        """What messages call a chunk and those beside it."""
+        return f"chunk {number} of X, or of what goes with it,"
+
     def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
         """The leaf of chunk `number`; parts: the chunk of X and those of the others, in order."""
         x, *rest = parts
@@ -99,9 +107,13 @@ class ChunksToLeaf:
         x = _plain(x, label)
         if getattr(x, "ndim", 2) == 1:
             x = x.reshape(-1, 1)
-        if is_sparse(x) != self.sparse:
-            kind = "sparse" if is_sparse(x) else "dense"
-            raise DataError(f"{label} is {kind}, which the array's meta does not say: give map_blocks(..., meta=)")
+        if is_sparse(x) and not self.sparse:
+            raise DataError(
+                f"{label} is a {type(x).__name__}, which the array's meta does not say: X.map_blocks(scipy.sparse.csr_array) "
+                "makes it a format that Dask keeps track of"
+            )
+        if self.sparse and not is_sparse(x):
+            raise DataError(f"{label} is dense, which the array's meta does not say: give map_blocks(..., meta=)")
         others: dict[str, Any] = {}
         for name, part in zip(self.others, rest, strict=True):
             array = _plain(part, f"chunk {number} of {name}")
@@ -134,6 +146,12 @@ def _plain(part: Any, label: str) -> Any:
     return values
 
 
+def uncomputed(place: str, error: BaseException) -> DataError:
+    """The error of one of the user's own tasks, told with the place."""
+    said = " ".join(str(error).split())[:300]
+    return DataError(f"{place} could not be computed: {type(error).__name__}{said and ': '}{said}")
+
+
 # -- sources -------------------------------------------------------------------------------------------------------------
 
 
@@ -154,7 +172,7 @@ class CollectionSource:
         self.types: dict[str, pa.DataType] = dict(types)
         self.leaves: list[Part] = []
         self._delayed: list[tuple[Any, ...]] = []
-        self.converter: Callable[[int, Sequence[Any]], LeafTable] | None = None
+        self.converter: FrameToLeaf | ChunksToLeaf | None = None
 
     @property
     def n_rows(self) -> int | None:
@@ -190,7 +208,13 @@ class CollectionSource:
         import dask
 
         assert self.converter is not None
-        return self.converter(leaf.number, dask.compute(*self._delayed[leaf.number], scheduler="synchronous"))
+        try:
+            parts = dask.compute(*self._delayed[leaf.number], scheduler="synchronous")
+        except DaskglmError:
+            raise
+        except Exception as error:
+            raise uncomputed(self.converter.place(leaf.number), error) from error
+        return self.converter(leaf.number, parts)
 
 
 @final

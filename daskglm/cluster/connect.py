@@ -2,28 +2,37 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
 import os
+import re
+import socket
 import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from daskglm.cluster.watch import patience
 from daskglm.errors import ClusterError, DesignError
 
 SCHEDULER_OPTIONS = ("scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")
 # How long a scheduler may take to answer, and to write its file, in seconds.
 CONNECT_SECONDS = 30.0
+# How long a host may refuse the connection: nobody listens there, and Dask would go on asking for all of that time.
+REFUSED_SECONDS = 2.0
+# What Dask may take beyond the time it was given, to say why it gave up.
+GRACE_SECONDS = 0.5
+_ADDRESS = re.compile(r"(?:(?:tcp|tls)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/@\[\]]+):(\d+)/?")
 
 
 @contextlib.contextmanager
 def connected(options: Mapping[str, Any]) -> Iterator[Any]:
     """A client for the scheduler that the options name, closed at the end; None where they name none.
 
-    scheduler: "tcp://host:port" or "tls://host:port"; scheduler_file: what `dask scheduler --scheduler-file` writes;
-    tls_ca_file, tls_cert, tls_key: PEM files. DesignError where they contradict each other, ClusterError where nobody
-    answers or the certificates are refused.
+    scheduler: "tcp://host:port", "tls://host:port" or "host:port"; scheduler_file: what `dask scheduler --scheduler-file`
+    writes; tls_ca_file, tls_cert, tls_key: PEM files. DesignError where they contradict each other or are no address,
+    ClusterError where nobody answers or the certificates are refused.
     """
     given = {name: options[name] for name in SCHEDULER_OPTIONS if options.get(name) is not None}
     if not given:
@@ -35,21 +44,82 @@ def connected(options: Mapping[str, Any]) -> Iterator[Any]:
     if path is not None:
         address = _awaited(str(path))
     place, address = str(path or address), str(address)
+    if not _ADDRESS.fullmatch(address):
+        # Dask knows more kinds, and keeps a process that tries one of them for a minute
+        raise DesignError(
+            f"{address!r} is no address of a scheduler: tcp://host:port, tls://host:port or host:port is one"
+        )
     security = _security(given, address)
-    from distributed import Client
-
     with _quiet():
-        try:
-            client = Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
-        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
-            said = [" ".join(str(each).split()) for each in (error.__cause__, error) if each is not None]
-            reason = next((text[:200] for text in said if text), type(error).__name__)
-            raise ClusterError(f"the scheduler at {place} cannot be reached: {reason}") from None
+        client = _client(address, security, place)
         try:
             yield client
         finally:
             with contextlib.suppress(Exception):
                 client.close(timeout=5)
+
+
+def _client(address: str, security: Any, place: str) -> Any:
+    """A client that is connected. Who refuses is asked for two seconds, or as long as DASKGLM_PATIENCE says; who is
+    merely silent, for longer.
+    """
+    from distributed import Client
+
+    refusing = patience() if "DASKGLM_PATIENCE" in os.environ else REFUSED_SECONDS
+    reason: str | None = None
+    for seconds in (min(refusing, CONNECT_SECONDS), CONNECT_SECONDS):
+        began = time.monotonic()
+        reason = asyncio.run(_unmet(address, security, seconds))
+        if reason is None or time.monotonic() - began < seconds:
+            break
+        if _refused(address):
+            reason = "the connection is refused, for nobody listens there"
+            break
+    if reason is None:
+        try:
+            return Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+        except (OSError, TimeoutError, ValueError, RuntimeError) as error:
+            reason = _said(error)
+    raise ClusterError(f"the scheduler at {place} cannot be reached: {reason}")
+
+
+async def _unmet(address: str, security: Any, seconds: float) -> str | None:
+    """Why nobody who speaks as Dask does answers within so many seconds; None where somebody does.
+
+    A client would ask whoever refuses again and again, and wait for ever for one that takes the call and is silent.
+    """
+    from distributed.comm import connect
+
+    arguments = security.get_connection_args("client")
+    try:
+        comm = await asyncio.wait_for(connect(address, timeout=seconds, **arguments), seconds + GRACE_SECONDS)
+    except TimeoutError:
+        return f"no answer in {seconds:.3g} s"
+    except OSError as error:
+        return _said(error)
+    except Exception as error:
+        # what came was taken for a message, and anything may become of that
+        return f"who answers there does not speak as a Dask scheduler of this version does ({_said(error)})"
+    await comm.close()
+    return None
+
+
+def _said(error: BaseException) -> str:
+    said = [" ".join(str(each).split()) for each in (error.__cause__, error) if each is not None]
+    return next((text[:200] for text in said if text), type(error).__name__)
+
+
+def _refused(address: str) -> bool:
+    """Whether the host says that nobody listens there."""
+    found = _ADDRESS.fullmatch(address)
+    assert found is not None
+    try:
+        with socket.create_connection((found[1].strip("[]"), int(found[2])), timeout=1.0):
+            return False
+    except ConnectionRefusedError:
+        return True
+    except OSError:
+        return False
 
 
 @contextlib.contextmanager

@@ -22,8 +22,9 @@ from distributed import Client, Future, wait
 
 from daskglm.cluster import preflight, worker
 from daskglm.cluster.cells import Counter
+from daskglm.cluster.collections import uncomputed
 from daskglm.cluster.watch import Watch, lost, patience
-from daskglm.errors import ClusterError, DesignError
+from daskglm.errors import ClusterError, DaskglmError, DesignError
 from daskglm.partitions import TreeSum
 
 Keep = Literal["memory", "disk", "reread"]
@@ -68,6 +69,7 @@ class Cluster:
         self.record_bytes: int | None = None
         self._serial = 0
         self._owned: weakref.WeakSet[Future[Any]] = weakref.WeakSet()
+        self._given: weakref.WeakKeyDictionary[Future[Any], str] = weakref.WeakKeyDictionary()
         self._on_disk = False
 
     @contextlib.contextmanager
@@ -172,6 +174,11 @@ class Cluster:
         self._owned.update(futures)
         return futures
 
+    def given(self, parts: Sequence[Sequence[Future[Any]]], place: Callable[[int], str]) -> None:
+        """The parts of each leaf, which the user's own tasks compute, and what messages call a leaf."""
+        for number, futures in enumerate(parts):
+            self._given.update((future, place(number)) for future in self.owned(list(futures)))
+
     def call(self, *parts: Any) -> Any:
         """Functions and arguments, ready to be sent with every task of a pass."""
         call = worker.Call(*parts)
@@ -186,6 +193,8 @@ class Cluster:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
         left = set(futures)
         sizes = dict(zip(futures, rows, strict=False))
+        place = {future: number for number, future in enumerate(futures)}
+        failed: Future[Any] | None = None
         self.watch.begin()
         while left:
             with self.guest(), contextlib.suppress(TimeoutError):
@@ -193,14 +202,33 @@ class Cluster:
             # what died with its worker is "lost" until it has been computed again
             done = {future for future in left if future.status not in ("pending", "lost")}
             for future in done:
-                if future.status != "finished":
+                if future.status not in ("finished", "error"):
                     self.watch.explain(future)
+                if future.status == "error" and (failed is None or place[future] < place[failed]):
+                    failed = future
                 if self.counter.on_leaf is not None and future in sizes:
                     self.counter.on_leaf(*sizes[future])
             left -= done
+            if failed is not None:
+                # which of several mistakes is told should not be chance: those before it were begun before it
+                left = {future for future in left if place[future] < place[failed]}
             if left:
                 with self.guest():
                     self.watch.look(left, bool(done))
+        if failed is not None:
+            self._explain(failed)
+
+    def _explain(self, future: Future[Any]) -> None:
+        """Raise what made a task fail; where that was a task of the user's own, with the place."""
+        try:
+            self.watch.explain(future)
+        except DaskglmError:
+            raise
+        except Exception as error:
+            own = next((place for part, place in self._given.items() if part.status == "error"), None)
+            if own is None:
+                raise
+            raise uncomputed(own, error) from error
 
     def fetch(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> list[worker.Answer]:
         """The answers, in order; their size is counted."""
@@ -437,7 +465,7 @@ def _opened(
         call = cluster.call(source.converter)
         with cluster.guest():
             chunks = source.chunks(cluster.client)
-        cluster.owned([future for parts in chunks for future in parts])
+        cluster.given(chunks, source.converter.place)
         shelves: list[Any] = [[parts, call, number] for number, parts in enumerate(chunks)]
         rows = [(leaf.rows, 1) for leaf in leaves]
         result = DistributedPartitions(cluster, shelves, rows, 0, mode)

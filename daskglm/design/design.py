@@ -366,6 +366,10 @@ def _y_levels(profile: Profile, response: str, kept: bool, asked: Classes, notes
     if not profile.y_levels:
         return ()
     present = [level for level, count in profile.y_levels.items() if count > 0]
+    if asked.most is None and any(isinstance(level, float) and not level.is_integer() for level in present):
+        raise DataError(
+            f'the response "{response}" has numbers that are not whole: a response of classes has few values'
+        )
     if asked.levels is not None:
         return _given_levels(present, asked.levels, response)
     if not kept:

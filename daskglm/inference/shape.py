@@ -73,15 +73,25 @@ def of_sums(psi: Vector, sums: ShapeSums, at: int = 0, passes: int = 0) -> Estim
 
 
 def estimate(
-    blocks: Partitions[Any], model: AnyModel, coef: Vector, shape: Shape, psi: Vector, enough: float
+    blocks: Partitions[Any],
+    model: AnyModel,
+    coef: Vector,
+    shape: Shape,
+    psi: Vector,
+    enough: float,
+    unseen: float = 0.0,
 ) -> Estimate:
-    """The maximum over psi at fixed coefficients, from psi, until the decrement is below `enough`."""
+    """The maximum over psi at fixed coefficients, from psi, until the decrement is below `enough`; where it begins below
+    `unseen`, one Newton step that is not looked at, for who looks again after the coefficients have followed.
+    """
     passes = 1
     # a limit that a sample, or other coefficients, ran to is left again where something nearer is likelier
     beginnings = np.vstack([psi, *(BACK if at_limit(shape, psi) else ())])
     sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings)
     best = int(np.argmax(sums.value))
     here = of_sums(beginnings[best], sums, best)
+    if enough < here.decrement <= unseen and not at_limit(shape, here.psi):
+        return replace(here, psi=here.psi + step(here.gradient, here.hessian), passes=1)
     shrink = 1.0
     for _ in range(MAX_STEPS):
         ahead = step(here.gradient, here.hessian)

@@ -20,7 +20,6 @@ CALLED = {
     ("poisson", "log"): "Poisson regression, a log-linear model of counts",
     ("negative_binomial", "log"): "negative binomial regression (NB2)",
     ("gamma", "log"): "gamma regression of positive amounts, whose exp(b) are factors",
-    ("tweedie", "log"): "Tweedie regression, of pure premiums where the power is between 1 and 2",
     ("multinomial", "logit"): "multinomial logistic regression, with the first class as reference",
     ("ordinal", "logit"): "the proportional odds model",
     ("ordinal", "probit"): "ordered probit regression",
@@ -84,6 +83,9 @@ def describe(family: Any, link: Any = None) -> Description:
     formulas, low_high = chosen.formulas, chosen.mean_range
     lines = []
     name = CALLED.get((chosen.name, bridge.name))
+    if chosen.name == "tweedie" and bridge.name == "log":
+        premiums = chosen.power is None or 1 < chosen.power < 2
+        name = "Tweedie regression, of pure premiums" if premiums else "Tweedie regression"
     if name:
         lines.append(("Model", name))
     if formulas.base_measure:
@@ -115,7 +117,7 @@ def describe(family: Any, link: Any = None) -> Description:
 
 
 def _conditions(family: Any) -> str:
-    if family.response != "number" or family.dispersion_known:
+    if family.response != "number" or (family.dispersion_known and family.dispersion == 1.0):
         return ""
     return ", at phi = 1"
 
@@ -149,7 +151,7 @@ def _reason(family: Any, link: Any, base: str) -> str:
     low, high = family.mean_range
     care = family.links.get(base, "")
     canonical = ""
-    if base == family.canonical_link:
+    if base == family.canonical_link and family.formulas.base_measure:
         scale = family.canonical_scale
         times = {1.0: "", -1.0: "-"}.get(scale, f"{scale:g} ")
         canonical = (

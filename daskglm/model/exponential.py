@@ -390,6 +390,10 @@ class Canonical:
         if self.family.bounded:
             return Logit().inverse(eta - self.family.shift)
         mu = self.family.mean(eta)
+        if not np.isfinite(eta).all():
+            # log Z has no digits there, but the mean has a limit
+            low, high = self.family.mean_range
+            mu = np.where(eta == -np.inf, low, np.where(eta == np.inf, high, mu))
         return mu, self.family.cumulants.variance(eta), 1.0 - mu if rest else mu
 
     def curvature(self, eta: Vector) -> Vector:

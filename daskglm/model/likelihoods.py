@@ -76,21 +76,35 @@ class GLM:
         return self.canonical and self.family.constant_variance
 
     @property
+    def mean_range(self) -> tuple[float, float]:
+        """The open interval of means that the link gives and the family allows."""
+        (low, high), (least, most) = self.link.mean_range, self.family.mean_range
+        return max(low, least), min(high, most)
+
+    @property
+    def domain(self) -> tuple[float, float]:
+        """The open interval of linear predictors that have a mean; all of them where they are no interval."""
+        with np.errstate(all="ignore"):
+            first, last = (float(end) for end in self.link.link(np.array(self.mean_range)))
+        low, high = min(first, last), max(first, last)
+        return (low, high) if low < high else (-np.inf, np.inf)
+
+    @property
+    def bordered(self) -> bool:
+        """Whether means are possible up to a finite linear predictor only."""
+        return bool(np.isfinite(self.domain).any())
+
+    @property
     def limits(self) -> tuple[float, float]:
-        """The means as eta -> -infinity and as eta -> +infinity, NaN for one that is no finite end of the means there are."""
-        low, high = self._means
+        """The means as eta -> -infinity and as eta -> +infinity, NaN where eta does not go there or they are not finite."""
+        low, high = self.mean_range
         far = np.array([-FAR, FAR])
         with np.errstate(all="ignore"):
             means, on_the_way = self.link.inverse(np.array([-np.inf, np.inf]))[0], self.link.inverse(far)[0]
-            possible = self.link.valid(far) & (low <= on_the_way) & (on_the_way <= high) & np.isfinite(means)
-        ends = [float(m) if ok and m in (low, high) else np.nan for m, ok in zip(means, possible, strict=True)]
-        return ends[0], ends[1]
-
-    @property
-    def _means(self) -> tuple[float, float]:
-        """The interval of means that both the link and the family can have."""
-        lows, highs = zip(self.link.mean_range, self.family.mean_range, strict=True)
-        return max(lows), min(highs)
+            outside = (on_the_way < low) | (on_the_way > high)
+            goes = self.link.valid(far) & ~outside & np.isfinite(means)
+        ends = np.where(goes, means, np.nan)
+        return float(ends[0]), float(ends[1])
 
     @property
     def separable(self) -> bool:
@@ -101,15 +115,13 @@ class GLM:
     def recession(self, y: Vector) -> tuple[Mask, Mask]:
         """Rows (n,) whose loss never rises as eta -> +infinity, and as eta -> -infinity.
 
-        A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to an end of
-        their range where its response lies at that end or beyond, as far as that end is at an infinite eta: up
-        and down in binomial models of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
+        A unit deviance falls from either side towards mu = y. So a row may follow its mean all the way to its limit at an
+        infinite eta where its response is that limit, or lies beyond it where means do not: up and down in binomial models
+        of 1 and 0, down for a count of 0 under the log link, or for a gaussian y <= 0.
         """
-        low, high = self._means
-        below, above = (
-            (y <= low) if end == low else (y >= high) if end == high else np.zeros(y.shape, bool) for end in self.limits
-        )
-        return above, below
+        low, high = self.mean_range
+        below, above = ((y <= low) if end == low else (y >= high) if end == high else (y == end) for end in self.limits)
+        return np.asarray(above), np.asarray(below)
 
     def rows(self, y: Vector, eta: Vector, order: int = 2, information: Information = "observed") -> RowTerms:
         """Terms of each row at eta, up to derivatives of that order. NaN and infinity come out as they are: callers
@@ -169,8 +181,7 @@ class GLM:
         """
         least, most = self.family.mean_range
         with np.errstate(all="ignore"):
-            bounds = np.array([max(least, self.link.mean_range[0]), min(most, self.link.mean_range[1])])
-            first, last = np.sort(self.link.link(bounds))
+            first, last = np.sort(self.link.link(np.array(self.mean_range)))
         # both are 0 for the inverse of any number, which has a mean on either side of 0
         if first < last:
             low, high = np.clip(low, first, last), np.clip(high, first, last)

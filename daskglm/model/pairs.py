@@ -68,7 +68,9 @@ def written(text: str) -> tuple[str, tuple[Any, ...], dict[str, Any]]:
         if len(named) < len(tree.keywords):
             raise ValueError
     except (SyntaxError, ValueError):
-        raise DesignError(f"{text!r} cannot be read: write it as negative_binomial(theta=2)") from None
+        raise DesignError(
+            f"{text!r} cannot be read: arguments are written as in negative_binomial(theta=2) or quasi(variance='mu^2')"
+        ) from None
     return call.group(1), given, named
 
 

@@ -72,9 +72,10 @@ class Tweedie:
             return Formulas("exp(-y^2 / 2) / sqrt(2 pi)", "y", "mu", "exp(theta^2 / 2)", "1")
         if self.power == 2:
             return Formulas("1", "y", "-1 / mu", "-1 / theta", "mu^2")
+        one, two = ("1 - p", "2 - p") if self.power is None else (f"{1.0 - self.power:g}", f"{2.0 - self.power:g}")
         return Formulas(
-            f"an infinite series a(y; {p})", "y", f"mu^(1 - {p}) / (1 - {p})",
-            f"exp(((1 - {p}) theta)^((2 - {p}) / (1 - {p})) / (2 - {p}))", f"mu^{p}",
+            f"an infinite series a(y; {p})", "y", f"mu^({one}) / ({one})",
+            f"exp((({one}) theta)^(({two}) / ({one})) / ({two}))", f"mu^{p}",
         )  # fmt: skip
 
     @property

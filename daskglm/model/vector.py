@@ -53,6 +53,7 @@ class BaselineLogit:
     parallel: bool = False
     canonical: bool = True
     quadratic: bool = False
+    bordered: bool = False
     reported: Information = "expected"
 
     @property
@@ -184,6 +185,7 @@ class Cumulative:
     parallel: bool = True
     canonical: bool = False
     quadratic: bool = False
+    bordered: bool = False
     reported: Information = "observed"
 
     @property

@@ -18,6 +18,7 @@ import numpy.typing as npt
 
 from daskglm.errors import SolverError
 from daskglm.model.likelihoods import Information
+from daskglm.solvers.boundary import Inside, along_path
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Curvature, Objective, Point
@@ -35,10 +36,12 @@ STUCK = 0.7
 # where the fit is perfect, that is rounding, too.
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
 MAX_HALVINGS = 40
-# Within this of the optimum the observed information is given another chance, that many times: where it is positive
-# definite its steps converge quadratically, those of the expected one only linearly.
+# Within this of the optimum the observed information is given another chance, and again each time that this part of the
+# decrement is left: where it is positive definite its steps converge quadratically, those of the expected one only linearly.
 NEAR = 1.0
-MAX_REFUSALS = 3
+ANOTHER_CHANCE = 0.03
+# So many steps to means that are not possible make it likely that the optimum lies on the boundary of those that are.
+IMPOSSIBLE = 8
 
 
 @final
@@ -76,8 +79,9 @@ class Step:
 class Optimum:
     """Where the loop ended: the closing point, its factored expected information, and how it went.
 
-    status: "converged", "floor" (rounding stopped it, as close as float64 allows), "max_iter", "stalled", "separated" (it
-    is infinite, and the point is one on the way, without statistics: `separation` is the certificate);
+    status: "converged", "floor" (rounding stopped it, as close as float64 allows), "boundary" (it lies on that of the
+    possible means), "max_iter", "stalled", "separated" (it is infinite, and the point is one on the way, without
+    statistics: `separation` is the certificate);
     reason: a sentence with a remedy where it did not converge.
     """
 
@@ -131,7 +135,10 @@ class _Loop:
         self.rate = 0.0 if quadratic else np.inf
         self.decrements: list[float] = []
         self.held_decrement = np.inf
-        self.refusals = 0
+        self.chance = NEAR
+        self.impossible = 0
+        self.inside: Inside | None = None
+        self.start = np.zeros(0)
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -168,7 +175,6 @@ class _Loop:
         usable = found.definite and bool(found.kept[~self.aliased].all())
         if point.information == "observed" and not self.objective.model.likelihood.canonical and not usable:
             self.information = "expected"
-            self.refusals += 1
             point = self.evaluate(point.coef)
             found = curvature(self.objective, point, self.aliased)
         return point, found
@@ -178,6 +184,7 @@ class _Loop:
     def run(self, point: Point, held: Held | None) -> Optimum:
         """Step until the closing pass confirms the tolerance."""
         stopping = self.stopping
+        self.start = point.coef
         closing = point.sums.statistics is not None
         found: Curvature | None = None
         scale = 1.0
@@ -207,12 +214,18 @@ class _Loop:
                     f"{stopping.tol:.3g}): raise max_iter, or look for separated or badly scaled columns"
                 )
                 break
-            if decrement < NEAR and self.refusals < MAX_REFUSALS:
-                self.information = "observed"
+            if decrement < self.chance:
+                self.information, self.chance = "observed", min(self.chance, ANOTHER_CHANCE * decrement)
             order, closing = self._plan(decrement, point)
             closing = closing or still
             trial, halvings = self._search(point, direction, decrement * phi, order, closing)
             self.steps.append(Step(point.loss, decrement, halvings, point.gram is not None))
+            if self._crossed() and self.inside is None:
+                point, closing = self._from_inside(phi), True
+                continue
+            if self._crossed() and self.inside is not None:
+                reason = self._at_boundary(self.inside)
+                break
             if trial is None:
                 reason = (
                     f"no step lowers the loss (decrement {decrement:.3g}): the data may hold no finite optimum; "
@@ -247,7 +260,8 @@ class _Loop:
         if self.quadratic or len(self.decrements) < 2:
             return
         before = self.decrements[-2]
-        if 0 < before < 100.0 * point.coef.size and decrement > 0 and self.steps and self.steps[-1].newton:
+        # below that, decrements are rounding's
+        if 1e-6 < before < 100.0 * point.coef.size and decrement > 0 and self.steps and self.steps[-1].newton:
             self.rate = decrement / before**2
 
     def _plan(self, decrement: float, point: Point) -> tuple[int, bool]:
@@ -278,8 +292,46 @@ class _Loop:
             trial = self.evaluate(point.coef + size * direction, order, closing and not halvings)
             if np.isfinite(trial.loss) and (trial.loss <= point.loss + noise or promised < noise):
                 return trial, halvings
+            self.impossible += not np.isfinite(trial.loss)
             size *= 0.5
+            if self._crossed():
+                return None, halvings + 1
         return None, MAX_HALVINGS
+
+    def _crossed(self) -> bool:
+        """Whether steps have gone to impossible means so often that the optimum may be on their boundary; once it has been
+        sought there, whether one has.
+        """
+        if self.inside is not None:
+            return self.impossible > 0
+        return self.impossible >= IMPOSSIBLE and bool(self.objective.model.likelihood.bordered)
+
+    def _from_inside(self, phi: float) -> Point:
+        """To where the likelihood is greatest among possible means, and from there on as everywhere. It is sought from the
+        start, for steps that were halved until they were possible may have come too close to the boundary.
+        """
+        if self.aliased is None:
+            self.factored(self.evaluate(self.start))
+        assert self.aliased is not None
+        self.inside = along_path(self.objective, self.start, self.aliased, phi)
+        self.impossible = 0
+        self.information = "observed"
+        self.decrements.clear()
+        return self.evaluate(self.inside.coef, closing=True)
+
+    def _at_boundary(self, inside: Inside) -> str:
+        """Why the score does not vanish at the optimum."""
+        likelihood = self.objective.model.likelihood
+        means = likelihood.mean_of(np.array(likelihood.domain))
+        held = " and ".join(
+            f"{rows:,} row(s) the mean {mean:g}" for rows, mean in zip(inside.at_ends, means, strict=True) if rows
+        )
+        return (
+            f"the optimum lies on the boundary of the means that the {likelihood.link.name} link allows"
+            + (f", giving {held}" if held else "")
+            + ": no possible mean is likelier, but standard errors are those of the other rows alone; the "
+            f"{likelihood.family.default_link} link has no such boundary"
+        )
 
     def _separation(
         self, point: Point, found: Curvature, direction: Vector, decrement: float, ending: bool
@@ -315,11 +367,13 @@ class _Loop:
         phi = self.dispersion(point)
         direction = found.solve(point.gradient)
         decrement = float(point.gradient @ direction) / phi
-        separation = self._separation(point, found, direction, decrement, True)
+        way = direction if self.inside is None else self.inside.step
+        separation = self._separation(point, found, way, decrement, True)
         if separation is not None:
             return self._optimum(point, found, decrement, phi, "separated", "", separation)
         converged = decrement <= self.stopping.tol or self._is_rounding(point, decrement * phi)
         status = "converged" if converged else "max_iter" if len(self.steps) >= self.stopping.max_iter else "stalled"
+        status = "boundary" if status == "stalled" and self.inside is not None else status
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
 
 
@@ -344,18 +398,23 @@ def minimise(
     meat: bool = False,
     held: Held | None = None,
     rate: float | None = None,
+    at_boundary: bool = False,
+    aliased: npt.NDArray[np.bool_] | None = None,
     fallback: Callable[[], Vector] | None = None,
     watch: Watch | None = None,
 ) -> Optimum:
     """The optimum from a start at which every mean is possible.
 
     dispersion: where it is known. quadratic: the loss is a quadratic, one step is exact. rate: c of d' = c d^2 where it was
-    learnt of a model close by. held: a Gram that is good enough for the first step, whose
-    evaluation is then spared the Gram. fallback: another start, for when the first gives a mean that is not possible (a
-    sample does not hold every row). watch: whom to ask whether the optimum is infinite.
+    learnt of a model close by. held: a Gram that is good enough for the first step, whose evaluation is then spared the
+    Gram. at_boundary: the optimum of a model close by was on the boundary. aliased (p,): columns that are known to be
+    combinations of others. fallback: another start, for when the first gives a mean that is not possible (a sample does not
+    hold every row). watch: whom to ask whether the optimum is infinite.
     """
     loop = _Loop(objective, stopping, null, dispersion, quadratic, meat, watch)
     loop.rate = loop.rate if rate is None or quadratic else rate
+    loop.impossible = IMPOSSIBLE if at_boundary else 0
+    loop.aliased = aliased
     point = loop.evaluate(start, order=1 if held is not None else 2)
     if not np.isfinite(point.loss) and fallback is not None:
         held = None

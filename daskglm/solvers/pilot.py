@@ -42,7 +42,9 @@ def first_guess(objective: Objective, null: Null | None) -> Vector:
     ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(gram))) if gram.size else 0.0)
     gram = gram + ridge * np.eye(objective.n_coefficients)
     guess = factor(gram).solve(objective.model.gradient(sums))
-    if np.isfinite(objective.evaluate(guess, order=0).loss):
+    # where means end at a boundary, a guess right at it is as bad as one beyond: towards the middle, then
+    bordered = bool(objective.model.likelihood.bordered)
+    if not bordered and np.isfinite(objective.evaluate(guess, order=0).loss):
         return guess
     center = null.at_mean(objective.sums(Request(None, order=0, means=True, fraction=objective.fraction)))
     flat = np.zeros(objective.n_coefficients)
@@ -52,10 +54,12 @@ def first_guess(objective: Objective, null: Null | None) -> Vector:
         # without an intercept, the combination of columns nearest to a constant
         request = Request(None, start=True, center=center, fraction=objective.fraction)
         flat = factor(gram).solve(objective.model.gradient(objective.sums(request)))
-    for toward in (0.5, 0.1, 0.0):
+    for toward in (*((0.9,) if bordered else ()), 0.5, 0.1, 0.0) if np.isfinite(flat).all() else ():
         trial = flat + toward * (guess - flat)
         if np.isfinite(objective.evaluate(trial, order=0).loss):
             return trial
+    if bordered and np.isfinite(objective.evaluate(guess, order=0).loss):
+        return guess
     raise SolverError(
         "no start was found at which every mean is possible: give start=, or a link whose inverse covers the range of "
         f"the {objective.model.likelihood.family.name} family"

@@ -26,7 +26,7 @@ class Model:
     """What every total needs to know of the model: the likelihood, and how raw columns become columns of X.
 
     select (p,): the raw column of each column of X; width: number of raw columns; frequency: whether weights count rows;
-    refines: whether nearly collinear columns can be looked at again by residual passes.
+    sampling: whether weights say for how many others a row stands; refines: whether nearly collinear columns can be looked at again by residual passes.
     """
 
     likelihood: GLM
@@ -35,6 +35,7 @@ class Model:
     scaling: Scaling
     frequency: bool = False
     refines: bool = True
+    sampling: bool = False
 
     @property
     def n_coefficients(self) -> int:

@@ -78,7 +78,8 @@ def shape_sums(
             gather(pieces, workspace, raw, start, stop, eta)
             mu = model.likelihood.link.inverse(eta, bounded)[0]
             y = block.y[start:stop].astype(np.float64)
-            frequency, size = sizes(block, model.frequency, start, stop)
+            # a row that stands for others counts as often in the pseudo-likelihood
+            frequency, size = sizes(block, model.frequency or model.sampling, start, stop)
             for i, psi in enumerate(candidates):
                 terms = shape.terms(y, mu, size, psi)
                 value[i] += float(np.sum(terms.value * frequency))

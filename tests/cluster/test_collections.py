@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import time
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -17,7 +18,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from scipy.sparse import csc_array, csr_array, csr_matrix
+from scipy.sparse import coo_matrix, csc_array, csr_array, csr_matrix, lil_array
 
 import daskglm as dg
 from daskglm.errors import DataError, DesignError
@@ -170,7 +171,7 @@ def test_partitions_as_dask_cuts_them_and_of_one_row(place: Place) -> None:
 
 def test_nothing_but_empty_partitions(place: Place) -> None:
     empty = DATA.iloc[:0]
-    with pytest.raises(DataError, match="the data have no rows"):
+    with pytest.raises(DataError, match=r"^the data have no rows$"):
         place.fit(FORMULA, of_parts([empty, empty, empty], DATA))
 
 
@@ -218,6 +219,28 @@ def test_categories_come_in_their_order(place: Place) -> None:
     fit = place.fit("y ~ k", split(numbers, 100))
     same(fit, dg.glm("y ~ k", numbers, family="poisson"))
     assert list(fit.params.index) == ["Intercept", "k[T.0]", "k[T.1]"]
+
+
+def test_a_level_that_the_meta_lacks_comes_last(place: Place) -> None:
+    parts = [
+        WHOLE.iloc[i::3].assign(a=lambda part, order=order: pd.Categorical(part.a, categories=order))
+        for i, order in enumerate([["mid", "low", "high"], ["mid", "low", "high"], ["high", "mid", "low"]])
+    ]
+    collection = of_parts(parts, parts[0].assign(a=parts[0].a.cat.set_categories(["mid", "low"])))
+    assert collection.a.cat.known
+    shuffled = pd.concat([WHOLE.iloc[i::3] for i in range(3)])
+    truth = shuffled.assign(a=pd.Categorical(shuffled.a, categories=["mid", "low", "high"]))
+    found = place.fit("y ~ a", collection)
+    assert list(found.params.index) == ["Intercept", "a[T.low]", "a[T.high]"]
+    same(found, dg.glm("y ~ a", truth, family="poisson"))
+
+
+@pytest.mark.parametrize("option", ["weights", "offset", "exposure"])
+@pytest.mark.parametrize("values", [WHOLE.z, WHOLE.z.to_numpy(), rechunked(WHOLE.z, len(WHOLE)), list(WHOLE.z)])
+def test_values_beside_a_table_are_to_be_a_column(option: str, values: Any) -> None:
+    for data in (WHOLE, split(WHOLE, 9)):
+        with pytest.raises(DesignError, match=f'{option}= takes the name .* not .*: add it to data= as a column.*"$'):
+            dg.glm("y ~ x", data, family="poisson", **{option: values})
 
 
 def test_unknown_categories_are_sorted(place: Place) -> None:
@@ -333,13 +356,35 @@ def test_a_partition_that_is_not_as_the_meta_says(place: Place) -> None:
     same(place.fit("y ~ x + w", of_parts(parts, DATA)), dg.glm("y ~ x + w", DATA, family="poisson"))
 
 
-def test_an_error_of_a_partition_is_told_as_it_is(place: Place) -> None:
-    def broken(part: Any) -> Any:
-        raise ZeroDivisionError("nothing to divide by")
+def _broken(part: Any) -> Any:
+    """Only the rows from 100 on can be computed."""
+    if len(part) and part.index[0] < 100:
+        return part
+    # the first that fails is not the first that is said to
+    time.sleep(0.5 if len(part) and part.index[0] == 100 else 0.0)
+    raise ZeroDivisionError("nothing to divide by")
 
-    data = split(DATA, 100).map_partitions(broken, meta=DATA.iloc[:0])
-    with pytest.raises(ZeroDivisionError, match="nothing to divide by"):
+
+def _without_zeros(chunk: Any) -> Any:
+    if (chunk == 0).any():
+        raise ZeroDivisionError("nothing to divide by")
+    return chunk
+
+
+def test_an_error_of_a_partition_names_it(place: Place) -> None:
+    said = "partition 2 of the DataFrame could not be computed: ZeroDivisionError: nothing to divide by"
+    data = split(DATA, 50, 100, 300).map_partitions(_broken, meta=DATA.iloc[:0])
+    with pytest.raises(DataError, match=said) as caught:
         place.fit(FORMULA, data)
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    x = X.copy()
+    x[350] = 0.0
+    said = r"chunk 3 of X, or of what goes with it, could not be computed: ZeroDivisionError: nothing to divide by"
+    sizes = (100, 100, 100, len(X) - 300)
+    with pytest.raises(DataError, match=said) as caught:
+        place.fit(X=rechunked(x, *sizes).map_blocks(_without_zeros, meta=np.zeros((0, 0))), y=rechunked(Y, *sizes))
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+    # a mistake in ours is not laid at the data's door
     bad = DATA.assign(y=DATA.y.where(DATA.index != 300, -1))
     with pytest.raises(DataError, match=r"partition 1 of the DataFrame.*-1"):
         place.fit(FORMULA, split(bad, 200))
@@ -414,7 +459,7 @@ def test_chunks_that_differ_are_rechunked_where_that_is_known(place: Place) -> N
     with pytest.raises(DesignError, match="X has 2 chunks of rows and y 5, of unknown sizes: call compute_chunk_sizes"):
         place.fit(X=unknown(X, *HALF), y=rechunked(Y, *CHUNKS))
     sizes = (*reversed(HALF),)
-    with pytest.raises(DataError, match=r"chunk \d: X has \d+ rows and y \d+: chunk them alike"):
+    with pytest.raises(DataError, match=r"chunk 0: X has \d+ rows and y \d+: chunk them alike"):
         place.fit(X=unknown(X, *HALF), y=rechunked(Y, *sizes))
     with pytest.raises(DesignError, match=f"y has {len(Y) - 1} rows, X has {len(X)}"):
         place.fit(X=rechunked(X, *HALF), y=rechunked(Y[1:], HALF[0], HALF[1] - 1))
@@ -444,7 +489,7 @@ def test_frames_keep_the_names_of_their_columns(place: Place) -> None:
     same(place.fit(X=missing[["z"]], y=missing.Int), dg.glm("y ~ z", renamed, family="poisson"))
 
 
-@pytest.mark.parametrize("kind", [csr_matrix, csc_array])
+@pytest.mark.parametrize("kind", [csr_matrix, csc_array, lil_array])
 def test_sparse_chunks(place: Place, kind: Any) -> None:
     rare = np.where(np.abs(X) > 0.9, X, 0.0)
     truth = truth_of(csr_array(rare))
@@ -458,10 +503,15 @@ def test_sparse_chunks(place: Place, kind: Any) -> None:
 def test_sparse_chunks_that_the_meta_does_not_tell_of(place: Place) -> None:
     dense = rechunked(X, *HALF)
     y = rechunked(Y, *HALF)
-    with pytest.raises(DataError, match=r"chunk \d of X is sparse, .* meta does not say"):
+    with pytest.raises(DataError, match=r"chunk 0 of X is a csr_matrix, .* meta does not say: .*csr_array"):
         place.fit(X=dense.map_blocks(csr_matrix, meta=np.zeros((0, 0))), y=y)
-    with pytest.raises(DataError, match=r"chunk \d of X is dense, .* meta does not say"):
+    with pytest.raises(DataError, match=r"chunk 0 of X is dense, .* meta does not say"):
         place.fit(X=dense.map_blocks(np.array, meta=csr_matrix((0, 0))), y=y)
+    # of a format that cannot be sliced Dask forgets the meta it is given
+    other = dense.map_blocks(coo_matrix, meta=coo_matrix((0, 3)))
+    with pytest.raises(DataError, match=r"chunk 0 of X is a coo_matrix, .*map_blocks\(scipy.sparse.csr_array\)"):
+        place.fit(X=other, y=y)
+    same(place.fit(X=other.map_blocks(csr_array), y=y), truth_of(csr_array(X)))
     with pytest.raises(DesignError, match="where= is for tables"):
         place.fit(X=dense.map_blocks(csr_matrix), y=y, where="y > 0")
 

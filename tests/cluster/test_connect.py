@@ -132,13 +132,71 @@ def test_a_scheduler_that_does_not_answer_is_a_sentence(hasty: None, scheme: str
     assert time.monotonic() - began < 5.0
 
 
-def test_an_address_that_is_none_is_a_sentence(hasty: None) -> None:
-    for address in ("smoke://a:1", "tcp://host.invalid:8786"):
-        with (
-            pytest.raises(ClusterError, match=f"the scheduler at {address} cannot be reached"),
-            connected({"scheduler": address}),
-        ):
-            pass
+def test_a_refused_connection_is_not_asked_for_as_long_as_a_silent_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert connect.REFUSED_SECONDS < 3.0 < connect.CONNECT_SECONDS
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="cannot be reached: the connection is refused"):
+        enter(scheduler=nobody())
+    assert time.monotonic() - began < 8.0
+    # whoever says that a scheduler is still to come is patient
+    monkeypatch.setenv("DASKGLM_PATIENCE", "4")
+    began = time.monotonic()
+    with pytest.raises(ClusterError, match="cannot be reached: "):
+        enter(scheduler=nobody())
+    assert 4.0 < time.monotonic() - began < 12.0
+
+
+def test_silence_is_waited_for_longer_than_a_refusal(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connect, "REFUSED_SECONDS", 0.2)
+    monkeypatch.setattr(connect, "CONNECT_SECONDS", 1.5)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        with pytest.raises(ClusterError, match="cannot be reached: "):
+            enter(scheduler=f"tcp://127.0.0.1:{silent.getsockname()[1]}")
+    assert time.monotonic() - began > 1.5
+
+
+def test_who_answers_is_no_scheduler(hasty: None) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+
+        def answer() -> None:
+            connection, _ = other.accept()
+            with connection:
+                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+                connection.recv(1 << 16)
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        with pytest.raises(ClusterError, match="cannot be reached: "):
+            enter(scheduler=f"tcp://127.0.0.1:{other.getsockname()[1]}")
+        thread.join(10)
+
+
+def test_a_host_that_is_none_is_a_sentence(hasty: None) -> None:
+    with pytest.raises(ClusterError, match=r"the scheduler at tcp://host\.invalid:8786 cannot be reached"):
+        enter(scheduler="tcp://host.invalid:8786")
+
+
+@pytest.mark.parametrize(
+    "address",
+    ["http://127.0.0.1:9786", "smoke://a:1", "inproc://a:1", "tcp://a", "a", "tcp://:1", "tcp://a:1:2", "", "8786"],
+)
+def test_an_address_that_is_none_is_refused_before_anyone_is_asked(address: str, lake: Path, tmp_path: Path) -> None:
+    began = time.monotonic()
+    refused = invoke("fit", "y ~ x", str(lake), "--scheduler", address)
+    assert refused.exit_code == 2
+    (line,) = refused.stderr.splitlines()
+    assert line.startswith(f"error: {address!r} is no address of a scheduler: tcp://host:port, ")
+    place = tmp_path / "scheduler.json"
+    place.write_text(json.dumps({"address": address}))
+    with pytest.raises(DesignError, match="is no address of a scheduler"):
+        enter(scheduler_file=place)
+    assert time.monotonic() - began < 2.0
+
+
+@pytest.mark.parametrize("address", ["tcp://a:1", "tls://a.b-c:8786", "a_b:1", "10.0.0.1:8786", "tcp://[::1]:8786"])
+def test_addresses(address: str) -> None:
+    assert connect._ADDRESS.fullmatch(address)
 
 
 def test_a_scheduler_file_that_is_being_written_is_read_when_it_is_whole(cluster: Any, tmp_path: Path) -> None:

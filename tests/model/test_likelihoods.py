@@ -184,7 +184,11 @@ def test_an_interval_of_eta_ends_where_its_means_do(
 
 
 def falling(family: str, link: str, y: float, sign: float) -> bool:
-    """Whether the loss falls all the way from one end of the linear predictor to the other, and has a mean there."""
+    """Whether the loss falls all the way from one end of the linear predictor to the other, and has a mean there. Under
+    the inverse of any number no way leads over the pole at 0: the end is the best there is where it is the response.
+    """
+    if link == "inverse" and not np.isfinite(FAMILIES[family]().mean_range[0]):
+        return y == 0.0
     end = FAR.get(link, NEARER)
     way = [sign * part * end for part in (-1.0, -0.25, -0.0625, -0.01, 0.01, 0.0625, 0.25, 1.0)]
     with mp.workdps(DIGITS):

@@ -197,7 +197,9 @@ def test_wide_designs_are_split_in_two_passes(monkeypatch: pytest.MonkeyPatch) -
     assert found.separation is not None
     assert expected.separation is not None
     for name, value in vars(expected.separation).items():
-        mine, theirs = (v.matrix() if name in ("rest", "moving") else v for v in (getattr(found.separation, name), value))
+        mine, theirs = (
+            v.matrix() if name in ("rest", "moving") else v for v in (getattr(found.separation, name), value)
+        )
         assert np.array_equal(mine, theirs), name
     names = [(name, args[-1]) for name, args in one.blocks.calls if name == "split"]  # type: ignore[attr-defined]
     assert names == [("split", "rest"), ("split", "moving")]

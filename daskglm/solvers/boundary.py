@@ -1,0 +1,207 @@
+"""An optimum that may lie on the boundary of the possible means, sought from inside.
+
+Where a link leaves some linear predictors without a mean, the likelihood can rise all the way to the boundary of those that
+have one. Newton's steps end there anywhere: halved until every mean is possible, they run up against the first rows in
+their way. The central path does not. It minimises loss + tau times a logarithmic barrier at the boundary, and follows the
+minimum as tau falls to 0. The Hessian at one tau, taken for the gradient of a smaller one, leads along the path: a row whose
+mean is held by the boundary with the multiplier m keeps the distance tau / m to it, and goes down with tau in one step.
+
+Sources: Fiacco and McCormick (1968), Nonlinear Programming; Boyd and Vandenberghe (2004), sections 11.3 and 11.5.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
+
+from daskglm.model.likelihoods import Information
+from daskglm.solvers.objective import Objective
+from daskglm.totals.boundary import Guarded, Reach, guarded, reach
+from daskglm.totals.moments import Request
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+# tau in units of the dispersion at the end: the loss is within this of the least for every row that is at the boundary.
+LEAST = 1e-9
+# Near enough to the path to go on along it: half the decrement per unit of tau, of which a self-concordant function leaves
+# a step within its domain below 1.
+CENTRED = 0.25
+# tau falls by this factor at first, and by its square where whole steps succeed.
+FALL, FASTEST = 0.1, 1e-2
+# The path is entered between this and 1 in units of the dispersion, unless it is right there.
+ENTRY = 1e-3
+# Of a step across the boundary, this part of what is inside is gone.
+INSIDE = 0.9
+MAX_STEPS = 80
+# The observed information, whose steps are better where they are steps at all, is given up for good after so many failures.
+MAX_REFUSALS = 3
+MAX_HALVINGS = 40
+# Sums of rows carry about this relative rounding error.
+NOISE = 1e-12
+# Nearer to the boundary than this part of the mean distance, the rounding of eta may go across.
+CLOSEST = 1e-12
+# Eigenvalues of a Hessian scaled to a unit diagonal are known to this.
+ROUNDED = 1e-14
+# A row is at the boundary where its distance is below this part of the mean distance.
+AT_END = 1e-4
+
+
+@final
+@dataclass(frozen=True)
+class Inside:
+    """Where the path ended: coef (p,), its last step (p,), and how many rows are at the lower and the upper end of eta."""
+
+    coef: Vector
+    step: Vector
+    at_ends: tuple[int, int]
+
+
+@final
+@dataclass(frozen=True)
+class _Place:
+    """Loss and barrier at coef (p,), each with its gradient (of minus it) and Gram."""
+
+    coef: Vector
+    loss: float
+    barrier: float
+    gradients: tuple[Vector, Vector]
+    grams: tuple[Matrix, Matrix]
+    sums: Guarded
+
+    def value(self, tau: float) -> float:
+        """What the path minimises."""
+        return self.loss + tau * self.barrier
+
+    def gradient(self, tau: float) -> Vector:
+        """Of minus that."""
+        return self.gradients[0] + tau * self.gradients[1]
+
+    def gram(self, tau: float) -> Matrix:
+        """Its Hessian."""
+        return self.grams[0] + tau * self.grams[1]
+
+
+def along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float) -> Inside:
+    """From coefficients at which every mean is possible to the end of the central path; phi: the dispersion, in units of
+    which loss counts. Some ten passes with two Grams each.
+    """
+    information: Information = "observed"
+    refusals = 0
+    here = _evaluate(objective, coef, information, 0.0)
+    step = np.zeros_like(coef)
+    tau, fall = _entry(here, aliased, phi), FALL
+    for _ in range(MAX_STEPS):
+        solve = _factored(here.gram(tau), aliased)
+        if solve is None and information == "observed":
+            information, refusals = "expected", refusals + 1
+            here = _evaluate(objective, here.coef, information, _near(here))
+            solve = _factored(here.gram(tau), aliased)
+        if solve is None:
+            break
+        gradient = here.gradient(tau)
+        centred = float(gradient @ solve(gradient)) <= 2.0 * CENTRED * tau
+        if centred and (tau <= LEAST * phi or here.sums.nearest <= CLOSEST * here.sums.slack / here.sums.moments.n):
+            break
+        target = max(tau * fall, LEAST * phi) if centred else tau
+        step = solve(here.gradient(target))
+        there, size = _search(objective, here, step, target, information)
+        if there is None:
+            break
+        # a part of the step has gone that part of the way to the target
+        here, tau = there, tau + size * (target - tau)
+        if centred:
+            fall = max(fall * fall, FASTEST) if size == 1.0 else FALL
+            information = "observed" if refusals < MAX_REFUSALS else information
+    return Inside(here.coef, step, (int(here.sums.at_ends[0]), int(here.sums.at_ends[1])))
+
+
+def _entry(here: _Place, aliased: Mask, phi: float) -> float:
+    """tau at which the gradient is least, in the norm of the barrier's Hessian: where the path is nearest. Far from the path
+    that says nothing, and it is entered no further along than ENTRY.
+    """
+    solve = _factored(here.grams[1], aliased)
+    if solve is None:
+        return phi
+    ahead = solve(here.gradients[1])
+    size = float(ahead @ here.gradients[1])
+    nearest = -float(ahead @ here.gradients[0]) / size if size > 0.0 else phi
+    if not LEAST * phi < nearest < ENTRY * phi:
+        return float(np.clip(nearest, ENTRY * phi, phi))
+    left = here.gradient(nearest)
+    inner = _factored(here.gram(nearest), aliased)
+    near = inner is not None and float(left @ inner(left)) <= nearest
+    return nearest if near else ENTRY * phi
+
+
+def _search(
+    objective: Objective, here: _Place, step: Vector, tau: float, information: Information
+) -> tuple[_Place | None, float]:
+    """The step, shortened until every mean is possible and the value at tau does not rise; and the part of it that was."""
+    size = 1.0
+    noise = NOISE * (abs(here.loss) + abs(tau * here.barrier) + 1.0)
+    for _ in range(MAX_HALVINGS):
+        there = _evaluate(objective, here.coef + size * step, information, _near(here))
+        if np.isfinite(there.loss) and there.value(tau) <= here.value(tau) + noise:
+            return there, size
+        if size < 1.0 or np.isfinite(there.loss):
+            size *= 0.5
+            continue
+        objective.passes += 1
+        found: Reach = objective.blocks.total(reach, objective.model, here.coef, step)
+        size = min(0.5, INSIDE * found.times)
+    return None, 0.0
+
+
+def _near(here: _Place) -> float:
+    return AT_END * here.sums.slack / max(here.sums.moments.n, 1)
+
+
+def _evaluate(objective: Objective, coef: Vector, information: Information, near: float) -> _Place:
+    """Loss and barrier in one pass."""
+    objective.passes += 1
+    sums: Guarded = objective.blocks.total(guarded, objective.model, Request(coef, 2, information), near)
+    model: Any = objective.model
+    gram, bars = model.gram(sums.moments.tables), model.gram(sums.tables)
+    assert gram is not None
+    assert bars is not None
+    finite = np.isfinite(gram).all() and np.isfinite(bars).all() and np.isfinite(sums.value)
+    loss = sums.moments.loss if finite else np.inf
+    if objective.on_pass is not None:
+        objective.on_pass(2.0 * (loss - (objective.reference or 0.0)))
+    gradients = model.gradient(sums.moments), sums.tables.gradient()[model.select]
+    return _Place(coef, loss, sums.value, gradients, (gram, bars), sums)
+
+
+def _factored(gram: Matrix, aliased: Mask) -> Any:
+    """Solves with a Hessian; None where it is not positive definite. Rows near the boundary outweigh the others by
+    as many powers of ten as there are, which a Cholesky factor that sets no column aside bears well (Wright 1998).
+    """
+    index = np.flatnonzero(~aliased)
+    inner = gram[np.ix_(index, index)]
+    diagonal = np.diag(inner)
+    if not index.size or not (diagonal > 0.0).all():
+        return None
+    scale = 1.0 / np.sqrt(diagonal)
+    scaled = inner * scale[:, None] * scale
+    try:
+        lower = cho_factor(scaled, lower=True)
+    except LinAlgError:
+        values, vectors = np.linalg.eigh(scaled)
+        if values[0] < -ROUNDED * values[-1]:
+            return None
+        # what is below 0 is rounding: as short a step there as the digits allow
+        inverse = (vectors / np.maximum(values, ROUNDED * values[-1])) @ vectors.T
+        return lambda right: _spread(index, right, scale * (inverse @ (scale * right[index])))
+    return lambda right: _spread(index, right, scale * cho_solve(lower, scale * right[index]))
+
+
+def _spread(index: npt.NDArray[np.intp], like: Vector, values: Vector) -> Vector:
+    result = np.zeros_like(like)
+    result[index] = values
+    return result
