@@ -1,4 +1,6 @@
-"""Infinite optima planted and not: what is found, against a linear program and the fit without the separated rows."""
+"""Infinite optima planted and not: what is found, against a linear program, and the fit without the separated rows or, of
+responses of classes, the likelihood at the limit.
+"""
 
 from __future__ import annotations
 
@@ -9,23 +11,25 @@ from typing import Any
 import click
 import numpy as np
 
-from tests.fronts.separated import ORDINARY, PLANTED, check
+from tests.fronts import separated, separated_classes
+
+Make = Callable[[np.random.Generator], Any]
 
 
-def _kind(make: Callable[[np.random.Generator], Any], seeds: Sequence[int]) -> tuple[int, int, list[int]]:
+def _kind(make: Make, check: Callable[[Any], dict[str, Any]], seeds: Sequence[int]) -> tuple[int, int, list[int]]:
     """Separated cases, wrong ones, and passes of every fit."""
-    separated, wrong, passes = 0, 0, []
+    infinite, wrong, passes = 0, 0, []
     for seed in seeds:
         case = make(np.random.default_rng([seed, 7]))
         found = check(case)
-        separated += found["rows"] > 0
+        infinite += found["rows"] > 0
         passes.append(found["passes"])
         if found["wrong"]:
             wrong += 1
             click.echo(
                 f"  {make.__name__} {seed}: {case.formula}, {case.family}, {case.link}: {found['wrong']}", err=True
             )
-    return separated, wrong, passes
+    return infinite, wrong, passes
 
 
 def report(planted: int, ordinary: int, first: int) -> int:
@@ -33,12 +37,14 @@ def report(planted: int, ordinary: int, first: int) -> int:
     click.echo("| | cases | separated | wrong | passes, median | most |")
     click.echo("|---|---|---|---|---|---|")
     total = 0
-    for table, count in ((PLANTED, planted), (ORDINARY, ordinary)):
-        each = -(-count // len(table))
-        for make in table:
-            separated, wrong, passes = _kind(make, range(first, first + each))
-            total += wrong
-            name = make.__name__.replace("_", " ")
-            median = statistics.median(passes)
-            click.echo(f"| {name} | {each} | {separated} | {wrong} | {median:g} | {max(passes)} |")
+    responses: tuple[Any, ...] = (separated, separated_classes)
+    for response in responses:
+        for table, count in ((response.PLANTED, planted), (response.ORDINARY, ordinary)):
+            each = -(-count // len(table))
+            for make in table:
+                infinite, wrong, passes = _kind(make, response.check, range(first, first + each))
+                total += wrong
+                name = make.__name__.replace("_", " ")
+                median = statistics.median(passes)
+                click.echo(f"| {name} | {each} | {infinite} | {wrong} | {median:g} | {max(passes)} |")
     return total

@@ -66,7 +66,9 @@ def glm(
     separation: what becomes of an infinite optimum. "limit": its coefficients are -inf or inf without an error, deviance and
         likelihood are the limits of all rows, everything else is the fit without the rows that are at their limit, nobs and
         degrees of freedom included; a baseline that is at its limit gives way to the first level that is not. "drop": those
-        rows are left out and counted in the ledger; "raise": SolverError; "firth": mean bias reduction (Firth 1993).
+        rows are left out and counted in the ledger; "raise": SolverError; "firth": mean bias reduction (Firth 1993). Of a
+        response of classes, some become impossible in some rows: the rows stay and are counted, everything else is told by
+        the classes that stay possible, baselines stay as they are, and there is no "drop" and no "firth".
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
     missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).

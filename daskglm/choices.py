@@ -41,7 +41,7 @@ def solve(objective: Objective, parameters: Parameters, start: Vector, search: S
     patience = certificates.SUSPICIOUS
     while True:
         watch = certificates.Watch(objective, tidy, patience)
-        optimum = search(objective, start, watch, bool(steps))
+        optimum = search(objective, start, watch, bool(directions))
         steps += optimum.steps
         found = optimum.separation
         if found is None:

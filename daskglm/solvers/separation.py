@@ -73,9 +73,9 @@ ROUNDS = 8
 # Columns up to which the Grams of both parts are summed in one pass: of more, two at a time take much memory, and the second
 # is asked for only where there is a null space.
 TOGETHER = 2_000
-# A step of the model before its limit is one of the model at it, too, where the optimum is not far: decrements per
-# coefficient.
-CLOSE = 10.0
+# A step of the model before its limit is one of the model at it, too, and taken unseen where it is no longer than this in
+# every scaled coefficient: it cannot go far wrong.
+SHORT = 1.0
 
 
 @final
@@ -125,7 +125,7 @@ class Watch:
         self, point: Point, found: Curvature, aliased: Mask, direction: Vector, decrement: float, ending: bool
     ) -> Separation | Counted | None:
         """A certificate, where this step raises a suspicion and the data confirm it, or counts are one."""
-        counted = self._of_counts(point.coef, aliased, direction, decrement)
+        counted = self._of_counts(point.coef, aliased, direction)
         if counted is not None:
             return counted
         slow = self._before is not None and decrement > SLOW * self._before
@@ -143,7 +143,7 @@ class Watch:
         self._due = max(self._due, 2 * self._slow)
         return certificate(self.objective, toward, point.coef, aliased, self.tidy)
 
-    def _of_counts(self, coef: Vector, aliased: Mask, step: Vector, decrement: float) -> Separation | Counted | None:
+    def _of_counts(self, coef: Vector, aliased: Mask, step: Vector) -> Separation | Counted | None:
         """What counts say, once."""
         objective = self.objective
         if self._counted or objective.occurrences is None:
@@ -158,7 +158,8 @@ class Watch:
             # other columns may say the same of these rows, but counts do not tell
             return certificate(objective, np.where(aliased, 0.0, together), coef, aliased, self.tidy)
         silent = found.silent | aliased
-        start = coef + step if decrement <= CLOSE * coef.size else coef
+        short = np.abs(step[~silent]).max(initial=0.0) <= SHORT
+        start = coef + step if short else coef
         return Counted(found.limits, silent, np.where(silent, 0.0, start), found.baselines)
 
 
