@@ -98,6 +98,8 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     matrix[gone, :] = np.nan
     matrix[:, gone] = np.nan
     notes = list(solution.design.notes)
+    if beside is not None and beside.found.held.any():
+        notes.append(beside.shape.at_end)
     statistics = _statistics(context, solution, parameters, null, beside, phi, estimated, notes)
     ledger = context.ledger
     if plan.separation == "drop":

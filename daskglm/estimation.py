@@ -15,7 +15,7 @@ from daskglm.design import formula
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
 from daskglm.errors import DesignError, SolverError
-from daskglm.inference.shape import Estimate, at_limit, estimate, with_coefficients
+from daskglm.inference.shape import Estimate, estimate, with_coefficients
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
@@ -48,6 +48,8 @@ SHAPE_ENOUGH = 1e-16
 SHAPE_TOLERANCE = 1e-12
 SHAPE_UNSEEN = 1e-3
 PILOT_ENOUGH = 1e-4
+# A deviance that is this part of the null deviance is what rounding, or a mean at the boundary, leaves of a perfect fit.
+PERFECT = 1e-10
 SAMPLE_FRACTION = 0.1
 
 
@@ -189,19 +191,31 @@ class Estimation:
             held = Held(optimum.curvature, 1.0, optimum.decrement)
             begin = Begin(optimum.point.coef, held, optimum.rate, optimum.status == "boundary", optimum.aliased)
             if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
-                here = Estimate(psi, np.nan, np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan))
+                nothing, unknown = np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan)
+                here = Estimate(psi, np.nan, nothing, unknown, np.zeros(psi.size, bool))
                 break
+            if "dispersion" in shape.names and _is_perfect(optimum):
+                raise SolverError(
+                    f"the fit is perfect, and {' and '.join(shape.names)} have no estimate: give power=, or leave terms out"
+                )
             small = self._is_small(objective)
             enough, unseen = (SHAPE_ENOUGH, 0.0) if small else (SHAPE_TOLERANCE, SHAPE_UNSEEN)
             here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, enough, unseen)
             objective.passes += here.passes
-            if at_limit(shape, psi) and at_limit(shape, here.psi):
+            if here.held.all() and bool(shape.held(psi, here.gradient).all()):
                 break
             still = bool((here.psi == psi).all())
             if still and (here.decrement <= enough or (0.5 * before <= here.decrement <= FLOOR)):
                 break
             before = here.decrement
             psi = here.psi
+        else:
+            reason = (
+                f"coefficients and {' and '.join(shape.names)} were estimated in turn {MAX_ROUNDS} times and still move "
+                f"(decrement {here.decrement:.3g}): the data hardly tell {shape.names[0]}; give it, or leave terms out"
+            )
+            assert solution is not None
+            solution = replace(solution, optimum=replace(solution.optimum, status="max_iter", reason=reason))
         assert solution is not None
         if shape.joint and np.isfinite(here.value):
             here = with_coefficients(here, solution.objective, solution.optimum, shape)
@@ -257,6 +271,12 @@ class Estimation:
             return _given_start(self.plan.start, Parameters(design, self.plan.family.response))
         quadratic = objective.model.likelihood.quadratic
         return np.zeros(objective.n_coefficients) if quadratic else first_guess(objective, null)
+
+
+def _is_perfect(optimum: Optimum) -> bool:
+    """Whether the model leaves nothing for a dispersion."""
+    stats = optimum.point.sums.statistics
+    return stats is not None and stats.deviance <= PERFECT * abs(stats.null_deviance)
 
 
 def _given_start(start: Any, parameters: Parameters) -> npt.NDArray[np.float64]:

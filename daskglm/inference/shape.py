@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.model.shapes import THETA_LIMIT, Shape, Theta
+from daskglm.model.shapes import Shape
 from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Optimum
 from daskglm.solvers.newton import curvature
@@ -26,19 +26,20 @@ LONGEST = 2.0
 MAX_STEPS = 60
 # Decrements from which on Newton steps are taken at their word.
 NEAR = 1e-5
-# log theta from which the way back from infinity is tried.
-BACK = tuple(np.array([value]) for value in np.log([1.0, 10.0, 1e2, 1e3, 1e4, 1e5]))
 
 
 @final
 @dataclass(frozen=True)
 class Estimate:
-    """psi (s,) with the log-likelihood there, its gradient (s,) and Hessian (s, s); passes it took."""
+    """psi (s,) with the log-likelihood there, its gradient (s,) and Hessian (s, s); which of psi are held at the end of their
+    range (s,); passes it took.
+    """
 
     psi: Vector
     value: float
     gradient: Vector
     hessian: Matrix
+    held: npt.NDArray[np.bool_]
     passes: int = 0
     # what the information loses because the coefficients are estimated, too (s, s)
     lost: Matrix | None = None
@@ -46,30 +47,42 @@ class Estimate:
     @property
     def decrement(self) -> float:
         """Squared distance to the maximum in standard errors."""
-        return float(self.gradient @ step(self.gradient, self.hessian))
+        return float(self.gradient @ self.step())
+
+    def step(self) -> Vector:
+        """The Newton step of those that are not held."""
+        free = np.flatnonzero(~self.held)
+        result = np.zeros_like(self.gradient)
+        result[free] = step(self.gradient[free], self.hessian[np.ix_(free, free)])
+        return result
 
     def covariance(self) -> Matrix:
-        """Inverse of the observed information in psi; NaN where it is not positive definite."""
+        """Inverse of the observed information in psi; NaN where it is not positive definite, and for those that are held."""
         information = -self.hessian if self.lost is None else -self.hessian - self.lost
-        values = np.linalg.eigvalsh(information)
-        if not np.isfinite(values).all() or values.min() <= 0:
-            return np.full(information.shape, np.nan)
-        return np.asarray(np.linalg.inv(information), np.float64)
+        free = np.flatnonzero(~self.held)
+        inner = information[np.ix_(free, free)]
+        result = np.full(information.shape, np.nan)
+        if np.isfinite(inner).all() and np.linalg.eigvalsh(inner).min(initial=np.inf) > 0:
+            result[np.ix_(free, free)] = np.linalg.inv(inner)
+        return result
 
 
 def step(gradient: Vector, hessian: Matrix) -> Vector:
     """The Newton step uphill; along directions that bend upwards, the same length as if they bent down."""
     if not (np.isfinite(gradient).all() and np.isfinite(hessian).all()):
         return np.zeros_like(gradient)
+    if not gradient.size:
+        return gradient
     values, vectors = np.linalg.eigh(-hessian)
     size = np.maximum(np.abs(values), 1e-12 * max(float(np.abs(values).max(initial=0.0)), 1e-300))
     result = vectors @ ((vectors.T @ gradient) / size)
     return np.asarray(result * min(1.0, LONGEST / max(float(np.abs(result).max(initial=0.0)), LONGEST)))
 
 
-def of_sums(psi: Vector, sums: ShapeSums, at: int = 0, passes: int = 0) -> Estimate:
+def of_sums(shape: Shape, psi: Vector, sums: ShapeSums, at: int = 0) -> Estimate:
     """One candidate of a total."""
-    return Estimate(psi, float(sums.value[at]), sums.gradient[at], sums.hessian[at], passes)
+    gradient = sums.gradient[at]
+    return Estimate(psi, float(sums.value[at]), gradient, sums.hessian[at], shape.held(psi, gradient))
 
 
 def estimate(
@@ -85,25 +98,23 @@ def estimate(
     `unseen`, one Newton step that is not looked at, for who looks again after the coefficients have followed.
     """
     passes = 1
-    # a limit that a sample, or other coefficients, ran to is left again where something nearer is likelier
-    beginnings = np.vstack([psi, *(BACK if at_limit(shape, psi) else ())])
+    beginnings = np.vstack([psi, *shape.ways_back(psi)])
     sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings)
     best = int(np.argmax(sums.value))
-    here = of_sums(beginnings[best], sums, best)
-    if enough < here.decrement <= unseen and not at_limit(shape, here.psi):
-        return replace(here, psi=here.psi + step(here.gradient, here.hessian), passes=1)
+    here = of_sums(shape, beginnings[best], sums, best)
+    if enough < here.decrement <= unseen and not here.held.any():
+        return replace(here, psi=shape.within(here.psi + here.step()), passes=1)
     shrink = 1.0
     for _ in range(MAX_STEPS):
-        ahead = step(here.gradient, here.hessian)
-        if not np.isfinite(here.value) or here.decrement <= enough or at_limit(shape, here.psi):
+        if not np.isfinite(here.value) or here.decrement <= enough or here.held.all():
             break
-        lengths = here.psi + shrink * np.array(LENGTHS)[:, None] * ahead
-        candidates = np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)])
+        lengths = here.psi + shrink * np.array(LENGTHS)[:, None] * here.step()
+        candidates = shape.within(np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)]))
         sums = blocks.total(shape_sums, model, coef, shape, candidates)
         passes += 1
         if here.decrement <= NEAR:
             # a rise too small to be seen: the Newton step is right where its gradient is smaller
-            there = of_sums(candidates[0], sums)
+            there = of_sums(shape, candidates[0], sums)
             if not there.decrement < here.decrement:
                 break
             here = there
@@ -115,8 +126,8 @@ def estimate(
             shrink *= 0.1
             continue
         shrink = 1.0
-        here = of_sums(candidates[best], sums, best)
-    return Estimate(here.psi, here.value, here.gradient, here.hessian, passes)
+        here = of_sums(shape, candidates[best], sums, best)
+    return replace(here, passes=passes)
 
 
 def with_coefficients(found: Estimate, objective: Objective, optimum: Optimum, shape: Shape) -> Estimate:
@@ -130,8 +141,3 @@ def with_coefficients(found: Estimate, objective: Objective, optimum: Optimum, s
     inner = curvature(objective, point, optimum.aliased)
     lost = cross.T @ np.stack([inner.solve(column) for column in cross.T], axis=1) / phi
     return replace(found, lost=lost)
-
-
-def at_limit(shape: Shape, psi: Vector) -> bool:
-    """Whether theta has run away to infinity, where the negative binomial is Poisson."""
-    return isinstance(shape, Theta) and float(psi[0]) >= np.log(THETA_LIMIT)

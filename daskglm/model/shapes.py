@@ -19,6 +19,9 @@ Matrix = npt.NDArray[np.float64]
 
 # Beyond this, theta cannot be told from infinity, and its derivatives are rounding.
 THETA_LIMIT = 1e7
+# The logit of the power less 1 stays within this, the power between 1.01 and 1.99: nearer to its ends the density is nearly
+# that of multiples of phi, or of a gamma distribution, and its likelihood grows without bound where the data are not.
+POWER_LIMIT = float(np.log(99.0))
 # Step of the differences in the logit of the power; the error of the five-point formula is of its fourth order.
 POWER_STEP = 0.01
 
@@ -72,6 +75,19 @@ class Shape(Protocol):
     def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
         """Where the maximum may be besides at the Newton step in psi."""
 
+    def within(self, psi: Vector) -> Vector:
+        """psi (..., s), no further than the parameters go."""
+
+    def held(self, psi: Vector, gradient: Vector) -> npt.NDArray[np.bool_]:
+        """Which of them (s,) are at the end of their range, with a likelihood that rises beyond."""
+
+    @property
+    def at_end(self) -> str:
+        """What it means that one is held."""
+
+    def ways_back(self, psi: Vector) -> list[Vector]:
+        """From an end that a sample, or other coefficients, ran to: where something nearer may be likelier."""
+
 
 @final
 @dataclass(frozen=True)
@@ -87,6 +103,7 @@ class Theta:
     moves_means: bool = True
     # as MASS::glm.nb
     joint: bool = False
+    at_end: str = "theta is infinite: the counts are no more dispersed than those of a Poisson distribution"
 
     def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
         return (mu / (mu + np.exp(psi[0])))[None]
@@ -116,6 +133,17 @@ class Theta:
             return []
         limit = np.log(THETA_LIMIT)
         return [np.array([min(psi[0] - np.log(ratio), limit) if ratio > 0 else limit])]
+
+    def within(self, psi: Vector) -> Vector:
+        return psi
+
+    def held(self, psi: Vector, gradient: Vector) -> npt.NDArray[np.bool_]:
+        # infinity, where the negative binomial is Poisson; derivatives there are rounding
+        return psi >= np.log(THETA_LIMIT)
+
+    def ways_back(self, psi: Vector) -> list[Vector]:
+        at_end = bool(psi[0] >= np.log(THETA_LIMIT))
+        return [np.array([value]) for value in np.log([1.0, 10.0, 1e2, 1e3, 1e4, 1e5])] if at_end else []
 
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
         from scipy.special import digamma, polygamma
@@ -148,6 +176,10 @@ class PowerAndDispersion:
     names: tuple[str, ...] = ("power", "dispersion")
     moves_means: bool = True
     joint: bool = True
+    at_end: str = (
+        "power lies at an end of the range it is sought in, 1.01 to 1.99, and has no standard error: towards 1 the data are "
+        "like counts times a constant, towards 2 like a gamma family"
+    )
 
     def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
         return np.stack([-np.log(mu) * self.slopes(psi)[0], np.full_like(mu, -1.0)])
@@ -174,6 +206,18 @@ class PowerAndDispersion:
 
     def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
         return []
+
+    def within(self, psi: Vector) -> Vector:
+        result = np.array(psi)
+        result[..., 0] = np.clip(result[..., 0], -POWER_LIMIT, POWER_LIMIT)
+        return result
+
+    def held(self, psi: Vector, gradient: Vector) -> npt.NDArray[np.bool_]:
+        at_end = abs(psi[0]) >= POWER_LIMIT and gradient[0] * psi[0] > 0.0
+        return np.array([at_end, False])
+
+    def ways_back(self, psi: Vector) -> list[Vector]:
+        return [np.array([0.0, psi[1]])] if abs(psi[0]) >= POWER_LIMIT else []
 
     def terms(self, y: Vector, mu: Vector, w: Vector | float, psi: Vector) -> ShapeTerms:
         positive = y > 0
@@ -223,6 +267,7 @@ class Dispersion:
 
     base: Family
     moves_means: bool = False
+    at_end: str = ""
     # at the optimum the score is zero whatever phi
     joint: bool = False
 
@@ -246,6 +291,15 @@ class Dispersion:
         return np.exp(-psi if self.base.name == "gamma" else psi)
 
     def guesses(self, psi: Vector, gradient: Vector, hessian: Matrix) -> list[Vector]:
+        return []
+
+    def within(self, psi: Vector) -> Vector:
+        return psi
+
+    def held(self, psi: Vector, gradient: Vector) -> npt.NDArray[np.bool_]:
+        return np.zeros(psi.size, bool)
+
+    def ways_back(self, psi: Vector) -> list[Vector]:
         return []
 
     def slopes(self, psi: Vector) -> Vector:

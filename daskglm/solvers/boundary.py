@@ -20,7 +20,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Objective
-from daskglm.totals.boundary import Guarded, Reach, guarded, reach
+from daskglm.totals.boundary import Guarded, Reach, Slack, guarded, reach, slack
 from daskglm.totals.moments import Request
 
 Vector = npt.NDArray[np.float64]
@@ -38,6 +38,11 @@ FALL, FASTEST = 0.1, 1e-2
 ENTRY = 1e-3
 # Of a step across the boundary, this part of what is inside is gone.
 INSIDE = 0.9
+# A step this short that gains nothing is rounding.
+SHORT = 0.05
+# Steps without a barrier are left to themselves within this decrement of the optimum, in units of the dispersion, where so
+# many of them would not reach the boundary.
+NEAR, FAR_FROM = 0.1, 2.0
 MAX_STEPS = 80
 # The observed information, whose steps are better where they are steps at all, is given up for good after so many failures.
 MAX_REFUSALS = 3
@@ -46,6 +51,8 @@ MAX_HALVINGS = 40
 NOISE = 1e-12
 # Nearer to the boundary than this part of the mean distance, the rounding of eta may go across.
 CLOSEST = 1e-12
+# A row at rest inside keeps a larger part of the mean distance.
+AT_REST = 1e-9
 # Eigenvalues of a Hessian scaled to a unit diagonal are known to this.
 ROUNDED = 1e-14
 # A row is at the boundary where its distance is below this part of the mean distance.
@@ -55,11 +62,14 @@ AT_END = 1e-4
 @final
 @dataclass(frozen=True)
 class Inside:
-    """Where the path ended: coef (p,), its last step (p,), and how many rows are at the lower and the upper end of eta."""
+    """Where the path ended, or was left because Newton's steps lead on: coef (p,), its last step (p,), and how many rows are
+    at the lower and the upper end of eta.
+    """
 
     coef: Vector
     step: Vector
     at_ends: tuple[int, int]
+    ended: bool
 
 
 @final
@@ -87,9 +97,10 @@ class _Place:
         return self.grams[0] + tau * self.grams[1]
 
 
-def along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float) -> Inside:
-    """From coefficients at which every mean is possible to the end of the central path; phi: the dispersion, in units of
-    which loss counts. Some ten passes with two Grams each.
+def along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float, to_the_end: bool) -> Inside:
+    """From coefficients at which every mean is possible to the end of the central path, or, unless it is gone to_the_end, to
+    where the optimum is seen to be inside. phi: the dispersion, in units of which loss counts. Some twenty passes with two
+    Grams each.
     """
     information: Information = "observed"
     refusals = 0
@@ -106,19 +117,64 @@ def along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float) ->
             break
         gradient = here.gradient(tau)
         centred = float(gradient @ solve(gradient)) <= 2.0 * CENTRED * tau
-        if centred and (tau <= LEAST * phi or here.sums.nearest <= CLOSEST * here.sums.slack / here.sums.moments.n):
+        if centred and (tau <= LEAST * phi or _closest(here.sums.slack) <= CLOSEST):
             break
+        if centred and not to_the_end and _leads_on(objective, here, aliased, phi):
+            return _inside(here, step, False)
         target = max(tau * fall, LEAST * phi) if centred else tau
         step = solve(here.gradient(target))
         there, size = _search(objective, here, step, target, information)
-        if there is None:
+        if there is None or _is_rounding(here, there, target, size):
             break
         # a part of the step has gone that part of the way to the target
         here, tau = there, tau + size * (target - tau)
         if centred:
             fall = max(fall * fall, FASTEST) if size == 1.0 else FALL
             information = "observed" if refusals < MAX_REFUSALS else information
-    return Inside(here.coef, step, (int(here.sums.at_ends[0]), int(here.sums.at_ends[1])))
+    return _inside(here, step, True)
+
+
+def _inside(here: _Place, step: Vector, ended: bool) -> Inside:
+    return Inside(here.coef, step, (int(here.sums.at_ends[0]), int(here.sums.at_ends[1])), ended)
+
+
+def _leads_on(objective: Objective, here: _Place, aliased: Mask, phi: float) -> bool:
+    """Whether the optimum without a barrier is near, and its step does not come near the boundary."""
+    solve = _factored(here.grams[0], aliased)
+    if solve is None:
+        return False
+    step = solve(here.gradients[0])
+    if not 0.0 <= float(step @ here.gradients[0]) <= NEAR * phi:
+        return False
+    return _reach(objective, here.coef, step) >= FAR_FROM
+
+
+def _is_rounding(here: _Place, there: _Place, tau: float, size: float) -> bool:
+    """Whether a step had to be shortened until nothing was left of it."""
+    return size < SHORT and here.value(tau) - there.value(tau) <= 10.0 * _noise(here, tau)
+
+
+def _noise(here: _Place, tau: float) -> float:
+    return NOISE * (abs(here.loss) + abs(tau * here.barrier) + 1.0)
+
+
+def _closest(found: Slack) -> float:
+    """The least distance from the boundary in units of the mean distance."""
+    return found.least * found.n / found.total if found.total > 0.0 else np.inf
+
+
+def is_at_boundary(objective: Objective, coef: Vector) -> bool:
+    """Whether some row is so near to the boundary that it is there. One that is held there by its loss has all the weight
+    that a mean can have, beside which its score is nothing: the decrement does not tell it from one at rest.
+    """
+    objective.passes += 1
+    return _closest(objective.blocks.total(slack, objective.model, coef)) <= AT_REST
+
+
+def _reach(objective: Objective, coef: Vector, step: Vector) -> float:
+    objective.passes += 1
+    found: Reach = objective.blocks.total(reach, objective.model, coef, step)
+    return found.times
 
 
 def _entry(here: _Place, aliased: Mask, phi: float) -> float:
@@ -144,7 +200,7 @@ def _search(
 ) -> tuple[_Place | None, float]:
     """The step, shortened until every mean is possible and the value at tau does not rise; and the part of it that was."""
     size = 1.0
-    noise = NOISE * (abs(here.loss) + abs(tau * here.barrier) + 1.0)
+    noise = _noise(here, tau)
     for _ in range(MAX_HALVINGS):
         there = _evaluate(objective, here.coef + size * step, information, _near(here))
         if np.isfinite(there.loss) and there.value(tau) <= here.value(tau) + noise:
@@ -152,14 +208,12 @@ def _search(
         if size < 1.0 or np.isfinite(there.loss):
             size *= 0.5
             continue
-        objective.passes += 1
-        found: Reach = objective.blocks.total(reach, objective.model, here.coef, step)
-        size = min(0.5, INSIDE * found.times)
+        size = min(0.5, INSIDE * _reach(objective, here.coef, step))
     return None, 0.0
 
 
 def _near(here: _Place) -> float:
-    return AT_END * here.sums.slack / max(here.sums.moments.n, 1)
+    return AT_END * here.sums.slack.total / max(here.sums.slack.n, 1)
 
 
 def _evaluate(objective: Objective, coef: Vector, information: Information, near: float) -> _Place:

@@ -18,11 +18,11 @@ import numpy.typing as npt
 
 from daskglm.errors import SolverError
 from daskglm.model.likelihoods import Information
-from daskglm.solvers.boundary import Inside, along_path
+from daskglm.solvers.boundary import Inside, along_path, is_at_boundary
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Curvature, Objective, Point
-from daskglm.solvers.separation import Counted, Separation, Watch
+from daskglm.solvers.separation import Counted, Separation, Watch, farthest
 
 Vector = npt.NDArray[np.float64]
 
@@ -40,6 +40,8 @@ MAX_HALVINGS = 40
 # decrement is left: where it is positive definite its steps converge quadratically, those of the expected one only linearly.
 NEAR = 1.0
 ANOTHER_CHANCE = 0.03
+# At an optimum no step moves a linear predictor by this much: the decrement bounds it, unless nothing holds it.
+FAR = 0.1
 # So many steps to means that are not possible make it likely that the optimum lies on the boundary of those that are.
 IMPOSSIBLE = 8
 
@@ -205,6 +207,15 @@ class _Loop:
             separation = self._separation(point, found, direction, decrement, done)
             if separation is not None:
                 return self._optimum(point, found, decrement, phi, "separated", "", separation)
+            if done and self._endless(found, direction):
+                reason = self._without_end()
+                break
+            if done and self._is_held(point):
+                if self.inside is None:
+                    point, closing = self._from_inside(phi), True
+                    continue
+                reason = self._at_boundary(self.inside)
+                break
             if done:
                 status = "converged" if decrement <= stopping.tol else "floor"
                 return self._optimum(point, found, decrement, phi, status, "")
@@ -220,12 +231,12 @@ class _Loop:
             closing = closing or still
             trial, halvings = self._search(point, direction, decrement * phi, order, closing)
             self.steps.append(Step(point.loss, decrement, halvings, point.gram is not None))
-            if self._crossed() and self.inside is None:
+            if self._crossed():
+                if self.inside is not None and self.inside.ended:
+                    reason = self._at_boundary(self.inside)
+                    break
                 point, closing = self._from_inside(phi), True
                 continue
-            if self._crossed() and self.inside is not None:
-                reason = self._at_boundary(self.inside)
-                break
             if trial is None:
                 reason = (
                     f"no step lowers the loss (decrement {decrement:.3g}): the data may hold no finite optimum; "
@@ -313,7 +324,8 @@ class _Loop:
         if self.aliased is None:
             self.factored(self.evaluate(self.start))
         assert self.aliased is not None
-        self.inside = along_path(self.objective, self.start, self.aliased, phi)
+        begin, again = (self.start, False) if self.inside is None else (self.inside.coef, True)
+        self.inside = along_path(self.objective, begin, self.aliased, phi, again)
         self.impossible = 0
         self.information = "observed"
         self.decrements.clear()
@@ -331,6 +343,28 @@ class _Loop:
             + (f", giving {held}" if held else "")
             + ": no possible mean is likelier, but standard errors are those of the other rows alone; the "
             f"{likelihood.family.default_link} link has no such boundary"
+        )
+
+    def _endless(self, found: Curvature, direction: Vector) -> bool:
+        """Whether a step that the decrement calls short moves some mean far, or the weights leave nothing of a column: the
+        way to infinity without a certificate.
+        """
+        if self.watch is None or self.aliased is None:
+            return False
+        if bool((~found.kept & ~self.aliased).any()):
+            return True
+        return bool(np.abs(direction).max(initial=0.0) > FAR) and farthest(self.objective, direction) > FAR
+
+    def _is_held(self, point: Point) -> bool:
+        """Whether the loss presses some row against the boundary of the possible means."""
+        met = self.impossible > 0 or self.inside is not None
+        return met and bool(self.objective.model.likelihood.bordered) and is_at_boundary(self.objective, point.coef)
+
+    def _without_end(self) -> str:
+        """Why there is no optimum, where no row alone shows it."""
+        return (
+            "no finite optimum was found: the loss falls ever more slowly as the means of some rows go to the end of their "
+            "range, where not all of their responses are; leave the term out, join levels, or try another link"
         )
 
     def _separation(
@@ -372,6 +406,7 @@ class _Loop:
         if separation is not None:
             return self._optimum(point, found, decrement, phi, "separated", "", separation)
         converged = decrement <= self.stopping.tol or self._is_rounding(point, decrement * phi)
+        converged = converged and not self._endless(found, direction) and not self._is_held(point)
         status = "converged" if converged else "max_iter" if len(self.steps) >= self.stopping.max_iter else "stalled"
         status = "boundary" if status == "stalled" and self.inside is not None else status
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)

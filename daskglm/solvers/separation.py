@@ -202,6 +202,11 @@ def _movements(objective: Objective, directions: Matrix) -> Movements:
     return result
 
 
+def farthest(objective: Objective, direction: Vector) -> float:
+    """How far a direction moves a linear predictor at most, in one pass."""
+    return float(_movements(objective, direction[None]).largest[0])
+
+
 def _split(objective: Objective, moves: tuple[Move, ...], parts: Parts) -> Split:
     objective.passes += 1
     result: Split = objective.blocks.total(_SUMS[type(objective.model)].split, objective.model, moves, parts)

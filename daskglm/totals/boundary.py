@@ -17,17 +17,29 @@ Vector = npt.NDArray[np.float64]
 
 @final
 @dataclass(frozen=True)
+class Slack:
+    """How far n rows are from the nearer end of eta: the sum of their distances, and the least of them."""
+
+    n: int
+    total: float
+    least: float
+
+    def __add__(self, other: Slack) -> Slack:
+        return Slack(self.n + other.n, self.total + other.total, min(self.least, other.least))
+
+
+@final
+@dataclass(frozen=True)
 class Guarded:
     """Moments, and those of the barrier -sum w (log(eta - low) + log(high - eta)): its value, and tables of the raw columns
-    with its gradient (of minus it) and Gram. slack: the sum of every row's distance to the nearer end, nearest: the least of them; at_ends (2,): rows
-    nearer to the lower and to the upper end than was asked for.
+    with its gradient (of minus it) and Gram. slack: of every row; at_ends (2,): rows nearer to the lower and to the upper
+    end than was asked for.
     """
 
     moments: Moments
     value: float
     tables: Gram
-    slack: float
-    nearest: float
+    slack: Slack
     at_ends: Vector
 
     def __add__(self, other: Guarded) -> Guarded:
@@ -36,7 +48,6 @@ class Guarded:
             self.value + other.value,
             self.tables + other.tables,
             self.slack + other.slack,
-            min(self.nearest, other.nearest),
             self.at_ends + other.at_ends,
         )
 
@@ -67,6 +78,18 @@ def reach(block: Block, model: Model, coef: Vector, step: Vector) -> Reach:
     return Reach(float(times.min(initial=np.inf)))
 
 
+def slack(block: Block, model: Model, coef: Vector) -> Slack:
+    """At the scaled coefficients coef (p,)."""
+    low, high = model.likelihood.domain
+    pieces = Pieces.of(block, model.scaling)
+    eta = np.zeros(block.n)
+    if block.offset is not None:
+        eta += block.offset
+    gather(pieces, Workspace(pieces), model.raw(coef), 0, block.n, eta)
+    distance = np.minimum(eta - low, high - eta)
+    return Slack(block.n, float(distance.sum()), float(distance.min(initial=np.inf)))
+
+
 def guarded(block: Block, model: Model, request: Request, near: float) -> Guarded:
     """Moments as requested and the barrier's at the same coefficients; near: the distance from an end that counts as at it.
 
@@ -79,7 +102,7 @@ def guarded(block: Block, model: Model, request: Request, near: float) -> Guarde
     workspace = Workspace(pieces)
     scatter = Scatter(pieces, workspace)
     raw = model.raw(request.coef)
-    value, slack, nearest = 0.0, 0.0, np.inf
+    value, distances = 0.0, Slack(0, 0.0, np.inf)
     at_ends = np.zeros(2)
     for start in range(0, block.n, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, block.n)
@@ -94,8 +117,7 @@ def guarded(block: Block, model: Model, request: Request, near: float) -> Guarde
             slope, bend = 1.0 / below - 1.0 / above, 1.0 / (below * below) + 1.0 / (above * above)
         value -= float(np.sum(weight * logarithms))
         distance = np.minimum(below, above)
-        slack += float(distance.sum())
-        nearest = min(nearest, float(distance.min(initial=np.inf)))
+        distances += Slack(stop - start, float(distance.sum()), float(distance.min(initial=np.inf)))
         at_ends += np.array([np.sum(below < near), np.sum(above < near)])
         scatter.take(weight * bend, weight * slope, start, stop)
-    return Guarded(moments(block, model, request), value, scatter.result(), slack, nearest, at_ends)
+    return Guarded(moments(block, model, request), value, scatter.result(), distances, at_ends)

@@ -185,11 +185,11 @@ class Pair:
         with np.errstate(all="ignore"):
             mu, slope, rest = self.inverse.mu(eta), self.inverse.slope(eta), self.inverse.rest(eta)
             variance = self.law.variance(mu, rest)
-            possible = (eta > self.inverse.low) & np.isfinite(eta) & (mu > self.law.low) & (mu < self.law.high)
+            low, high = self.domain()
+            possible = np.isfinite(eta) & (eta > low) & (eta < high)
             if self.law.high == 1.0:
                 # by both tails, so that neither a mean of 0 nor one of 1 to the last bit is divided by
                 up, down = np.where(y == 0.0, 0.0, y * slope / mu), np.where(y == 1.0, 0.0, (1.0 - y) * slope / rest)
-                possible = (eta > self.inverse.low) & (mu > 0.0) & (rest > 0.0)
                 return Rows(self.law.loss(y, mu, rest), up - down, slope * slope / variance, mu, variance, possible)
             score = (y - mu) * slope / variance
             return Rows(self.law.loss(y, mu, rest), score, slope * slope / variance, mu, variance, possible)
@@ -215,12 +215,18 @@ class Pair:
 
     def domain(self) -> tuple[float, float]:
         """The open interval of eta that has means."""
-        ends = {
-            "identity": (self.law.low, self.law.high), "log": (-np.inf, 0.0 if self.law.high == 1.0 else np.inf),
-            "log_complement": (-np.inf, 0.0 if self.law.low == 0.0 else np.inf),
-            "inverse": (0.0 if self.law.low == 0.0 else -np.inf, np.inf),
-        }.get(self.link, (self.inverse.low, np.inf))  # fmt: skip
-        return ends
+        low, high = self.law.low, self.law.high
+        falls = self.link in ("inverse", "inverse_square") or self.link.startswith("power(-")
+        return {
+            "identity": (low, high),
+            "log": (-np.inf, 0.0 if high == 1.0 else np.inf),
+            "log_complement": (-np.inf, 0.0 if low == 0.0 else np.inf),
+            "inverse": (-np.inf if low < 0.0 else 1.0 if high == 1.0 else 0.0, np.inf),
+        }.get(self.link, (max(self.inverse.low, 1.0 if falls and high == 1.0 else -np.inf), self._last(falls)))
+
+    def _last(self, falls: bool) -> float:
+        """The upper end of eta where it is that of a power of a mean below 1."""
+        return 1.0 if self.law.high == 1.0 and not falls and self.inverse.low == 0.0 else np.inf
 
 
 @dataclass(frozen=True)

@@ -40,12 +40,18 @@ ROUNDING = 1e-13
 BESIDE = 1e-8
 # A fall of the loss that a feasible step may still find at the boundary, in units of the dispersion.
 FALL = 1e-4
+# Linear predictors this near to an end of their domain, as a part of their mean, are at it.
+AT_BOUNDARY = 1e-6
+# The slope of the loss there, per unit of eta.
+PRESSED = 1e-3
 # Movements of a row along a direction of recession below this part of its terms are rounding.
 STILL = 1e-8
 # A direction that moves some row moves the farthest by 1; the linear program keeps its constraints to 1e-7.
 SEPARATED = 0.5
 # Terms of a density's series beyond which it is not summed here.
 TERMS = 1e4
+# Beyond this the derivatives of the log-likelihood in theta are rounding.
+LARGE_THETA = 1e5
 # Passes over so little data that are too many.
 PASSES = 100
 
@@ -87,17 +93,16 @@ def _draw_beyond_zero(mu: Vector, rng: np.random.Generator) -> Vector:
 @dataclass(frozen=True)
 class Entry:
     """A family as it is asked for: made by make(); its formulas by law(fit); draw(mu, rng): responses; zero: whether 0 is
-    one; links: those it is tried with, beside what it lists."""
+    one."""
 
     make: Callable[[], Any]
     law: Callable[[Any], Law]
     draw: Callable[[Vector, np.random.Generator], Vector]
     zero: bool
-    sums_to_one: bool = False
 
 
 def _entry(text: str, draw: Any, zero: bool, make: Callable[[], Any] | None = None) -> Entry:
-    return Entry(make or (lambda: text), lambda _: LAWS[text], draw, zero, LAWS[text].high == 1.0)
+    return Entry(make or (lambda: text), lambda _: LAWS[text], draw, zero)
 
 
 def _power_entry(p: float, draw: Any, zero: bool) -> Entry:
@@ -149,11 +154,12 @@ ENTRIES: dict[str, Entry] = {
 
 @dataclass(frozen=True)
 class Own:
-    """One's own exponential family with its canonical link; draw(mu, rng) as above, between those means."""
+    """One's own exponential family with its canonical link; draw(mu, rng) and zero as above; least: its least count."""
 
     make: Callable[[], Any]
     draw: Callable[[Vector, np.random.Generator], Vector]
     zero: bool
+    least: float = 0.0
 
 
 OWN: dict[str, Own] = {
@@ -176,7 +182,7 @@ OWN: dict[str, Own] = {
         lambda: families.ExponentialFamily(
             home_made.truncated_log_partition, log_base_measure=home_made.truncated_base, support="counts"
         ),
-        _draw_beyond_zero, False,
+        _draw_beyond_zero, True, 1.0,
     ),
 }  # fmt: skip
 
@@ -327,6 +333,8 @@ class Case:
         frame["y"] = source.draw(mean, rng)
         if shape.change is not None:
             shape.change(frame, rng, source.zero)
+        if own is not None:
+            frame["y"] = np.maximum(frame["y"], own.least)
         return frame
 
     def _draw_classes(self, frame: pd.DataFrame, u: Vector, moved: Vector, rng: np.random.Generator) -> None:
@@ -355,7 +363,8 @@ def _link(family: str, link: str, mu: Vector) -> Vector:
     if family in NATURAL:
         natural = NATURAL[family]
         high = -1e-12 if natural.high == 0.0 else 20.0
-        return np.array([optimize.brentq(lambda t, m=m: float(natural.mean(np.array(t)) - m), -60.0, high) for m in mu])
+        low = -1e6 if natural.high == 0.0 else -60.0
+        return np.array([optimize.brentq(lambda t, m=m: float(natural.mean(np.array(t)) - m), low, high) for m in mu])
     if link.startswith("power("):
         return mu ** float(link[6:-1])
     return {
@@ -499,6 +508,9 @@ def _of_number(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, st
                 "wrong",
                 f"{fit.status}, but the decrement is {distance / phi:.3g} (says {fit.certificate.decrement:.3g})",
             )
+        pressed = _pressed(model, rows, eta, weight)
+        if pressed:
+            return "wrong", pressed
         bent = _saddle(model, y, x, weight, data.offset[rest], coef, rows)
         if bent:
             return "wrong", bent
@@ -593,6 +605,14 @@ def _infinite(x: Matrix, up: npt.NDArray[np.bool_], down: npt.NDArray[np.bool_])
     return bool(found.status == 0 and -found.fun > SEPARATED)
 
 
+def _pressed(model: Any, rows: formulas.Rows, eta: Vector, weight: Vector) -> str:
+    """What is wrong where a row lies at the boundary of its domain and its loss still falls that way."""
+    low, high = model.domain()
+    close = 1e-10 * float(np.mean(np.abs(eta)))
+    down, up = (eta - low < close) & (rows.score < -PRESSED), (high - eta < close) & (rows.score > PRESSED)
+    return f"{int((down | up).sum())} row(s) are pressed against the boundary" if (down | up).any() else ""
+
+
 def _saddle(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, coef: Vector, rows: formulas.Rows) -> str:
     """What is wrong where the score vanishes, but the loss falls along some direction: that is no optimum."""
     steps = _along(x, weight * rows.weight)
@@ -624,7 +644,6 @@ def descent(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, co
     """
     eta = _inside(model, x @ coef + offset, np.abs(x) @ np.abs(coef))
     rows = model.rows(y, eta)
-    base = float(weight @ rows.loss)
     axes = _along(x, weight * np.maximum(rows.weight, 0.0))
     # a unit of the scale of x, where the weights of a few rows near the boundary outweigh all others
     plain = _along(x, np.ones(len(y)))
@@ -641,6 +660,9 @@ def descent(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, co
                 multipliers = optimize.nnls(near.T, -pull, maxiter=50 * near.size)[0]
                 directions.append(metric @ (pull + near.T @ multipliers))
     best = 0.0
+    # rows at the boundary are there: what their loss still falls towards an end where it is as steep as a power does not count
+    distance = np.minimum(eta - low, high - eta)
+    held = distance <= AT_BOUNDARY * np.mean(np.abs(eta)) if np.isfinite([low, high]).any() else np.zeros(len(y), bool)
     noise = 1e-12 * float(np.abs(weight * rows.loss).sum())
     for direction in directions:
         full = float(np.sqrt(np.sum((x @ direction) ** 2)))
@@ -650,7 +672,8 @@ def descent(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, co
             for length in 10.0 ** -np.arange(0.0, 9.0):
                 moved = model.rows(y, eta + sign * length / full * (x @ direction))
                 if moved.possible.all():
-                    best = max(best, base - float(weight @ moved.loss) - noise)
+                    rise = weight * (moved.loss - rows.loss)
+                    best = max(best, -float(np.sum(np.where(held, np.maximum(rise, 0.0), rise))) - noise)
     return best / phi
 
 
@@ -659,13 +682,15 @@ def _beside(case: Case, fit: Any, y: Vector, mu: Vector, weight: Vector, kind: s
     if case.family == "negative_binomial":
         theta = fit.shape_params["theta"]
         size, count = (1.0, weight) if kind == "frequency" else (weight, 1.0)
-        if np.isinf(theta):
+        if theta > LARGE_THETA:
             slope = float(np.sum(count * ((size * (y - mu)) ** 2 - size * y) / (2.0 * size)))
             spread = float(np.sqrt(np.sum(count * mu**2 / 2.0)))
+            # by 1 / theta, in which the log-likelihood is nearly a quadratic there
+            least = spread / theta + 1e-3
             return (
-                f"theta is infinite, but the likelihood rises towards a finite one ({slope:.3g})"
-                if slope > 1e-3 * spread
-                else ""
+                ""
+                if slope <= least * spread
+                else f"theta = {theta:.3g}, but the likelihood rises by {slope:.3g} in 1 / theta"
             )
         a, c, m = size * theta, size * y, size * mu
         slope = special.digamma(c + a) - special.digamma(a) - np.log1p(m / a) + (m - c) / (m + a)
@@ -710,7 +735,6 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
         names = list(fit.params.index)
         data = dense(case, names)
         q, p = fit.params.shape[1], len(names)
-        np.einsum("ij,kl->ikjl", np.ones((1, 1)), np.ones((1, 1)))
         blocks = np.zeros((len(data.y), q, q * p))
         for k in range(q):
             blocks[:, k, k * p : (k + 1) * p] = data.x
@@ -731,11 +755,15 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
         codes = np.asarray(data.y, int)
     offset = np.zeros((len(codes), q)) - (data.offset[:, None] if case.family == "ordinal" else 0.0)
     infinite = _infinite_classes(case.family, blocks, codes)
-    if fit.separated or infinite:
-        said = bool(fit.separated) or not fit.converged
-        return ("given up", fit.record.reason or "separated") if said else (
-            "wrong", f"the optimum is infinite, and the fit does not say so (status {fit.status})"
-        )  # fmt: skip
+    if bool(fit.separated) != (SeparationWarning in kinds):
+        return "wrong", f"separated {fit.separated}, but warns {kinds}"
+    if infinite != bool(fit.separated):
+        return (
+            "wrong",
+            f"the optimum is {'infinite' if infinite else 'finite'}: {fit.status}, separated {fit.separated}",
+        )
+    if fit.separated:
+        values = _far_out(case.family, fit.record.separation, blocks)
     if np.isnan(values).any() and not fit.aliased:
         return "wrong", "a coefficient is NaN and not aliased"
     eta = blocks @ np.nan_to_num(values) + offset
@@ -752,7 +780,23 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
         return "wrong", f"{fit.status} ({fit.record.reason[:80]}), decrement {distance:.3g}"
     if not distance <= NEAR:
         return "wrong", f"{fit.status}, but the decrement is {distance:.3g}"
-    return "optimum", f"decrement {distance:.2g}"
+    return ("separated" if fit.separated else "optimum"), f"decrement {distance:.2g}"
+
+
+def _far_out(family: str, separation: Any, blocks: npt.NDArray[np.float64]) -> Vector:
+    """Coefficients so far along the directions of recession, the first the farthest, that what becomes impossible is so to
+    the last digit.
+    """
+    found, size = np.nan_to_num(separation.finite), 1.0
+    for direction in reversed(separation.directions):
+        moved = blocks @ direction
+        if family == "multinomial":
+            padded = np.concatenate([np.zeros((len(moved), 1)), moved], axis=1)
+            moved = (padded[:, :, None] - padded[:, None, :]).reshape(len(padded), -1)
+        least = np.abs(moved[np.abs(moved) > STILL * np.abs(moved).max()]).min()
+        size = (100.0 + 2.0 * np.abs(blocks @ found).max()) / least
+        found = found + size * direction
+    return np.asarray(found)
 
 
 def _infinite_classes(family: str, blocks: npt.NDArray[np.float64], codes: npt.NDArray[np.intp]) -> bool:

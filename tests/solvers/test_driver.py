@@ -80,8 +80,10 @@ def test_the_trace_goes_downhill(family: str, link: str) -> None:
     losses = [step.loss for step in found.steps] + [found.point.loss]
     for before, after in itertools.pairwise(losses):
         assert after <= before + LOSS_NOISE * (abs(before) + 1.0)
-    # a pass to begin with, and one for each step and each halving
-    assert leaves.passes == 1 + sum(1 + step.halvings for step in found.steps)
+    # a pass to begin with, and one for each step and each halving; where a step went too far, a look at the boundary
+    looks = sum(name == "slack" for name, _ in leaves.calls)
+    assert looks <= 1
+    assert leaves.passes - looks == 1 + sum(1 + step.halvings for step in found.steps)
 
 
 @pytest.mark.parametrize("tol", [1e-2, 1e-6, 1e-14])
