@@ -304,5 +304,19 @@ def families_(rows: int, repeat: int, folder: Path) -> None:
     report(folder, rows, repeat)
 
 
+@main.command()
+@click.option("--seeds", default=2, help="Times that data of each shape are drawn.")
+@click.option("--first", default=0, help="The first seed.")
+@click.option("--only", default="", help="Only cases whose name (family link shape seed) has this in it.")
+@click.option("--slowest", default=5, help="How many of the fits with the most passes are named.")
+def grid(seeds: int, first: int, only: str, slowest: int) -> None:
+    """Every family with every link on data of every shape; each fit must say what is true of its data."""
+    from benchmarks.grid import report
+
+    wrong = report(range(first, first + seeds), only, slowest)
+    if wrong:
+        raise click.ClickException(f"{wrong} fits said something untrue")
+
+
 if __name__ == "__main__":
     main(prog_name="python -m benchmarks")

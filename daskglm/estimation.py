@@ -42,12 +42,16 @@ SMALL_DATA_GOAL = 1e-20
 # Coefficients and the parameters beside them are solved in turn at most so often, on a sample this often.
 MAX_ROUNDS = 30
 PILOT_ROUNDS = 3
+# From an optimum on the boundary of the possible means, the next search begins this part of the way back inside.
+OFF_THE_BOUNDARY = 0.01
 # Decrements of the parameters beside: the squared distance to their maximum in standard errors.
 # It is asked for where passes cost nothing, and this where they do; below UNSEEN a step is right to the square of that.
 SHAPE_ENOUGH = 1e-16
 SHAPE_TOLERANCE = 1e-12
 SHAPE_UNSEEN = 1e-3
 PILOT_ENOUGH = 1e-4
+# Of a move of theirs where the coefficients are only known to the end of a path along the boundary.
+BOUNDARY_ENOUGH = 1e-8
 # A deviance that is this part of the null deviance is what rounding, or a mean at the boundary, leaves of a perfect fit.
 PERFECT = 1e-10
 SAMPLE_FRACTION = 0.1
@@ -113,6 +117,7 @@ class Estimation:
     ) -> None:
         self.plan, self.design, self.blocks, self.pilots, self.n = plan, design, blocks, pilots, n
         self.offset, self.weighted, self.say, self.told, self.keep = offset, weighted, say, told, keep
+        self.inner: Vector | None = None
 
     def run(self) -> Estimated:
         """The coefficients, and what is estimated beside them."""
@@ -146,7 +151,7 @@ class Estimation:
         plan, start = self.plan, begin.coef
         if start is None:
             self.say("start")
-            start = self._start(objective, design, null)
+            self.inner = start = self._start(objective, design, null)
         if null is not None and null.iterates and null.waiting:
             null.start(objective.sums(Request(None, order=0, means=True)))
             null.fit(objective.blocks, objective.model)
@@ -189,7 +194,9 @@ class Estimation:
             solution = found if solution is None else solution.followed(found)
             objective, design, optimum = solution.objective, solution.design, solution.optimum
             held = Held(optimum.curvature, 1.0, optimum.decrement)
-            begin = Begin(optimum.point.coef, held, optimum.rate, optimum.status == "boundary", optimum.aliased)
+            begin = Begin(optimum.point.coef, held, optimum.rate, aliased=optimum.aliased)
+            if optimum.status == "boundary":
+                begin = Begin(self._off_the_boundary(optimum.point.coef), at_boundary=True)
             if optimum.point.sums.statistics is not None and not optimum.point.sums.statistics.n:
                 nothing, unknown = np.full(psi.size, np.nan), np.full((psi.size, psi.size), np.nan)
                 here = Estimate(psi, np.nan, nothing, unknown, np.zeros(psi.size, bool))
@@ -200,12 +207,15 @@ class Estimation:
                 )
             small = self._is_small(objective)
             enough, unseen = (SHAPE_ENOUGH, 0.0) if small else (SHAPE_TOLERANCE, SHAPE_UNSEEN)
-            here = estimate(objective.blocks, objective.model, begin.coef, shape, psi, enough, unseen)
+            here = estimate(objective.blocks, objective.model, optimum.point.coef, shape, psi, enough, unseen)
             objective.passes += here.passes
             if here.held.all() and bool(shape.held(psi, here.gradient).all()):
                 break
             still = bool((here.psi == psi).all())
             if still and (here.decrement <= enough or (0.5 * before <= here.decrement <= FLOOR)):
+                break
+            moved = here.psi - psi
+            if optimum.status == "boundary" and -float(moved @ here.hessian @ moved) <= BOUNDARY_ENOUGH:
                 break
             before = here.decrement
             psi = here.psi
@@ -220,6 +230,12 @@ class Estimation:
         if shape.joint and np.isfinite(here.value):
             here = with_coefficients(here, solution.objective, solution.optimum, shape)
         return solution, Beside(shape, here)
+
+    def _off_the_boundary(self, coef: Vector) -> Vector:
+        """A little way back to where the first search began: possible means lie between two that are."""
+        if self.inner is None or self.inner.shape != coef.shape:
+            return coef
+        return coef + OFF_THE_BOUNDARY * (self.inner - coef)
 
     def _with_family(self, model: AnyModel, null: Null | None) -> AnyModel:
         """The model with the family that the plan has now."""

@@ -34,8 +34,8 @@ LEAST = 1e-9
 CENTRED = 0.25
 # tau falls by this factor at first, and by its square where whole steps succeed.
 FALL, FASTEST = 0.1, 1e-2
-# The path is entered between this and 1 in units of the dispersion, unless it is right there.
-ENTRY = 1e-3
+# The path is entered where its decrement per unit of tau is less than this, or else at a tau of this many dispersions.
+CLOSE, ENTRY = 2.0, 1e-3
 # Of a step across the boundary, this part of what is inside is gone.
 INSIDE = 0.9
 # A step this short that gains nothing is rounding.
@@ -178,21 +178,15 @@ def _reach(objective: Objective, coef: Vector, step: Vector) -> float:
 
 
 def _entry(here: _Place, aliased: Mask, phi: float) -> float:
-    """tau at which the gradient is least, in the norm of the barrier's Hessian: where the path is nearest. Far from the path
-    that says nothing, and it is entered no further along than ENTRY.
-    """
-    solve = _factored(here.grams[1], aliased)
-    if solve is None:
-        return phi
-    ahead = solve(here.gradients[1])
-    size = float(ahead @ here.gradients[1])
-    nearest = -float(ahead @ here.gradients[0]) / size if size > 0.0 else phi
-    if not LEAST * phi < nearest < ENTRY * phi:
-        return float(np.clip(nearest, ENTRY * phi, phi))
-    left = here.gradient(nearest)
-    inner = _factored(here.gram(nearest), aliased)
-    near = inner is not None and float(left @ inner(left)) <= nearest
-    return nearest if near else ENTRY * phi
+    """tau at which the path is nearest, if it is near at all, as it is from the boundary of a model close by; else ENTRY."""
+    best, entry = CLOSE, ENTRY * phi
+    for tau in phi * np.logspace(np.log10(LEAST), 0.0, 19):
+        solve = _factored(here.gram(tau), aliased)
+        left = here.gradient(tau)
+        off = np.inf if solve is None else float(left @ solve(left)) / tau
+        if off < best:
+            best, entry = off, float(tau)
+    return entry
 
 
 def _search(

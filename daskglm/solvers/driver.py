@@ -32,6 +32,7 @@ LOSS_NOISE = 1e-12
 FLOOR = 1e-6
 # "No longer falls": a coefficient on its way to infinity takes its decrement down by a factor of e each step.
 STUCK = 0.7
+SLOWEST = 0.97
 # A step that moves the linear predictor by less than this part of its own size is rounding, whatever the dispersion says:
 # where the fit is perfect, that is rounding, too.
 ROUNDING = 32.0 * float(np.finfo(np.float64).eps)
@@ -42,6 +43,8 @@ NEAR = 1.0
 ANOTHER_CHANCE = 0.03
 # At an optimum no step moves a linear predictor by this much: the decrement bounds it, unless nothing holds it.
 FAR = 0.1
+# So many steps are not those of an optimum inside the possible means.
+MANY = 15
 # So many steps to means that are not possible make it likely that the optimum lies on the boundary of those that are.
 IMPOSSIBLE = 8
 
@@ -138,6 +141,7 @@ class _Loop:
         self.decrements: list[float] = []
         self.held_decrement = np.inf
         self.chance = NEAR
+        self.refused = False
         self.impossible = 0
         self.inside: Inside | None = None
         self.start = np.zeros(0)
@@ -175,7 +179,9 @@ class _Loop:
             self.aliased = found.aliased
             point = without_aliased(point, found)
         usable = found.definite and bool(found.kept[~self.aliased].all())
-        if point.information == "observed" and not self.objective.model.likelihood.canonical and not usable:
+        if point.information == "observed" and not self.objective.model.likelihood.canonical:
+            self.refused = not usable
+        if point.information == "observed" and self.refused:
             self.information = "expected"
             point = self.evaluate(point.coef)
             found = curvature(self.objective, point, self.aliased)
@@ -261,7 +267,9 @@ class _Loop:
         if decrement <= self.stopping.aim:
             return True
         recent = self.decrements[-3:]
-        return len(recent) == 3 and max(recent) <= FLOOR and recent[-1] >= STUCK * min(recent[:-1])
+        # steps by the expected information are slower, and may go on like that
+        stuck = SLOWEST if self.refused else STUCK
+        return len(recent) == 3 and max(recent) <= FLOOR and recent[-1] >= stuck * min(recent[:-1])
 
     def _learn_rate(self, decrement: float, point: Point) -> None:
         """Estimate c of d' = c d^2 from the last two Newton points."""
@@ -310,12 +318,13 @@ class _Loop:
         return None, MAX_HALVINGS
 
     def _crossed(self) -> bool:
-        """Whether steps have gone to impossible means so often that the optimum may be on their boundary; once it has been
-        sought there, whether one has.
+        """Whether steps have gone to impossible means so often, or come nearer to them so slowly, that the optimum may be on
+        their boundary; once it has been sought there, whether one has gone across.
         """
         if self.inside is not None:
             return self.impossible > 0
-        return self.impossible >= IMPOSSIBLE and bool(self.objective.model.likelihood.bordered)
+        likely = self.impossible >= IMPOSSIBLE or (self.refused and len(self.steps) >= MANY)
+        return likely and bool(self.objective.model.likelihood.bordered)
 
     def _from_inside(self, phi: float) -> Point:
         """To where the likelihood is greatest among possible means, and from there on as everywhere. It is sought from the
@@ -357,7 +366,7 @@ class _Loop:
 
     def _is_held(self, point: Point) -> bool:
         """Whether the loss presses some row against the boundary of the possible means."""
-        met = self.impossible > 0 or self.inside is not None
+        met = self.impossible > 0 or self.inside is not None or len(self.steps) >= MANY
         return met and bool(self.objective.model.likelihood.bordered) and is_at_boundary(self.objective, point.coef)
 
     def _without_end(self) -> str:

@@ -39,11 +39,13 @@ ROUNDING = 1e-13
 # Of what is estimated beside the coefficients, by differences of a density where there is no formula.
 BESIDE = 1e-8
 # A fall of the loss that a feasible step may still find at the boundary, in units of the dispersion.
-FALL = 1e-4
+FALL = 1e-3
 # Linear predictors this near to an end of their domain, as a part of their mean, are at it.
 AT_BOUNDARY = 1e-6
 # The slope of the loss there, per unit of eta.
 PRESSED = 1e-3
+# A smaller dispersion of responses of order 1 is that of a perfect fit.
+PERFECT = 1e-6
 # Movements of a row along a direction of recession below this part of its terms are rounding.
 STILL = 1e-8
 # A direction that moves some row moves the farthest by 1; the linear program keeps its constraints to 1e-7.
@@ -52,8 +54,10 @@ SEPARATED = 0.5
 TERMS = 1e4
 # Beyond this the derivatives of the log-likelihood in theta are rounding.
 LARGE_THETA = 1e5
+# What a fit may warn of.
+SAID = (AliasWarning, ConvergenceWarning, SeparationWarning)
 # Passes over so little data that are too many.
-PASSES = 100
+PASSES = 150
 
 # -- families ----------------------------------------------------------------------------------------------------------------
 
@@ -448,20 +452,17 @@ def judge(case: Case) -> Verdict:
             return Verdict(case, "wrong", f"{type(error).__name__}: {error}", 0, time.perf_counter() - began)
     seconds = time.perf_counter() - began
     kinds = {warning.category for warning in caught}
-    strange = kinds - {AliasWarning, ConvergenceWarning, SeparationWarning}
-    try:
-        with np.errstate(all="ignore"):
-            if strange:
-                outcome, detail = "wrong", f"warns {[str(w.message) for w in caught if w.category in strange][:2]}"
-            elif case.family in ("multinomial", "ordinal"):
-                outcome, detail = _of_classes(case, fit, kinds)
-            else:
-                outcome, detail = _of_number(case, fit, kinds)
-    except Exception as error:
-        outcome, detail = "wrong", f"the judge fails: {type(error).__name__}: {error}"
+    strange = [f"{w.category.__name__}: {w.message}" for w in caught if not issubclass(w.category, SAID)]
+    outcome, detail = ("wrong", f"warns {strange[0]}") if strange else held_against(case, fit, kinds)
     if outcome in ("optimum", "separated") and fit.n_passes > PASSES:
         outcome, detail = "wrong", f"{fit.n_passes} passes, {detail}"
     return Verdict(case, outcome, detail, fit.n_passes, seconds)
+
+
+def held_against(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, str]:
+    """Outcome and detail of a fit that warned so, by the data alone."""
+    with np.errstate(all="ignore"):
+        return (_of_classes if case.family in ("multinomial", "ordinal") else _of_number)(case, fit, kinds)
 
 
 # -- a number ----------------------------------------------------------------------------------------------------------------
@@ -617,12 +618,15 @@ def _saddle(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, co
     """What is wrong where the score vanishes, but the loss falls along some direction: that is no optimum."""
     steps = _along(x, weight * rows.weight)
     base = float(weight @ rows.loss)
+    # of the sum, and of linear predictors that are differences of large terms
+    noise = 1e-11 * float(np.abs(weight * rows.loss).sum())
+    noise += 1e-14 * float((weight * np.abs(rows.score)) @ (np.abs(x) @ np.abs(coef)))
     for step in steps.T:
         for sign in (1.0, -1.0):
             eta = x @ (coef + 1e-2 * sign * step) + offset
             moved = model.rows(y, eta)
             fall = base - float(weight @ moved.loss)
-            if moved.possible.all() and fall > 1e-6 + 1e-11 * (abs(base) + np.abs(weight * rows.loss).sum()):
+            if moved.possible.all() and fall > 1e-6 + noise:
                 return f"the score vanishes at a saddle: a step of 0.01 standard errors lowers the loss by {fall:.3g}"
     return ""
 
@@ -674,7 +678,7 @@ def descent(model: Any, y: Vector, x: Matrix, weight: Vector, offset: Vector, co
                 if moved.possible.all():
                     rise = weight * (moved.loss - rows.loss)
                     best = max(best, -float(np.sum(np.where(held, np.maximum(rise, 0.0), rise))) - noise)
-    return best / phi
+    return best / max(phi, PERFECT)
 
 
 def _beside(case: Case, fit: Any, y: Vector, mu: Vector, weight: Vector, kind: str) -> str:
@@ -763,7 +767,7 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
             f"the optimum is {'infinite' if infinite else 'finite'}: {fit.status}, separated {fit.separated}",
         )
     if fit.separated:
-        values = _far_out(case.family, fit.record.separation, blocks)
+        values = _far_out(case.family, case.link, fit.record.separation, blocks)
     if np.isnan(values).any() and not fit.aliased:
         return "wrong", "a coefficient is NaN and not aliased"
     eta = blocks @ np.nan_to_num(values) + offset
@@ -783,7 +787,7 @@ def _of_classes(case: Case, fit: Any, kinds: set[type[Warning]]) -> tuple[str, s
     return ("separated" if fit.separated else "optimum"), f"decrement {distance:.2g}"
 
 
-def _far_out(family: str, separation: Any, blocks: npt.NDArray[np.float64]) -> Vector:
+def _far_out(family: str, link: str, separation: Any, blocks: npt.NDArray[np.float64]) -> Vector:
     """Coefficients so far along the directions of recession, the first the farthest, that what becomes impossible is so to
     the last digit.
     """
@@ -794,7 +798,9 @@ def _far_out(family: str, separation: Any, blocks: npt.NDArray[np.float64]) -> V
             padded = np.concatenate([np.zeros((len(moved), 1)), moved], axis=1)
             moved = (padded[:, :, None] - padded[:, None, :]).reshape(len(padded), -1)
         least = np.abs(moved[np.abs(moved) > STILL * np.abs(moved).max()]).min()
-        size = (100.0 + 2.0 * np.abs(blocks @ found).max()) / least
+        # a tail of Cauchy's falls with the distance alone
+        far = 1e13 if link == "cauchit" else 100.0
+        size = (far + 2.0 * np.abs(blocks @ found).max()) / least
         found = found + size * direction
     return np.asarray(found)
 
