@@ -181,7 +181,7 @@ class Fit:
 
     @property
     def status(self) -> str:
-        """ "converged", "floor" (as close as float64 allows), "max_iter" or "stalled"."""
+        """ "converged", "floor" (as close as float64 allows), "boundary" (of the possible means), "max_iter" or "stalled"."""
         return self.record.status
 
     @property
