@@ -15,7 +15,7 @@ from daskglm.design import formula
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
 from daskglm.errors import DesignError, SolverError
-from daskglm.inference.shape import Estimate, estimate, with_coefficients
+from daskglm.inference.shape import Approach, Estimate, approach, estimate, with_coefficients
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
@@ -27,7 +27,7 @@ from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
 from daskglm.solvers.firth import minimise_bias
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
-from daskglm.solvers.pilot import Pilot, first_guess, pilot
+from daskglm.solvers.pilot import STAGES, first_guess, pilot
 from daskglm.solvers.separation import Watch
 from daskglm.totals.moments import AnyModel, Model, Request
 from daskglm.totals.vector import class_model
@@ -39,9 +39,8 @@ PILOT_ROWS = 200_000
 # With fewer rows of the sample per column its optimum is far from that of all rows, and its factors cost as much.
 ROWS_PER_COLUMN = 20
 SMALL_DATA_GOAL = 1e-20
-# Coefficients and the parameters beside them are solved in turn at most so often, on a sample this often.
+# Coefficients and the parameters beside them are solved in turn at most so often.
 MAX_ROUNDS = 30
-PILOT_ROUNDS = 3
 # From an optimum on the boundary of the possible means, the next search begins this part of the way back inside.
 OFF_THE_BOUNDARY = 0.01
 # Decrements of the parameters beside: the squared distance to their maximum in standard errors.
@@ -49,7 +48,7 @@ OFF_THE_BOUNDARY = 0.01
 SHAPE_ENOUGH = 1e-16
 SHAPE_TOLERANCE = 1e-12
 SHAPE_UNSEEN = 1e-3
-PILOT_ENOUGH = 1e-4
+PILOT_ENOUGH = 1e-2
 # Of a move of theirs where the coefficients are only known to the end of a path along the boundary.
 BOUNDARY_ENOUGH = 1e-8
 # A deviance that is this part of the null deviance is what rounding, or a mean at the boundary, leaves of a perfect fit.
@@ -91,6 +90,22 @@ class Estimated:
     solution: Solution
     null: Null | None
     beside: Beside | None
+
+
+@final
+@dataclass(frozen=True)
+class _Nearer:
+    """Parameters beside the coefficients, and where their search goes on."""
+
+    psi: Vector
+    begin: Begin
+
+    @staticmethod
+    def of(found: Approach, aliased: Any = None) -> _Nearer | None:
+        """Where steps in both sets have led, if there were any."""
+        if found.curvature is None:
+            return None
+        return _Nearer(found.psi, Begin(found.coef, Held(found.curvature, 1.0, found.decrement), aliased=aliased))
 
 
 @final
@@ -185,6 +200,10 @@ class Estimation:
         if self.pilots is not None and not self._is_small(objective):
             self.say("pilot")
             psi, begin = self._shape_pilot(self.pilots, null, shape, psi)
+            if begin.coef is not None and not shape.costly and self.plan.separation != "firth":
+                self.say("pass")
+                near = _Nearer.of(approach(objective, begin.coef, psi, shape, SHAPE_TOLERANCE))
+                psi, begin = (psi, begin) if near is None else (near.psi, near.begin)
         solution: Solution | None = None
         before = np.inf
         for _ in range(MAX_ROUNDS):
@@ -205,18 +224,19 @@ class Estimation:
                 raise SolverError(
                     f"the fit is perfect, and {' and '.join(shape.names)} have no estimate: give power=, or leave terms out"
                 )
-            small = self._is_small(objective)
-            enough, unseen = (SHAPE_ENOUGH, 0.0) if small else (SHAPE_TOLERANCE, SHAPE_UNSEEN)
-            here = estimate(objective.blocks, objective.model, optimum.point.coef, shape, psi, enough, unseen)
-            objective.passes += here.passes
+            here, nearer = self._beside(objective, optimum, shape, psi)
             if here.held.all() and bool(shape.held(psi, here.gradient).all()):
                 break
-            still = bool((here.psi == psi).all())
+            still = bool((here.psi == psi).all()) and nearer is None
+            enough = SHAPE_ENOUGH if self._is_small(objective) else SHAPE_TOLERANCE
             if still and (here.decrement <= enough or (0.5 * before <= here.decrement <= FLOOR)):
                 break
             moved = here.psi - psi
             if optimum.status == "boundary" and -float(moved @ here.hessian @ moved) <= BOUNDARY_ENOUGH:
                 break
+            if nearer is not None:
+                before, psi, begin = here.decrement, nearer.psi, nearer.begin
+                continue
             before = here.decrement
             psi = here.psi
         else:
@@ -227,9 +247,25 @@ class Estimation:
             assert solution is not None
             solution = replace(solution, optimum=replace(solution.optimum, status="max_iter", reason=reason))
         assert solution is not None
-        if shape.joint and np.isfinite(here.value):
+        if shape.joint and here.lost is None and np.isfinite(here.value):
             here = with_coefficients(here, solution.objective, solution.optimum, shape)
         return solution, Beside(shape, here)
+
+    def _beside(
+        self, objective: Objective, optimum: Optimum, shape: Shape, psi: Vector
+    ) -> tuple[Estimate, _Nearer | None]:
+        """What psi is at the coefficients of an optimum; where both sets of parameters can be brought nearer together, also
+        to where.
+        """
+        coef, model = optimum.point.coef, objective.model
+        enough, unseen = (SHAPE_ENOUGH, 0.0) if self._is_small(objective) else (SHAPE_TOLERANCE, SHAPE_UNSEEN)
+        if optimum.status != "boundary" and self.plan.separation != "firth" and not optimum.curvature.doubtful:
+            near = approach(objective, coef, psi, shape, enough, optimum.aliased)
+            if near.begun is not None and (near.curvature is not None or near.begun.decrement <= enough):
+                return near.begun, _Nearer.of(near, optimum.aliased)
+        found = estimate(objective.blocks, model, coef, shape, psi, enough, unseen)
+        objective.passes += found.passes
+        return found, None
 
     def _off_the_boundary(self, coef: Vector) -> Vector:
         """A little way back to where the first search began: possible means lie between two that are."""
@@ -249,18 +285,18 @@ class Estimation:
         self, pilots: Partitions[Any], null: Null | None, shape: Shape, psi: Vector
     ) -> tuple[Vector, Begin]:
         """psi and coefficients near the optimum, from the sample."""
-        found: Pilot | None = None
-        for _ in range(PILOT_ROUNDS):
-            model = model_of(replace(self.plan, family=shape.family(psi)), self.design)
-            if null is not None:
-                null.change(model.likelihood)
-            near = None if found is None else found.coef
-            found = pilot(pilots, model, self.design.intercept, null, self.n, near)
-            if found is None:
-                return shape.start(1.0), Begin()
-            psi = estimate(pilots, model, found.coef, shape, psi, PILOT_ENOUGH).psi
-        assert found is not None
-        return psi, Begin(found.coef, found.held)
+        model = model_of(replace(self.plan, family=shape.family(psi)), self.design)
+        if null is not None:
+            null.change(model.likelihood)
+        found = pilot(pilots, model, self.design.intercept, null, self.n)
+        if found is None:
+            return shape.start(1.0), Begin()
+        # a part of the sample finds the neighbourhood, all of it the place
+        psi = estimate(pilots, model, found.coef, shape, psi, PILOT_ENOUGH, fraction=STAGES[0][0]).psi
+        fraction, ridge = STAGES[-1]
+        near = Objective(pilots, model, self.design.intercept, ridge, fraction)
+        place = approach(near, found.coef, psi, shape, PILOT_ENOUGH)
+        return place.psi, Begin(place.coef, found.held)
 
     def _dispersion(self, solution: Solution, shape: Shape) -> Beside:
         """The dispersion of greatest likelihood at the coefficients, which do not depend on it."""

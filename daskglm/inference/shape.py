@@ -8,13 +8,14 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.kernels.cholesky import factor
 from daskglm.model.shapes import Shape
 from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Optimum
 from daskglm.solvers.newton import curvature
-from daskglm.solvers.objective import Objective
+from daskglm.solvers.objective import Curvature, Objective
 from daskglm.totals.moments import AnyModel
-from daskglm.totals.shape import MixedSums, ShapeSums, mixed_sums, shape_sums
+from daskglm.totals.shape import JointSums, MixedSums, ShapeSums, joint_sums, mixed_sums, shape_sums
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -24,6 +25,10 @@ LENGTHS = (1.0, 0.4, 0.1)
 # The longest step on the scale of psi, a logarithm.
 LONGEST = 2.0
 MAX_STEPS = 60
+# Newton steps in the coefficients and the parameters beside them together, from where a sample has its optimum.
+JOINT_STEPS = 6
+# Where so much of the decrement is left, the steps have not met the quadratic part, or an optimum is infinite.
+SLOW = 0.1
 # Decrements from which on Newton steps are taken at their word.
 NEAR = 1e-5
 
@@ -93,13 +98,15 @@ def estimate(
     psi: Vector,
     enough: float,
     unseen: float = 0.0,
+    fraction: float = 1.0,
 ) -> Estimate:
     """The maximum over psi at fixed coefficients, from psi, until the decrement is below `enough`; where it begins below
-    `unseen`, one Newton step that is not looked at, for who looks again after the coefficients have followed.
+    `unseen`, one Newton step that is not looked at, for who looks again after the coefficients have followed. fraction: of
+    each block's rows.
     """
     passes = 1
     beginnings = np.vstack([psi, *shape.ways_back(psi)])
-    sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings)
+    sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings, fraction)
     best = int(np.argmax(sums.value))
     here = of_sums(shape, beginnings[best], sums, best)
     if enough < here.decrement <= unseen and not here.held.any():
@@ -110,7 +117,7 @@ def estimate(
             break
         lengths = here.psi + shrink * np.array(LENGTHS)[:, None] * here.step()
         candidates = shape.within(np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)]))
-        sums = blocks.total(shape_sums, model, coef, shape, candidates)
+        sums = blocks.total(shape_sums, model, coef, shape, candidates, fraction)
         passes += 1
         if here.decrement <= NEAR:
             # a rise too small to be seen: the Newton step is right where its gradient is smaller
@@ -128,6 +135,74 @@ def estimate(
         shrink = 1.0
         here = of_sums(shape, candidates[best], sums, best)
     return replace(here, passes=passes)
+
+
+@final
+@dataclass(frozen=True)
+class Approach:
+    """Where Newton steps in both sets of parameters together have led: coef (p,), psi (s,), the factored Gram of the last
+    pass, the joint decrement that the last step leaves, as far as it can be foreseen; and what psi was found to be at the
+    first pass, with the coefficients as they were.
+    """
+
+    coef: Vector
+    psi: Vector
+    curvature: Curvature | None
+    decrement: float
+    begun: Estimate | None = None
+
+
+def approach(
+    objective: Objective,
+    coef: Vector,
+    psi: Vector,
+    shape: Shape,
+    enough: float,
+    aliased: npt.NDArray[np.bool_] | None = None,
+) -> Approach:
+    """Newton steps in (coefficients, psi) from a place near the optimum, one pass each, for as long as each does what it
+    promises. With G the observed information of the coefficients at phi = 1, C the mixed derivatives, g and u the scores:
+
+    (-H - C' G^-1 C / phi) dpsi = u + C' G^-1 g / phi;  db = G^-1 (g + C dpsi).
+
+    enough: a decrement, of psi alone at the first pass or of both later on, at which there is nothing left to do.
+    """
+    result = Approach(coef, psi, None, np.inf)
+    highest, decrement = -np.inf, np.inf
+    for _ in range(JOINT_STEPS):
+        model: Any = replace(objective.model, likelihood=replace(objective.model.likelihood, family=shape.family(psi)))
+        sums: JointSums = objective.blocks.total(joint_sums, model, coef, shape, psi, objective.fraction)
+        objective.passes += 1
+        here, point = of_sums(shape, psi, sums.shape), objective.point(coef, sums.moments, "observed")
+        phi, gram = shape.phi(psi), point.gram
+        value = here.value - (point.loss - sums.moments.loss) / phi
+        if gram is None or not np.isfinite(point.loss) or not value > highest or here.held.any():
+            return result if result.begun is not None else replace(result, begun=here)
+        found = factor(gram) if aliased is None else factor(gram, aliased)
+        cross = sums.mixed.values[:, model.select].T
+        solved = np.stack([found.solve(column) for column in cross.T], axis=1)
+        towards = found.solve(point.gradient)
+        lost = cross.T @ solved / phi
+        information = -here.hessian - lost
+        if result.begun is None:
+            result = replace(result, begun=replace(here, lost=lost if shape.joint else None))
+            if here.decrement <= enough:
+                return result
+        if not (found.definite and np.isfinite(information).all() and np.linalg.eigvalsh(information).min() > 0.0):
+            return result
+        uphill = here.gradient + cross.T @ towards / phi
+        change = np.linalg.solve(information, uphill)
+        highest, last = value, decrement
+        decrement = float(point.gradient @ towards) / phi + float(uphill @ change)
+        if decrement > SLOW * last or float(np.abs(change).max()) > LONGEST:
+            return result
+        # quadratic convergence, once there are two to tell it from
+        left = decrement**3 / last**2 if np.isfinite(last) else np.inf
+        coef, psi = coef + towards + solved @ change, shape.within(psi + change)
+        result = replace(result, coef=coef, psi=psi, curvature=Curvature(found, None, gram, ~found.kept), decrement=left)
+        if left <= enough:
+            return result
+    return result
 
 
 def with_coefficients(found: Estimate, objective: Objective, optimum: Optimum, shape: Shape) -> Estimate:

@@ -51,6 +51,10 @@ class Shape(Protocol):
     def joint(self) -> bool:
         """Whether their errors count that the coefficients are estimated, too."""
 
+    @property
+    def costly(self) -> bool:
+        """Whether their likelihood costs several times what a Gram of the coefficients does."""
+
     def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
         """dlog|score of eta|/dpsi (s, n), which says how the two sets of estimates hang together."""
 
@@ -103,6 +107,7 @@ class Theta:
     moves_means: bool = True
     # as MASS::glm.nb
     joint: bool = False
+    costly: bool = False
     at_end: str = "theta is infinite: the counts are no more dispersed than those of a Poisson distribution"
 
     def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
@@ -176,6 +181,7 @@ class PowerAndDispersion:
     names: tuple[str, ...] = ("power", "dispersion")
     moves_means: bool = True
     joint: bool = True
+    costly: bool = True
     at_end: str = (
         "power lies at an end of the range it is sought in, 1.01 to 1.99, and has no standard error: towards 1 the data are "
         "like counts times a constant, towards 2 like a gamma family"
@@ -270,6 +276,7 @@ class Dispersion:
     at_end: str = ""
     # at the optimum the score is zero whatever phi
     joint: bool = False
+    costly: bool = False
 
     def score_slopes(self, mu: Vector, psi: Vector) -> Matrix:
         return np.full((1, mu.size), -1.0)

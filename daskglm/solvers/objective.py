@@ -90,6 +90,13 @@ class Objective:
         sums = self.sums(request)
         if counting and np.isfinite(sums.loss):
             self.reference = sums.reference
+        point = self.point(coef, sums, information)
+        if self.on_pass is not None:
+            self.on_pass(2.0 * (point.loss - (self.reference or 0.0)))
+        return point
+
+    def point(self, coef: Vector, sums: Moments, information: Information) -> Point:
+        """What sums taken at coef say of the objective."""
         loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.gram(sums.tables)
         if self.ridge:
             penalised = np.full(coef.size, self.ridge)
@@ -99,10 +106,7 @@ class Objective:
             gram = None if gram is None else gram + np.diag(penalised)
         if gram is not None and not np.isfinite(gram).all():
             loss = np.inf
-        point = Point(coef, sums, loss, gradient, gram, information)
-        if self.on_pass is not None:
-            self.on_pass(2.0 * (loss - (self.reference or 0.0)))
-        return point
+        return Point(coef, sums, loss, gradient, gram, information)
 
     def residuals(self, coef: Vector, basis: Matrix, information: Information) -> ResidualProducts:
         """Products of the columns X basis, in one pass."""

@@ -239,9 +239,12 @@ def _floats(column: Column | None, start: int, stop: int) -> Vector | None:
 
 def moments(block: Block, model: AnyModel, request: Request) -> Moments:
     """Moments of one block."""
-    if request.fraction < 1.0:
-        block = block.rows(0, int(np.ceil(block.n * request.fraction)))
-    return model.sums(block, request)
+    return model.sums(leading(block, request.fraction), request)
+
+
+def leading(block: Block, fraction: float) -> Block:
+    """The first part of a block."""
+    return block if fraction >= 1.0 else block.rows(0, int(np.ceil(block.n * fraction)))
 
 
 def sizes(block: Block, counts: bool, start: int, stop: int) -> tuple[Vector | float, Vector | float]:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, add_gradient, gather
 from daskglm.model.shapes import Shape
-from daskglm.totals.moments import CHUNK_ROWS, Model, sizes
+from daskglm.totals.moments import CHUNK_ROWS, Model, Moments, Request, leading, moments, sizes
 
 Vector = npt.NDArray[np.float64]
 
@@ -40,6 +40,31 @@ class MixedSums:
         return MixedSums(self.values + other.values)
 
 
+@final
+@dataclass(frozen=True)
+class JointSums:
+    """All that a Newton step in the coefficients and psi together asks of the rows."""
+
+    moments: Moments
+    shape: ShapeSums
+    mixed: MixedSums
+
+    def __add__(self, other: JointSums) -> JointSums:
+        return JointSums(self.moments + other.moments, self.shape + other.shape, self.mixed + other.mixed)
+
+
+def joint_sums(
+    block: Block, model: Model, coef: Vector, shape: Shape, psi: Vector, fraction: float = 1.0
+) -> JointSums:
+    """At the scaled coefficients coef (p,) and psi (s,), in one reading of the leading `fraction` of the rows."""
+    rows = leading(block, fraction)
+    return JointSums(
+        moments(rows, model, Request(coef)),
+        shape_sums(rows, model, coef, shape, psi[None]),
+        mixed_sums(rows, model, coef, shape, psi),
+    )
+
+
 def mixed_sums(block: Block, model: Model, coef: Vector, shape: Shape, psi: Vector) -> MixedSums:
     """At the scaled coefficients coef (p,) and psi (s,)."""
     pieces = Pieces.of(block, model.scaling)
@@ -60,9 +85,15 @@ def mixed_sums(block: Block, model: Model, coef: Vector, shape: Shape, psi: Vect
 
 
 def shape_sums(
-    block: Block, model: Model, coef: Vector, shape: Shape, candidates: npt.NDArray[np.float64]
+    block: Block,
+    model: Model,
+    coef: Vector,
+    shape: Shape,
+    candidates: npt.NDArray[np.float64],
+    fraction: float = 1.0,
 ) -> ShapeSums:
-    """Sums at the scaled coefficients coef (p,) and each of the candidates (m, s)."""
+    """Sums at the scaled coefficients coef (p,) and each of the candidates (m, s), over the leading `fraction` of the rows."""
+    block = leading(block, fraction)
     m, s = candidates.shape
     value, gradient, hessian = np.zeros(m), np.zeros((m, s)), np.zeros((m, s, s))
     pieces = Pieces.of(block, model.scaling)
