@@ -32,7 +32,7 @@ from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
-from daskglm.totals.shape import MixedSums, ShapeSums
+from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
 from daskglm.version import __version__
 
@@ -56,6 +56,7 @@ RECORDS: Mapping[str, Any] = {
         Adjusted,
         ShapeSums,
         MixedSums,
+        JointSums,
         PairTables,
         ParallelTables,
         Occurrences,

@@ -138,7 +138,7 @@ class _Fitting:
         self.plan, self.source, self.engine, self.reporter = plan, source, engine, reporter
         self.kinds = sources.kinds(source)
         self.terms = _parse(plan, self.kinds)
-        self.reading = _reading(plan, self.terms, self.kinds, source.matrix_names)
+        self.reading = reading_of(plan, self.terms, self.kinds, source.matrix_names)
         self.opened: list[Partitions[Any]] = []
         self.log: Log | None = None
 
@@ -298,7 +298,7 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     return formula.parse(plan.formula, kinds)
 
 
-def _reading(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[str, ...] = ()) -> Reading:
+def reading_of(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[str, ...] = ()) -> Reading:
     """What to read of the table for this plan; matrix: names of the columns of its sparse matrix."""
     response = terms.response
     text = plan.formula or ""

@@ -39,7 +39,7 @@ from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
-from daskglm.totals.shape import MixedSums, ShapeSums
+from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
 from tests.cluster.problem import FORMULA, SEPARATED, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
@@ -117,6 +117,13 @@ def examples() -> dict[str, list[Any]]:
             Occurrences(np.array([[2**40, 0], [1, 2]]), np.array([3, 0]), np.zeros(2, np.int64), ((1, 2), (3, 4))),
             Occurrences(np.zeros((2, 0), np.int64), np.zeros(0, np.int64), np.zeros(0, np.int64), ()),
         ],
+        "JointSums": [
+            JointSums(
+                sparse_moments(),
+                ShapeSums(np.array([0.1]), np.array([[0.2]]), np.array([[[NAN]]])),
+                MixedSums(np.array([[0.1, INF]])),
+            )
+        ],
         "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
         "PairTables": [PairTables((gram, gram, gram)), PairTables((gram,))],
         "ParallelTables": [ParallelTables(gram, np.arange(6.0).reshape(2, 3), np.eye(2), np.array([0.1, NAN]))],
@@ -159,7 +166,17 @@ def test_every_record_survives_to_the_last_bit(name: str, tmp_path: Path) -> Non
 
 @pytest.mark.parametrize(
     "name",
-    ["Moments", "SparseTables", "ResidualProducts", "Ledger", "Number", "ShapeSums", "PairTables", "ParallelTables"],
+    [
+        "Moments",
+        "SparseTables",
+        "ResidualProducts",
+        "Ledger",
+        "Number",
+        "ShapeSums",
+        "JointSums",
+        "PairTables",
+        "ParallelTables",
+    ],
 )
 def test_what_was_read_back_adds_to_the_same_bits(name: str, tmp_path: Path) -> None:
     record = examples()[name][0]

@@ -46,9 +46,11 @@ ALLOWED: dict[str, set[str]] = {
     "several": {"errors", "persist", "result"},
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
+    "revisit": BELOW_FIT | {"estimation", "fit"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
-    "result": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary"},
+    "result": BELOW_FIT
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -418,6 +418,45 @@ class _Reader:
         raise DataError(f'{self.leaf.label}: "{name}" is so large that its square is not a number: rescale it')
 
 
+def beside_of(table: Any, expression: Expression, kept: npt.NDArray[np.intp] | None) -> Column | Coded:
+    """A column of a table that the model does not know, for the rows kept (None: all): numbers, NaN where missing, or codes,
+    whose last level is None where any is missing. An expression is computed of numbers.
+    """
+    plain = expression.columns == (expression.text,)
+    columns = {name: _beside(table.column(name)) for name in expression.columns}
+    if plain:
+        found = columns[expression.columns[0]]
+        if kept is None:
+            return found
+        return Coded(found.codes[kept], found.levels) if isinstance(found, Coded) else found[kept]
+    values = {n: np.asarray(c.levels, object)[c.codes] if isinstance(c, Coded) else c for n, c in columns.items()}
+    result = np.broadcast_to(np.asarray(expression.evaluate(values), np.float64), (table.num_rows,))
+    return np.ascontiguousarray(result if kept is None else result[kept])
+
+
+def _beside(column: Any) -> Column | Coded:
+    import pyarrow as pa
+
+    if pa.types.is_null(column.type):
+        return np.full(len(column), np.nan)
+    if pa.types.is_dictionary(column.type) and any(chunk.dictionary.null_count for chunk in column.chunks):
+        column = column.cast(column.type.value_type)
+    missing = ~_bits(column.is_valid()) if column.null_count else None
+    if pa.types.is_dictionary(column.type) or _is_text(column.type):
+        found = _coded(column)
+        if missing is None:
+            return found
+        codes = found.codes.astype(code_dtype(len(found.levels) + 1))
+        codes[missing] = len(found.levels)
+        return Coded(codes, (*found.levels, None))
+    numbers = _numbers(column, missing)
+    if missing is None:
+        return numbers
+    numbers = numbers.astype(np.float64)
+    numbers[missing] = np.nan
+    return numbers
+
+
 def _dated(levels: tuple[Any, ...], kind: Any) -> tuple[Any, ...]:
     """Days and seconds as the dates and times they are."""
     import datetime

@@ -167,10 +167,23 @@ def approach(
 
     enough: a decrement, of psi alone at the first pass or of both later on, at which there is nothing left to do.
     """
+    with np.errstate(all="ignore"):
+        return _approach(objective, coef, psi, shape, enough, aliased)
+
+
+def _approach(
+    objective: Objective,
+    coef: Vector,
+    psi: Vector,
+    shape: Shape,
+    enough: float,
+    aliased: npt.NDArray[np.bool_] | None,
+) -> Approach:
     result = Approach(coef, psi, None, np.inf)
     highest, decrement = -np.inf, np.inf
     for _ in range(JOINT_STEPS):
-        model: Any = replace(objective.model, likelihood=replace(objective.model.likelihood, family=shape.family(psi)))
+        model: Any = objective.model
+        model = replace(model, likelihood=replace(model.likelihood, family=shape.family(psi)))
         sums: JointSums = objective.blocks.total(joint_sums, model, coef, shape, psi, objective.fraction)
         objective.passes += 1
         here, point = of_sums(shape, psi, sums.shape), objective.point(coef, sums.moments, "observed")
@@ -199,7 +212,9 @@ def approach(
         # quadratic convergence, once there are two to tell it from
         left = decrement**3 / last**2 if np.isfinite(last) else np.inf
         coef, psi = coef + towards + solved @ change, shape.within(psi + change)
-        result = replace(result, coef=coef, psi=psi, curvature=Curvature(found, None, gram, ~found.kept), decrement=left)
+        result = replace(
+            result, coef=coef, psi=psi, curvature=Curvature(found, None, gram, ~found.kept), decrement=left
+        )
         if left <= enough:
             return result
     return result

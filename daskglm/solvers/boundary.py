@@ -44,8 +44,6 @@ SHORT = 0.05
 # many of them would not reach the boundary.
 NEAR, FAR_FROM = 0.1, 2.0
 MAX_STEPS = 80
-# The observed information, whose steps are better where they are steps at all, is given up for good after so many failures.
-MAX_REFUSALS = 3
 MAX_HALVINGS = 40
 # Sums of rows carry about this relative rounding error.
 NOISE = 1e-12
@@ -63,13 +61,14 @@ AT_END = 1e-4
 @dataclass(frozen=True)
 class Inside:
     """Where the path ended, or was left because Newton's steps lead on: coef (p,), its last step (p,), and how many rows are
-    at the lower and the upper end of eta.
+    at the lower and the upper end of eta; ended: whether it ended, and arrived: at a minimum, as far as digits tell.
     """
 
     coef: Vector
     step: Vector
     at_ends: tuple[int, int]
     ended: bool
+    arrived: bool
 
 
 @final
@@ -102,49 +101,50 @@ def along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float, to
     where the optimum is seen to be inside. phi: the dispersion, in units of which loss counts. Some twenty passes with two
     Grams each.
     """
-    information: Information = "observed"
-    refusals = 0
-    here = _evaluate(objective, coef, information, 0.0)
+    with np.errstate(all="ignore"):
+        return _along_path(objective, coef, aliased, phi, to_the_end)
+
+
+def _along_path(objective: Objective, coef: Vector, aliased: Mask, phi: float, to_the_end: bool) -> Inside:
+    here = _evaluate(objective, coef, "observed", 0.0)
     step = np.zeros_like(coef)
-    tau, fall = _entry(here, aliased, phi), FALL
+    tau, fall, arrived = _entry(here, aliased, phi), FALL, False
     for _ in range(MAX_STEPS):
-        solve = _factored(here.gram(tau), aliased)
-        if solve is None and information == "observed":
-            information, refusals = "expected", refusals + 1
-            here = _evaluate(objective, here.coef, information, _near(here))
-            solve = _factored(here.gram(tau), aliased)
-        if solve is None:
-            break
+        solve, bends_down = _factored(here.gram(tau), aliased)
         gradient = here.gradient(tau)
-        centred = float(gradient @ solve(gradient)) <= 2.0 * CENTRED * tau
+        centred = bends_down and float(gradient @ solve(gradient)) <= 2.0 * CENTRED * tau
         if centred and (tau <= LEAST * phi or _closest(here.sums.slack) <= CLOSEST):
+            arrived = True
             break
         if centred and not to_the_end and _leads_on(objective, here, aliased, phi):
-            return _inside(here, step, False)
+            return _inside(here, step, False, True)
         target = max(tau * fall, LEAST * phi) if centred else tau
         step = solve(here.gradient(target))
-        there, size = _search(objective, here, step, target, information)
+        if not np.isfinite(step).all():
+            break
+        there, size = _search(objective, here, step, target)
         if there is None or _is_rounding(here, there, target, size):
+            arrived = centred
             break
         # a part of the step has gone that part of the way to the target
         here, tau = there, tau + size * (target - tau)
         if centred:
             fall = max(fall * fall, FASTEST) if size == 1.0 else FALL
-            information = "observed" if refusals < MAX_REFUSALS else information
-    return _inside(here, step, True)
+    return _inside(here, step, True, arrived)
 
 
-def _inside(here: _Place, step: Vector, ended: bool) -> Inside:
-    return Inside(here.coef, step, (int(here.sums.at_ends[0]), int(here.sums.at_ends[1])), ended)
+def _inside(here: _Place, step: Vector, ended: bool, arrived: bool) -> Inside:
+    ends = int(here.sums.at_ends[0]), int(here.sums.at_ends[1])
+    return Inside(here.coef, step, ends, ended, arrived)
 
 
 def _leads_on(objective: Objective, here: _Place, aliased: Mask, phi: float) -> bool:
     """Whether the optimum without a barrier is near, and its step does not come near the boundary."""
-    solve = _factored(here.grams[0], aliased)
-    if solve is None:
+    solve, bends_down = _factored(here.grams[0], aliased)
+    if not bends_down:
         return False
     step = solve(here.gradients[0])
-    if not 0.0 <= float(step @ here.gradients[0]) <= NEAR * phi:
+    if not np.isfinite(step).all() or not 0.0 <= float(step @ here.gradients[0]) <= NEAR * phi:
         return False
     return _reach(objective, here.coef, step) >= FAR_FROM
 
@@ -181,22 +181,20 @@ def _entry(here: _Place, aliased: Mask, phi: float) -> float:
     """tau at which the path is nearest, if it is near at all, as it is from the boundary of a model close by; else ENTRY."""
     best, entry = CLOSE, ENTRY * phi
     for tau in phi * np.logspace(np.log10(LEAST), 0.0, 19):
-        solve = _factored(here.gram(tau), aliased)
+        solve, bends_down = _factored(here.gram(tau), aliased)
         left = here.gradient(tau)
-        off = np.inf if solve is None else float(left @ solve(left)) / tau
+        off = float(left @ solve(left)) / tau if bends_down else np.inf
         if off < best:
             best, entry = off, float(tau)
     return entry
 
 
-def _search(
-    objective: Objective, here: _Place, step: Vector, tau: float, information: Information
-) -> tuple[_Place | None, float]:
+def _search(objective: Objective, here: _Place, step: Vector, tau: float) -> tuple[_Place | None, float]:
     """The step, shortened until every mean is possible and the value at tau does not rise; and the part of it that was."""
     size = 1.0
     noise = _noise(here, tau)
     for _ in range(MAX_HALVINGS):
-        there = _evaluate(objective, here.coef + size * step, information, _near(here))
+        there = _evaluate(objective, here.coef + size * step, "observed", _near(here))
         if np.isfinite(there.loss) and there.value(tau) <= here.value(tau) + noise:
             return there, size
         if size < 1.0 or np.isfinite(there.loss):
@@ -226,27 +224,29 @@ def _evaluate(objective: Objective, coef: Vector, information: Information, near
     return _Place(coef, loss, sums.value, gradients, (gram, bars), sums)
 
 
-def _factored(gram: Matrix, aliased: Mask) -> Any:
-    """Solves with a Hessian; None where it is not positive definite. Rows near the boundary outweigh the others by
+def _factored(gram: Matrix, aliased: Mask) -> tuple[Any, bool]:
+    """Solves with a Hessian, and whether it is positive definite. Rows near the boundary outweigh the others by
     as many powers of ten as there are, which a Cholesky factor that sets no column aside bears well (Wright 1998).
+    Where it is not, each of its eigenvalues counts by its size: a step goes down along directions in which the loss bends
+    away, too, and leaves a saddle behind (Dauphin et al. 2014).
     """
     index = np.flatnonzero(~aliased)
     inner = gram[np.ix_(index, index)]
     diagonal = np.diag(inner)
-    if not index.size or not (diagonal > 0.0).all():
-        return None
-    scale = 1.0 / np.sqrt(diagonal)
+    scale = 1.0 / np.sqrt(np.maximum(np.abs(diagonal), np.finfo(float).tiny))
     scaled = inner * scale[:, None] * scale
-    try:
-        lower = cho_factor(scaled, lower=True)
-    except LinAlgError:
-        values, vectors = np.linalg.eigh(scaled)
-        if values[0] < -ROUNDED * values[-1]:
-            return None
-        # what is below 0 is rounding: as short a step there as the digits allow
-        inverse = (vectors / np.maximum(values, ROUNDED * values[-1])) @ vectors.T
-        return lambda right: _spread(index, right, scale * (inverse @ (scale * right[index])))
-    return lambda right: _spread(index, right, scale * cho_solve(lower, scale * right[index]))
+    if (diagonal > 0.0).all():
+        try:
+            lower = cho_factor(scaled, lower=True)
+            return (lambda right: _spread(index, right, scale * cho_solve(lower, scale * right[index]))), True
+        except LinAlgError:
+            pass
+    values, vectors = np.linalg.eigh(scaled)
+    largest = float(np.abs(values).max(initial=0.0))
+    inverse = (vectors / np.maximum(np.abs(values), ROUNDED * largest)) @ vectors.T
+    # what is below 0 by no more is rounding: as short a step there as the digits allow
+    definite = bool(values.size and largest > 0.0 and values[0] >= -ROUNDED * largest)
+    return (lambda right: _spread(index, right, scale * (inverse @ (scale * right[index])))), definite
 
 
 def _spread(index: npt.NDArray[np.intp], like: Vector, values: Vector) -> Vector:

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import LinAlgError, eigh
 
 from daskglm.errors import SolverError
 from daskglm.model.likelihoods import Information
@@ -25,6 +26,7 @@ from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.solvers.separation import Counted, Separation, Watch, farthest
 
 Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
 
 # Sums of rows carry about this relative rounding error; a change of the loss below it says nothing.
 LOSS_NOISE = 1e-12
@@ -43,6 +45,13 @@ NEAR = 1.0
 ANOTHER_CHANCE = 0.03
 # At an optimum no step moves a linear predictor by this much: the decrement bounds it, unless nothing holds it.
 FAR = 0.1
+# Eigenvalues of the observed information in units of the expected one below this are those of a saddle; from there, steps of
+# so many standard errors are tried, so often.
+BENT = 1e-6
+AWAY = (1.0, 0.1, 0.01)
+MAX_SADDLES = 3
+# Steps by the size of those eigenvalues are no longer than so many of Fisher's.
+LONG = 100.0
 # So many steps are not those of an optimum inside the possible means.
 MANY = 15
 # So many steps to means that are not possible make it likely that the optimum lies on the boundary of those that are.
@@ -145,6 +154,7 @@ class _Loop:
         self.impossible = 0
         self.inside: Inside | None = None
         self.start = np.zeros(0)
+        self.saddles = 0
 
     # -- evaluation ------------------------------------------------------------------------------------------------
 
@@ -183,7 +193,10 @@ class _Loop:
             self.refused = not usable
         if point.information == "observed" and self.refused:
             self.information = "expected"
+            bent = point.gram
             point = self.evaluate(point.coef)
+            if len(self.steps) >= MANY:
+                point = replace(point, gram=_by_size(bent, point.gram, self.aliased))
             found = curvature(self.objective, point, self.aliased)
         return point, found
 
@@ -222,6 +235,11 @@ class _Loop:
                     continue
                 reason = self._at_boundary(self.inside)
                 break
+            lower = self._from_saddle(point, phi) if done else None
+            if lower is not None:
+                point, closing = lower, False
+                self.decrements.clear()
+                continue
             if done:
                 status = "converged" if decrement <= stopping.tol else "floor"
                 return self._optimum(point, found, decrement, phi, status, "")
@@ -254,6 +272,25 @@ class _Loop:
             closing = trial.sums.statistics is not None
             point = trial
         return self._give_up(point, reason)
+
+    def _from_saddle(self, point: Point, phi: float) -> Point | None:
+        """Where the score vanishes and the loss still falls along some direction, a lower place along that."""
+        if not self.refused or self.aliased is None or point.gram is None or self.saddles == MAX_SADDLES:
+            return None
+        self.information = "observed"
+        observed = self.evaluate(point.coef)
+        found = _relative(observed.gram, point.gram, self.aliased)
+        if found is None or found[0][0] >= -BENT:
+            return None
+        self.saddles += 1
+        along, noise = np.zeros_like(point.coef), LOSS_NOISE * (abs(point.loss) + 1.0)
+        along[~self.aliased] = np.sqrt(phi) * found[1][:, 0]
+        for size in AWAY:
+            trials = [self.evaluate(point.coef + sign * size * along) for sign in (1.0, -1.0)]
+            best = min(trials, key=lambda trial: trial.loss)
+            if best.loss < point.loss - noise:
+                return best
+        return None
 
     def _is_rounding(self, point: Point, promised: float) -> bool:
         """Whether the next step is too small to be told from the rounding of eta, both in the norm of the information."""
@@ -350,7 +387,12 @@ class _Loop:
         return (
             f"the optimum lies on the boundary of the means that the {likelihood.link.name} link allows"
             + (f", giving {held}" if held else "")
-            + ": no possible mean is likelier, but standard errors are those of the other rows alone; the "
+            + (
+                ": no possible mean is likelier"
+                if inside.arrived
+                else ", where rounding stopped the search: others may be likelier"
+            )
+            + ", and standard errors are those of the other rows alone; the "
             f"{likelihood.family.default_link} link has no such boundary"
         )
 
@@ -419,6 +461,33 @@ class _Loop:
         status = "converged" if converged else "max_iter" if len(self.steps) >= self.stopping.max_iter else "stalled"
         status = "boundary" if status == "stalled" and self.inside is not None else status
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
+
+
+def _relative(observed: Matrix | None, expected: Matrix | None, aliased: npt.NDArray[np.bool_]) -> Any:
+    """Eigenvalues and vectors of the observed information in units of the expected one, of the columns that are not aliased;
+    None where that has none.
+    """
+    inner = np.ix_(~aliased, ~aliased)
+    if observed is None or expected is None or not np.isfinite(observed).all():
+        return None
+    try:
+        return eigh(observed[inner], expected[inner])
+    except LinAlgError:
+        return None
+
+
+def _by_size(observed: Matrix | None, expected: Matrix | None, aliased: npt.NDArray[np.bool_]) -> Matrix | None:
+    """The observed information with each eigenvalue, in units of the expected one, by its size: a step goes down along
+    directions in which the loss bends away, too (Dauphin et al. 2014), and no further than LONG of the expected one's.
+    """
+    found = _relative(observed, expected, aliased)
+    if found is None or expected is None:
+        return expected
+    values, vectors = found
+    inner = np.ix_(~aliased, ~aliased)
+    half, result = expected[inner] @ vectors, expected.copy()
+    result[inner] = (half * np.maximum(np.abs(values), 1.0 / LONG)) @ half.T
+    return result
 
 
 def without_aliased(point: Point, found: Curvature) -> Point:

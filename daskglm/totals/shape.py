@@ -53,9 +53,7 @@ class JointSums:
         return JointSums(self.moments + other.moments, self.shape + other.shape, self.mixed + other.mixed)
 
 
-def joint_sums(
-    block: Block, model: Model, coef: Vector, shape: Shape, psi: Vector, fraction: float = 1.0
-) -> JointSums:
+def joint_sums(block: Block, model: Model, coef: Vector, shape: Shape, psi: Vector, fraction: float = 1.0) -> JointSums:
     """At the scaled coefficients coef (p,) and psi (s,), in one reading of the leading `fraction` of the rows."""
     rows = leading(block, fraction)
     return JointSums(
