@@ -28,6 +28,20 @@ def claims(folder: Path, rows: int, files: int = 64, seed: int = 2013) -> Path:
     return _written(folder, "claims", rows, files, seed, part)
 
 
+def policies(folder: Path, rows: int, files: int = 64, seed: int = 2013) -> Path:
+    """The same claims, each of one of rows / 5 policies, whose rows lie anywhere in the lake."""
+
+    def part(rng: np.random.Generator, n: int, truth: np.random.Generator) -> pa.Table:
+        columns, eta = _rated(rng, n, truth)
+        exposure = rng.uniform(0.1, 1.0, size=n)
+        columns["exposure"] = exposure
+        columns["claims"] = rng.poisson(exposure * np.exp(eta)).astype(np.int64)
+        columns["policy"] = rng.integers(0, max(rows // 5, 1), size=n)
+        return pa.table(columns)
+
+    return _written(folder, "policies", rows, files, seed, part)
+
+
 def premiums(folder: Path, rows: int, files: int = 64, seed: int = 2014) -> Path:
     """The same columns with negative binomial claims (theta 1.5) and pure premiums, gamma amounts of a Poisson number
     (Tweedie power 1.6), of which area004 has none.

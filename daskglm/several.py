@@ -114,6 +114,32 @@ class Fits:
         return self._series("nobs")
 
     @property
+    def shape_params(self) -> dict[str, dict[str, float]]:
+        """Estimates beside the coefficients, by response: "theta", "power", "dispersion", "shape"."""
+        return {response: fit.shape_params for response, fit in self._fits.items()}
+
+    @property
+    def shape_bse(self) -> dict[str, dict[str, float]]:
+        """Their standard errors."""
+        return {response: fit.shape_bse for response, fit in self._fits.items()}
+
+    @property
+    def separated(self) -> dict[str, tuple[str, ...]]:
+        """Parameters whose estimate is infinite, by response."""
+        return {response: fit.separated for response, fit in self._fits.items()}
+
+    @property
+    def aliased(self) -> dict[str, tuple[str, ...]]:
+        """Parameters that are not estimated, by response: of the same columns the same, unless separated rows are gone."""
+        return {response: fit.aliased for response, fit in self._fits.items()}
+
+    def conf_int(self, **options: Any) -> pd.DataFrame:
+        """Intervals (p, 2 m), a column for each pair (response, limit); options are those of `Fit.conf_int`."""
+        import pandas as pd
+
+        return pd.concat({response: fit.conf_int(**options) for response, fit in self._fits.items()}, axis=1)
+
+    @property
     def converged(self) -> bool:
         """Whether every optimum was reached."""
         return all(fit.converged for fit in self._fits.values())

@@ -62,6 +62,11 @@ def test_each_is_the_fit_of_that_response_alone(family: str, options: dict[str, 
     assert np.array_equal(fits.bse["visits"], fits["visits"].bse)
     for name in STATISTICS[:2]:
         assert getattr(fits, name)["claims"] == getattr(fits["claims"], name)
+    assert fits.conf_int(level=0.9)["visits"].equals(fits["visits"].conf_int(level=0.9))
+    assert str(fits.shape_params["visits"]) == str(fits["visits"].shape_params)
+    assert str(fits.shape_bse["visits"]) == str(fits["visits"].shape_bse)
+    assert fits.separated == {name: fits[name].separated for name in fits}
+    assert fits.aliased == {name: fits[name].aliased for name in fits}
 
 
 def test_rows_in_which_any_response_is_missing_are_left_out_of_all() -> None:

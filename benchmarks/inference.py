@@ -1,0 +1,64 @@
+"""What inference costs, as multiples of one closing pass over the same lake: the decode, the Gram and all statistics."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from benchmarks import lakes
+
+# What each task may cost at most: in closing passes, and in passes over the data.
+GOALS: dict[str, tuple[float | None, int | None]] = {
+    "HC3": (2.0, None),
+    "clusters": (5.0, None),
+    "candidates": (None, 1),
+    "profile": (None, 12),
+    "bootstrap": (None, 1),
+    "checks": (4.0, 1),
+}
+PARAMETERS = 20
+REPLICATES = 1_000
+CANDIDATES = 200
+
+
+def candidates() -> list[str]:
+    """200 terms that the model does not have."""
+    names = [f"x{j}" for j in range(lakes.FLOATS)]
+    pairs = [f"{a}:{b}" for a, b in itertools.combinations(names, 2)]
+    powers = [f"I({a}**{k})" for k in (2, 3, 4, 5) for a in names]
+    others = [f"{function}({a})" for function in ("sin", "cos", "tanh", "exp") for a in names]
+    mixed = [f"I({a} * {b}**2)" for a, b in itertools.permutations(names, 2)]
+    return (pairs + powers + others + mixed)[:CANDIDATES]
+
+
+def report(folder: Path, rows: int, repeat: int, only: tuple[str, ...]) -> None:
+    """Each task in fresh processes, its closing pass measured beside it."""
+    lake = lakes.policies(folder, rows)
+    model = folder / f"inference-{rows}"
+    subprocess.run([sys.executable, "-W", "ignore", "-m", "benchmarks.inference", "fit", str(lake), str(model)], check=True)
+    click.echo("| task | seconds | closing passes | at most | passes | peak GB | |")
+    click.echo("|---|---|---|---|---|---|---|")
+    for task in only or GOALS:
+        found = [_once(task, lake, model) for _ in range(repeat)]
+        ratio = statistics.median(one["seconds"] / one["closing"] for one in found)
+        most, passes = GOALS[task]
+        goal = " and ".join([f"{most:g}"] * (most is not None) + [f"{passes} passes"] * (passes is not None))
+        click.echo(
+            f"| {task} | {statistics.median(one['seconds'] for one in found):.2f} | {ratio:.2f} | {goal} | "
+            f"{found[0]['passes']} | {max(one['peak'] for one in found):.2f} | {found[0]['said']} |"
+        )
+
+
+def _once(task: str, lake: Path, model: Path) -> dict[str, Any]:
+    command = [sys.executable, "-W", "ignore", "-m", "benchmarks.inference", task, str(lake), str(model)]
+    return json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
