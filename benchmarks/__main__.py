@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|families|kernel|separation`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|families|grid|inference|kernel|separation`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -267,6 +267,18 @@ def cluster_(
 
 
 @main.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--rows", default=10_000_000, help="Rows of the lake.")
+@click.option("--repeat", default=3, help="Processes per task.")
+@FOLDER
+def inference(tasks: tuple[str, ...], rows: int, repeat: int, folder: Path) -> None:
+    """Covariances, tests, intervals and checks, each against a closing pass. TASKS: some of them, by name."""
+    from benchmarks.inference import report
+
+    report(folder, rows, repeat, tasks)
+
+
+@main.command()
 @click.option("--seeds", default=20, help="Fits, each with faults of its own.")
 @click.option("--first", default=0, help="The first seed.")
 @click.option("--rows", default=600_000, help="Rows of the claims lake.")
@@ -302,6 +314,18 @@ def families_(rows: int, repeat: int, folder: Path) -> None:
     from benchmarks.families import report
 
     report(folder, rows, repeat)
+
+
+@main.command()
+@click.argument("tasks", nargs=-1)
+@click.option("--rows", default=10_000_000, help="Rows of the lake.")
+@click.option("--repeat", default=3, help="Processes per task.")
+@FOLDER
+def inference(tasks: tuple[str, ...], rows: int, repeat: int, folder: Path) -> None:
+    """Covariances, tests, intervals and checks, each against a closing pass. TASKS: some of them, by name."""
+    from benchmarks.inference import report
+
+    report(folder, rows, repeat, tasks)
 
 
 @main.command()
