@@ -317,18 +317,6 @@ def families_(rows: int, repeat: int, folder: Path) -> None:
 
 
 @main.command()
-@click.argument("tasks", nargs=-1)
-@click.option("--rows", default=10_000_000, help="Rows of the lake.")
-@click.option("--repeat", default=3, help="Processes per task.")
-@FOLDER
-def inference(tasks: tuple[str, ...], rows: int, repeat: int, folder: Path) -> None:
-    """Covariances, tests, intervals and checks, each against a closing pass. TASKS: some of them, by name."""
-    from benchmarks.inference import report
-
-    report(folder, rows, repeat, tasks)
-
-
-@main.command()
 @click.option("--seeds", default=2, help="Times that data of each shape are drawn.")
 @click.option("--first", default=0, help="The first seed.")
 @click.option("--only", default="", help="Only cases whose name (family link shape seed) has this in it.")
