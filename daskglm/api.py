@@ -62,7 +62,7 @@ def glm(
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
     trials: a column; the response then counts successes out of that many.
-    covariance: "model" (expected information), "observed", "HC0", "HC1".
+    covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one column or several.
     separation: what becomes of an infinite optimum. "limit": its coefficients are -inf or inf without an error, deviance and
         likelihood are the limits of all rows, everything else is the fit without the rows that are at their limit, nobs and
         degrees of freedom included; a baseline that is at its limit gives way to the first level that is not. "drop": those

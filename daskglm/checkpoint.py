@@ -31,6 +31,7 @@ from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
+from daskglm.totals.scores import ClusterProducts, Meat
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
@@ -60,6 +61,8 @@ RECORDS: Mapping[str, Any] = {
         PairTables,
         ParallelTables,
         Occurrences,
+        Meat,
+        ClusterProducts,
     )
 }
 
@@ -306,6 +309,15 @@ class Recorded:
         known, record = self._log.recall(what)
         if not known:
             record = self._inner.total(function, *args)
+            self._log.note(what, record)
+        return record
+
+    def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
+        """From the log, or from the engine and into the log."""
+        what = digest((scatter, buckets, fold))
+        known, record = self._log.recall(what)
+        if not known:
+            record = self._inner.grouped(scatter, buckets, fold)
             self._log.note(what, record)
         return record
 

@@ -122,7 +122,7 @@ _FIT_OPTIONS = _options(
     click.option("--trials", help="A column; the response counts successes out of that many."),
     click.option("--penalty", help="Not available in this version."),
     click.option("--constraints", help="Not available in this version."),
-    click.option("--covariance", help="model, observed, HC0 or HC1."),
+    click.option("--covariance", help='model, observed, HC0, HC1, HC2, HC3 or "cluster(policy, year)".'),
     click.option("--dispersion", help="A number, pearson, deviance or ml."),
     click.option("--missing", help="drop or raise."),
     click.option("--where", help='A row filter, such as "year = 2024".'),

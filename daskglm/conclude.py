@@ -24,7 +24,6 @@ from daskglm.plan import Plan
 from daskglm.record import Certificate, FitRecord, Specification, Statistics
 from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence
 from daskglm.solvers.driver import Optimum, Stopping, minimise
-from daskglm.solvers.newton import curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.totals.likelihood import null_deviance, saturated
@@ -84,10 +83,9 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     phi, estimated = inference.dispersion(plan.dispersion, family, stats, optimum.point.sums.pearson, rank)
     if plan.dispersion == "ml" and beside is not None and beside.dispersion is not None:
         phi, estimated = beside.dispersion, True
-    kind: Any = "probability" if isinstance(plan.weights, Probability) else plan.covariance
-    observed = _observed(objective, optimum) if kind == "observed" else None
-    meat = objective.model.gram(optimum.point.sums.meat)
-    matrix = parameters.covariance(inference.covariance(kind, optimum, phi, observed, meat))
+    kind = inference.kind_of(plan.covariance, plan.weights)
+    errors = inference.covariance(kind, objective, optimum.point, optimum.curvature, phi)
+    matrix = parameters.covariance(errors.matrix)
     matrix = 0.5 * (matrix + matrix.T)
     coefficients = parameters.coefficients(optimum.point.coef)
     separation, infinite = solution.record(matrix), solution.infinite()
@@ -98,9 +96,12 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     matrix[gone, :] = np.nan
     matrix[:, gone] = np.nan
     notes = list(solution.design.notes)
+    if errors.note:
+        notes.append(errors.note)
     if beside is not None and beside.found.held.any():
         notes.append(beside.shape.at_end)
     statistics = _statistics(context, solution, parameters, null, beside, phi, estimated, notes)
+    statistics = replace(statistics, clusters=errors.clusters)
     ledger = context.ledger
     if plan.separation == "drop":
         ledger = replace(ledger, used=ledger.used - solution.at_limit.n, separated=solution.at_limit.n)
@@ -120,11 +121,6 @@ def _beside(plan: Plan, beside: Beside | None) -> dict[str, tuple[float, float]]
     if isinstance(plan.weights, Probability):
         return {name: (value, float("nan")) for name, (value, _) in found.items()}
     return found
-
-
-def _observed(objective: Objective, optimum: Optimum) -> Matrix:
-    point = objective.evaluate(optimum.point.coef, 2, "observed")
-    return curvature(objective, point, optimum.aliased).inverse()
 
 
 def _statistics(

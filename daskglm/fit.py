@@ -139,6 +139,7 @@ class _Fitting:
         self.kinds = sources.kinds(source)
         self.terms = _parse(plan, self.kinds)
         self.reading = reading_of(plan, self.terms, self.kinds, source.matrix_names)
+        formula.require_columns(plan.clusters, self.source.types, "covariance=Cluster")
         self.opened: list[Partitions[Any]] = []
         self.log: Log | None = None
 
@@ -264,7 +265,7 @@ class _Fitting:
         weights = None
         if plan.weights is not None:
             weights = (type(plan.weights).__name__.lower(), str(plan.weights.column))
-        used = dict.fromkeys(reading.columns)
+        used = dict.fromkeys(reading.of_model)
         right = [*(variable.expression for variable in self.terms.variables), *self.terms.offsets]
         return Specification(
             formula=self.terms.text,
@@ -276,7 +277,7 @@ class _Fitting:
             offset=_text(plan.offset),
             exposure=_text(plan.exposure),
             trials=_text(plan.trials),
-            covariance=plan.covariance,
+            covariance=plan.covariance if isinstance(plan.covariance, str) else plan.covariance.text,
             dispersion=plan.dispersion,
             missing=plan.missing,
             unseen=plan.unseen,
@@ -343,6 +344,7 @@ def reading_of(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple
         frequencies=isinstance(plan.weights, Frequency),
         matrix=matrix,
         several=terms.several,
+        clusters=plan.clusters,
     )  # fmt: skip
 
 

@@ -19,7 +19,7 @@ from daskglm.cluster.connect import SCHEDULER_OPTIONS
 from daskglm.cluster.local import open_partitions
 from daskglm.cluster.sources import open_source
 from daskglm.errors import DesignError, closest
-from daskglm.model.weights import WEIGHTS
+from daskglm.model.weights import WEIGHTS, cluster_of
 from daskglm.plan import DEFAULTS
 from daskglm.predict import Prediction, scorer
 from daskglm.record import FitRecord
@@ -134,10 +134,12 @@ def _scored(leaf: Any, score: Any, beside: tuple[str, ...]) -> pa.Table:
 
 
 def options_of(document: Mapping[str, Any]) -> dict[str, Any]:
-    """The keywords of `glm` in a job, with weights read."""
+    """The keywords of `glm` in a job, with weights and clusters read."""
     chosen = {key: value for key, value in document.items() if key in DEFAULTS and value is not None}
     if isinstance(chosen.get("weights"), str):
         chosen["weights"] = weights(chosen["weights"])
+    if str(chosen.get("covariance", "")).strip().lower().startswith(("cluster", "dg.cluster")):
+        chosen["covariance"] = cluster_of(str(chosen["covariance"]))
     if isinstance(chosen.get("dispersion"), str):
         with contextlib.suppress(ValueError):
             chosen["dispersion"] = float(chosen["dispersion"])

@@ -92,6 +92,12 @@ class Partitions(Protocol[Item]):
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
 
+    def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
+        """The tree sum over buckets of fold(packets), a record; the packets of a bucket are those that scatter(item) gives
+        for it, a list of one per bucket or None, in the order of the leaves. One pass; its packets are held, or spilled,
+        where the engine has room. The number of buckets is a function of the data alone, so that the bits are, too.
+        """
+
     def kept_with_total(
         self,
         function: Callable[[Any], Any],

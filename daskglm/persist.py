@@ -287,11 +287,13 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
     if specification["weights"] is not None:
         specification["weights"] = tuple(specification["weights"])
     specification["predictors"] = tuple(specification["predictors"])
+    statistics = dict(document["statistics"])
+    statistics["clusters"] = tuple(statistics.get("clusters", ()))
     certificate = dict(document["certificate"])
     certificate["residual_columns"] = tuple(certificate["residual_columns"])
     return FitRecord(
         _only(Specification, specification), design, coefficients, covariance, document["aliased"],
-        tuple(document["separated"]), _only(Statistics, document["statistics"]), document["converged"],
+        tuple(document["separated"]), _only(Statistics, statistics), document["converged"],
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
         tuple(document["notes"]), document["provenance"],

@@ -12,7 +12,7 @@ from daskglm.errors import DesignError, closest
 from daskglm.inference.covariance import COVARIANCES
 from daskglm.model.links import Link
 from daskglm.model.pairs import resolve
-from daskglm.model.weights import Frequency, Probability, Trials, Variance, Weights
+from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance, Weights
 
 # Names other libraries use, and what they are called here.
 ELSEWHERE = {
@@ -59,7 +59,7 @@ class Plan:
     offset: Any
     exposure: Any
     trials: Any
-    covariance: str
+    covariance: str | Cluster
     dispersion: str | float | None
     missing: str
     where: str | None
@@ -75,7 +75,13 @@ class Plan:
     @property
     def meat(self) -> bool:
         """Whether the closing pass needs the products of scores."""
-        return self.covariance in ("HC0", "HC1") or isinstance(self.weights, Probability)
+        sampled = isinstance(self.weights, Probability) and self.covariance == "model"
+        return self.covariance in ("HC0", "HC1") or sampled
+
+    @property
+    def clusters(self) -> tuple[str, ...]:
+        """Columns that errors are clustered by."""
+        return self.covariance.columns if isinstance(self.covariance, Cluster) else ()
 
 
 DEFAULTS: Mapping[str, Any] = {
@@ -131,13 +137,7 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     elif dispersion is not None and not (isinstance(dispersion, (int, float)) and dispersion > 0):
         raise DesignError(f"dispersion must be a positive number or a rule, not {dispersion!r}")
     covariance = given["covariance"]
-    if covariance in ("HC2", "HC3") or not isinstance(covariance, str):
-        raise DesignError(
-            f"covariance={covariance!r} is not available in this version; there is {', '.join(COVARIANCES)}"
-        )
-    _one_of("covariance", covariance, COVARIANCES)
-    if isinstance(weights, Probability) and covariance != "model":
-        raise DesignError("probability weights have their own covariance (linearised): leave covariance= out")
+    check_covariance(covariance, weights)
     separation = _one_of("separation", given["separation"], ("limit", "drop", "raise", "firth"))
     if not scalar and separation in CLASSES_LEAVE:
         raise DesignError(f'separation="{separation}" {CLASSES_LEAVE[separation]}')
@@ -160,7 +160,32 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
     )  # fmt: skip
 
 
-def _refuse_bias_reduction(family: Any, dispersion: Any, covariance: str, weights: Weights | None) -> None:
+def check_covariance(kind: Any, weights: Weights | None, option: str = "covariance") -> None:
+    """A DesignError where there is no such covariance, or not with these weights."""
+    if inspect.isclass(kind) and issubclass(kind, Cluster):
+        raise DesignError('clusters need a column: dg.Cluster("policy")')
+    if isinstance(kind, Cluster):
+        strange = [column for column in kind.columns if not isinstance(column, str)]
+        if strange:
+            raise DesignError(
+                f"Cluster takes the names of columns, not {type(strange[0]).__name__}: add it to data= as a column"
+            )
+        return
+    if isinstance(kind, str) and kind.lstrip().lower().startswith("cluster"):
+        raise DesignError(f'{option}={kind!r} is how the command line writes dg.Cluster("policy")')
+    if not isinstance(kind, str):
+        raise DesignError(
+            f'{option}= takes {", ".join(COVARIANCES)} or dg.Cluster("policy"), not {type(kind).__name__}'
+        )
+    _one_of(option, kind, COVARIANCES)
+    if isinstance(weights, Probability) and kind != "model":
+        raise DesignError(
+            f'with probability weights errors are linearised, which is {option}="model", or that of sampled clusters, '
+            f'dg.Cluster("unit"): not {kind!r}'
+        )
+
+
+def _refuse_bias_reduction(family: Any, dispersion: Any, covariance: str | Cluster, weights: Weights | None) -> None:
     """What mean bias reduction is not defined for here."""
     said = 'separation="firth" adds the bias of maximum likelihood to the score'
     if not family.dispersion_known or dispersion is not None:

@@ -68,7 +68,9 @@ class Certificate:
 @final
 @dataclass(frozen=True)
 class Statistics:
-    """Numbers of the fit as a whole; NaN where one does not exist."""
+    """Numbers of the fit as a whole; NaN where one does not exist. clusters: how many, for each way that errors are
+    clustered.
+    """
 
     n_rows: int
     nobs: float
@@ -83,6 +85,16 @@ class Statistics:
     llf: float
     aic: float
     bic: float
+    clusters: tuple[int, ...] = ()
+
+    @property
+    def df_test(self) -> float | None:
+        """Degrees of freedom of t tests: the smallest number of clusters less one, or those of an estimated dispersion;
+        None where tests are normal.
+        """
+        if self.clusters:
+            return float(min(self.clusters) - 1)
+        return self.df_resid if self.scale_estimated else None
 
 
 @final

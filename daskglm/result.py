@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import persist, summary
+from daskglm import persist, sandwich, summary
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -18,7 +18,8 @@ from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
 from daskglm.model import canonical
-from daskglm.plan import refuse_unknown
+from daskglm.model.weights import Cluster, cluster_of
+from daskglm.plan import check_covariance, refuse_unknown
 from daskglm.predict import Prediction, predict, result_columns, scorer
 from daskglm.record import Certificate, FitRecord
 
@@ -106,16 +107,34 @@ class Fit:
         center, half = self.record.coefficients, quantile * self._errors()
         return pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
 
-    def cov_params(self, kind: str | None = None, data: Any = None) -> pd.DataFrame:
-        """Covariance of the parameters, NaN where aliased. No pass over data."""
+    def cov_params(self, kind: str | Cluster | None = None, data: Any = None) -> pd.DataFrame:
+        """Covariance of the parameters (r, r), NaN where aliased or infinite: the one that was fitted, or with data, the rows
+        that the model was fitted to, another.
+
+        kind: "model", phi H^-1 with H the expected information (ordinal: observed); "observed"; "HC0" to "HC3",
+        H^-1 (sum s s') H^-1 with the scores s of rows, HC1 times n / (n - k), HC2 and HC3 with leverages taken out of s by
+        (I - H)^(-1/2) and (I - H)^-1; a `Cluster`, with the sums of scores by cluster in place of s. Passes: none for the
+        fitted one; one for "model", HC0, HC1, two for the others, 2^w for w ways of clustering.
+        One Gram and one row x vector evaluation per pass; HC2 and HC3 also the square of a row's entries.
+        """
         import pandas as pd
 
-        if data is not None or kind not in (None, self.record.specification.covariance):
-            raise DesignError(
-                f"only the covariance that was fitted ({self.record.specification.covariance}) is available in this "
-                "version: ask for another with covariance= in glm()"
-            )
-        return pd.DataFrame(self.record.covariance, index=list(self.record.names), columns=list(self.record.names))
+        fitted = self.record.specification.covariance
+        asked = fitted if kind is None else kind.text if isinstance(kind, Cluster) else kind
+        matrix = self.record.covariance
+        if data is not None:
+            matrix = sandwich.covariance_of(self.record, self._again(kind), data)
+        elif asked != fitted:
+            check_covariance(kind, None, "kind")
+            sandwich.refuse_without_data(self._again(kind), fitted)
+        return pd.DataFrame(matrix, index=list(self.record.names), columns=list(self.record.names))
+
+    def _again(self, kind: str | Cluster | None) -> str | Cluster:
+        """The kind asked for; None: the fitted one."""
+        if kind is not None:
+            return kind
+        fitted = self.record.specification.covariance
+        return cluster_of(fitted) if fitted.startswith("cluster(") else fitted
 
     # -- of the fit ------------------------------------------------------------------------------------------------
 
@@ -317,12 +336,12 @@ class Fit:
 
     def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
         """Test linear hypotheses L b = c: a matrix (m, p), names (each zero), or text such as
-        "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated.
+        "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated or errors
+        are clustered.
         """
         s = self.record.statistics
         matrix, value = hypotheses.parse(hypothesis, self.record.names)
-        freedom = s.df_resid if s.scale_estimated else None
-        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, freedom)
+        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test)
 
     def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""

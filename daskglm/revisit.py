@@ -131,18 +131,27 @@ class Visit:
     """
 
     def __init__(
-        self, record: FitRecord, data: Any, beside: Sequence[str] = (), *, passes: int = 1, client: Any = None
+        self,
+        record: FitRecord,
+        data: Any,
+        beside: Sequence[str] = (),
+        *,
+        passes: int = 1,
+        client: Any = None,
+        clusters: Sequence[str] = (),
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
-        beside: further columns; passes: how many will be taken, about: rows are kept for several.
+        beside: further columns; passes: how many will be taken, about: rows are kept for several; clusters: columns whose
+        keys the blocks carry.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
-        source = self._source(data)
+        source = self._source(data, tuple(clusters))
         kinds = sources.kinds(source)
         terms = formula.parse(str(self.plan.formula), kinds)
-        reading = reading_of(self.plan, terms, kinds, source.matrix_names)
-        formula.require_columns(reading.columns, kinds, "the model")
+        reading = replace(reading_of(self.plan, terms, kinds, source.matrix_names), clusters=tuple(clusters))
+        formula.require_columns(reading.of_model, kinds, "the model")
+        formula.require_columns(reading.clusters, source.types, "Cluster")
         extra = tuple(_expression(text, kinds) for text in beside)
         formula.require_columns(tuple(c for e in extra for c in e.columns), kinds, "the request")
         changed = [n for n, kind in record.specification.kinds.items() if n in kinds and kinds[n] != kind]
@@ -168,7 +177,9 @@ class Visit:
             raise DataError("the data have no rows" + (f" where {self.plan.where}" if self.plan.where else ""))
         self._blas = one_blas_thread()
         self._opened: list[Partitions[Any]] = []
-        opened = open_rows(source, columns, "reread" if passes == 1 else "auto", Engine(client=client))
+        # what a Dask collection holds is on the workers anyway
+        keep = "reread" if passes == 1 and not hasattr(source, "chunks") else "auto"
+        opened = open_rows(source, columns, keep, Engine(client=client))
         self._opened.append(opened)
         rows_of = RowsOf(replace(reading, passing=True), record.design, extra, directions)
         self.ledger: Ledger | None = None
@@ -209,10 +220,10 @@ class Visit:
         found: AnyModel = replace(model, limits=limits)  # type: ignore[type-var]
         return found
 
-    def _source(self, data: Any) -> Source:
+    def _source(self, data: Any, others: tuple[str, ...]) -> Source:
         if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
             return open_source(data)
-        unknown = set(data) - set(ARRAYS)
+        unknown = set(data) - {*ARRAYS, *others}
         if unknown:
             raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
         extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}

@@ -48,7 +48,7 @@ def stars(value: float) -> str:
 
 def coefficient_rows(record: FitRecord) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the coefficient table."""
-    letter = "t" if record.statistics.scale_estimated else "z"
+    letter = "z" if record.statistics.df_test is None else "t"
     header = ["", "Estimate", "Std. Error", f"{letter} value", f"Pr(>|{letter}|)", ""]
     with np.errstate(invalid="ignore", divide="ignore"):
         errors = np.sqrt(np.diag(record.covariance))
@@ -66,7 +66,9 @@ def _facts(record: FitRecord) -> list[tuple[str, str]]:
     expected = "observed information" if spec.response_kind == "ordered" else "expected information"
     kinds = {"model": expected, "observed": "observed information"}
     covariance = kinds.get(spec.covariance, spec.covariance)
-    if spec.weights and spec.weights[0] == "probability":
+    if s.clusters:
+        covariance = f"{spec.covariance}, {' and '.join(f'{count:,}' for count in s.clusters)} clusters"
+    elif spec.weights and spec.weights[0] == "probability":
         covariance = "linearised for probability weights"
     facts = [
         ("Formula", spec.formula),

@@ -26,23 +26,28 @@ class Several:
 @final
 @dataclass(frozen=True)
 class Question:
-    """function(item, *args) of the k-th response of a block, after it went through some functions."""
+    """function(item, *args) of the k-th response of a block, after it went through some functions; with buckets, function
+    scatters rows to them, and fold sums each up.
+    """
 
     k: int
     through: tuple[Callable[[Any], Any], ...]
     function: Callable[..., Any]
-    args: tuple[Any, ...]
+    args: tuple[Any, ...] = ()
+    buckets: int = 0
+    fold: Callable[[Any], Any] | None = None
+
+    def __call__(self, block: Any) -> Any:
+        """The answer of one block."""
+        item = block.of_response(self.k)
+        for step in self.through:
+            item = step(item)
+        return self.function(item, *self.args)
 
 
 def side_by_side(block: Any, questions: tuple[Question, ...]) -> Several:
     """The answers of one block."""
-    answers = []
-    for question in questions:
-        item = block.of_response(question.k)
-        for step in question.through:
-            item = step(item)
-        answers.append(question.function(item, *question.args))
-    return Several(tuple(answers))
+    return Several(tuple(question(block) for question in questions))
 
 
 class _Given_up(BaseException):  # noqa: N801
@@ -111,9 +116,15 @@ class Together:
                 asked, self._asked = self._asked, {}
             answers: dict[int, Any] = {}
             for partitions in {id(where): where for where, _ in asked.values()}.values():
-                here = [k for k in sorted(asked) if asked[k][0] is partitions]
-                found: Several = partitions.total(side_by_side, tuple(asked[k][1] for k in here))
-                answers |= dict(zip(here, found.records, strict=True))
+                here = {k: asked[k][1] for k in sorted(asked) if asked[k][0] is partitions}
+                shared = {k: question for k, question in here.items() if question.fold is None}
+                if shared:
+                    found: Several = partitions.total(side_by_side, tuple(shared.values()))
+                    answers |= dict(zip(shared, found.records, strict=True))
+                # rows go to their buckets with the scores of one response at a time
+                for k, question in here.items():
+                    if question.fold is not None:
+                        answers[k] = partitions.grouped(question, question.buckets, question.fold)
             with self._changed:
                 self._answers |= answers
                 self._changed.notify_all()
@@ -177,6 +188,11 @@ class View:
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum of function(item, *args)."""
         return self._together.ask(self._partitions, Question(self._k, self._through, function, args))
+
+    def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
+        """The tree sum over buckets, in a pass of its own."""
+        question = Question(self._k, self._through, scatter, buckets=buckets, fold=fold)
+        return self._together.ask(self._partitions, question)
 
     def consumed(self, function: Callable[[Any], Any]) -> View:
         """Items as the function makes them, each time anew: the others still need them as they are."""

@@ -37,6 +37,8 @@ CARRIED_BYTES = 64 << 10
 FETCHED_BYTES = 8 << 20
 FETCHED_ANSWERS = 256
 FAN_IN = 4
+# Buckets of packets are folded by a task for so many shelves.
+FOLDS_PART = 2
 # While a pass runs, the driver looks this often whether something went wrong.
 LOOK_SECONDS = 1.0
 # What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
@@ -331,12 +333,38 @@ class DistributedPartitions:
         futures = cluster.map(_name(function), worker.subtree, self._shelves, [call] * len(self._shelves))
         return self._collected(futures, cluster.record_bytes or 0)
 
+    def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
+        """The tree sum over buckets of fold(packets): packets stay on the workers, and each bucket's go to the one that
+        folds it.
+        """
+        cluster = self._cluster
+        cluster.counter.passes += 1
+        call = cluster.call(scatter, fold)
+        shelves = cluster.map("scatter", worker.scattered, self._shelves, [call] * len(self._shelves))
+        # 2^height neighbouring buckets are folded by one task, a whole subtree of the sum over buckets
+        height = max(-(-buckets // max(len(shelves) // FOLDS_PART, 1)) - 1, 0).bit_length()
+        runs = [range(at, min(at + (1 << height), buckets)) for at in range(0, buckets, 1 << height)]
+        parts = [cluster.map("packets", worker.parcels_of, shelves, [run] * len(shelves)) for run in runs]
+        folds = cluster.map("fold", worker.folded, parts, [call] * len(runs))
+        cluster.finish(shelves, self._rows)
+        for futures in (shelves, *parts):
+            _released(futures)
+        if len(folds) * (cluster.record_bytes or 0) <= FETCHED_BYTES:
+            return _added(cluster.fetch(folds), height)
+        return self._combined(folds, height)
+
     def _collected(self, futures: list[Future[Any]], record_bytes: int) -> Any:
         """The sum of the shelves' answers: added here where they are small and few, on the workers first where not."""
         cluster, height = self._cluster, self._height
         if len(futures) * record_bytes <= FETCHED_BYTES and len(futures) <= FETCHED_ANSWERS:
             return _added(cluster.fetch(futures, self._rows), height)
         cluster.finish(futures, self._rows)
+        return self._combined(futures, height)
+
+    def _combined(self, futures: list[Future[Any]], height: int) -> Any:
+        """The sum of answers of 2^height leaves each, added on the workers."""
+        cluster = self._cluster
+        cluster.finish(futures)
         while len(futures) > 1:
             groups = [futures[at : at + FAN_IN] for at in range(0, len(futures), FAN_IN)]
             sums, futures = futures, cluster.map("combine", worker.combine, groups, [height] * len(groups))

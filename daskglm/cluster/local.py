@@ -8,6 +8,7 @@ from typing import Any, Literal
 
 from daskglm.cluster import machine
 from daskglm.cluster.cells import Applied, Counter, Kept, Spill, announce_after, cells_of
+from daskglm.cluster.packets import Packets
 from daskglm.cluster.sources import Source
 from daskglm.errors import DesignError
 from daskglm.partitions import Record, TreeSum
@@ -16,6 +17,8 @@ Keep = Literal["memory", "disk", "reread"]
 
 # What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
 HELD_RECORDS = 5
+# The part of the memory that packets of rows may take before they go to disk.
+PACKETS_PART = 4
 
 
 class LocalPartitions:
@@ -99,6 +102,28 @@ class LocalPartitions:
         for record in self._each(subtree, range(0, len(self._cells), size)):
             result.push(record, height)
         return result.result()
+
+    def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
+        """The tree sum over buckets of fold(packets), the packets of a bucket in the order of the leaves."""
+
+        def visit(index: int) -> Any:
+            cell = self._cells[index]
+            packets = scatter(cell.get(self._counter))
+            self._seen(cell.rows)
+            return packets
+
+        self._counter.passes += 1
+        limit = self.memory_limit or machine.memory_limit()
+        held = Packets(buckets, limit // PACKETS_PART)
+        try:
+            for packets in self._each(visit, self._announced()):
+                held.put(packets)
+            tree: TreeSum[Any] = TreeSum()
+            for record in self._each(lambda number: fold(held.take(number)), range(buckets)):
+                tree.push(record)
+            return tree.result()
+        finally:
+            held.close()
 
     def kept_with_total(
         self,

@@ -109,6 +109,26 @@ class Shelf:
         return sum(sizeof(cell) for cell in (*self.cells, *self.aside)) + array_bytes(self.record)
 
 
+@final
+@dataclass(frozen=True)
+class Parcels:
+    """Packets of rows by leaf and bucket, None where there are none; decodes they took, and who made them."""
+
+    packets: tuple[tuple[Any, ...], ...]
+    loads: int
+    makers: Mapping[str, str]
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes held."""
+        return sum(packet.nbytes for leaf in self.packets for packet in leaf if packet is not None)
+
+
+@sizeof.register(Parcels)
+def _parcels_size(parcels: Parcels) -> int:
+    return 1000 + parcels.nbytes
+
+
 @sizeof.register(Shelf)
 def _shelf_size(shelf: Shelf) -> int:
     return 1000 + shelf.nbytes
@@ -304,6 +324,37 @@ def subtree(given: Shelf | Call | Sequence[Any], call: Call) -> Answer:
             announce_after(shelf.cells, number - shelf.start)
             tree.push(function(cell.get(counter), *arguments))
     return _answer(tree.result(), counter.loads)
+
+
+def scattered(given: Shelf | Call | Sequence[Any], call: Call) -> Parcels:
+    """scatter(item) of every leaf of a shelf."""
+    shelf = opened(given)
+    scatter, _ = call.open()
+    counter = Counter()
+    packets = []
+    with one_blas_thread():
+        for number, cell in enumerate(shelf.cells, shelf.start):
+            announce_after(shelf.cells, number - shelf.start)
+            packets.append(tuple(scatter(cell.get(counter))))
+    return Parcels(tuple(packets), counter.loads, {get_worker().address: preflight.identity()})
+
+
+def parcels_of(parcels: Parcels, buckets: range) -> Parcels:
+    """Those of neighbouring buckets; the first of all also say what scattering took."""
+    own = tuple(tuple(leaf[number] for number in buckets) for leaf in parcels.packets)
+    return Parcels(own, 0 if buckets.start else parcels.loads, parcels.makers)
+
+
+def folded(given: Sequence[Parcels], call: Call) -> Answer:
+    """The sum over neighbouring buckets of fold(packets), each in the order of the leaves."""
+    _, fold = call.open()
+    leaves = [leaf for parcels in given for leaf in parcels.packets]
+    tree: TreeSum[Any] = TreeSum()
+    with one_blas_thread():
+        for packets in zip(*leaves, strict=True):
+            tree.push(fold([landed(packet) for packet in packets if packet is not None]))
+    makers = {address: identity for parcels in given for address, identity in parcels.makers.items()}
+    return _answer(tree.result(), sum(parcels.loads for parcels in given), (Answer(None, 0, makers),))
 
 
 def combine(answers: Sequence[Answer], height: int) -> Answer:

@@ -89,7 +89,7 @@ class Columns:
 
     kept: which rows of the leaf those are (None: all); importance: weight or exposure, by which the largest level is
     found, where one is asked for; sparse: the rows of a sparse matrix, and squares (p_s,) the sum of squares of each of
-    its columns; others: further responses.
+    its columns; others: further responses; clusters: keys of the rows' clusters, for each way of grouping them.
     """
 
     n: int
@@ -106,6 +106,7 @@ class Columns:
     sparse: Sparse | None = None
     squares: Vector | None = None
     others: tuple[Column, ...] = ()
+    clusters: tuple[Column, ...] = ()
 
     def sample(self, fraction: float, arena: Arena | None = None) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""
@@ -115,7 +116,7 @@ class Columns:
         spacing = max(1, int(run / fraction))
         starts = np.arange(0, self.n, spacing)
         index = (starts[:, None] + np.arange(run)).ravel()
-        return copied(self.take(index[index < self.n]), arena or Arena())
+        return copied(replace(self, clusters=()).take(index[index < self.n]), arena or Arena())
 
     def take(self, index: npt.NDArray[np.intp]) -> Columns:
         """The rows of an index."""
@@ -132,6 +133,7 @@ class Columns:
             factors={name: pick(column) for name, column in self.factors.items()},
             y=pick(self.y),
             others=tuple(pick(column) for column in self.others),
+            clusters=tuple(pick(column) for column in self.clusters),
             weight=pick(self.weight),
             trials=pick(self.trials),
             offset=pick(self.offset),
@@ -158,6 +160,7 @@ class Columns:
             "factors": {name: put(column) for name, column in self.factors.items()},
             "rest": [put(column) for column in (self.y, self.weight, self.trials, self.offset, self.kept)],
             "others": [put(column) for column in self.others],
+            "clusters": [put(column) for column in self.clusters],
             "moments": self.moments,
             "ledger": self.ledger,
             "sparse": None if self.sparse is None else self.sparse.n_columns,
@@ -186,6 +189,7 @@ class Columns:
             {name: take(place) for name, place in header["factors"].items()},
             header["moments"], y, weight, trials, offset, header["ledger"], kept, sparse=sparse,
             others=tuple(take(place) for place in header["others"]),
+            clusters=tuple(take(place) for place in header["clusters"]),
         )  # fmt: skip
 
     @property
@@ -193,7 +197,7 @@ class Columns:
         """Bytes held."""
         columns: list[Column | None] = [*self.numeric.values(), *(c.codes for c in self.factors.values())]
         columns += [self.y.codes if isinstance(self.y, Coded) else self.y, self.weight, self.trials, self.offset]
-        columns += [self.kept, self.importance, self.squares, *self.others]
+        columns += [self.kept, self.importance, self.squares, *self.others, *self.clusters]
         sparse = 0 if self.sparse is None else self.sparse.nbytes
         return sum(column.nbytes for column in columns if column is not None) + sparse
 

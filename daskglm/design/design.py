@@ -264,7 +264,10 @@ class Design:
         if columns.trials is not None:
             trials = np.asarray(columns.trials, np.float64)
             weight = trials if weight is None else trials * weight
-        return Block(n, dense, tuple(levels), y, weight, columns.offset, columns.trials, columns.sparse, columns.others)
+        return Block(
+            n, dense, tuple(levels), y, weight, columns.offset, columns.trials, columns.sparse, columns.others,
+            columns.clusters,
+        )  # fmt: skip
 
     def _y(self, columns: Columns) -> Any:
         if columns.y is None:

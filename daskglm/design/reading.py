@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.design.clusters import keys_of
 from daskglm.design.columns import Arena, Coded, Columns, Ledger, copied, product
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Variable
@@ -31,7 +32,7 @@ class Reading:
     whether it counts successes out of `trials`, of which it is otherwise the proportion.
     products: the numeric products whose moments the design will need, by names of variables. passing: the columns are
     used once and given up, as when they are read again in every pass: no moments. matrix: names of the columns of the
-    sparse matrix that a variable stands for.
+    sparse matrix that a variable stands for. clusters: columns that say which rows belong together, for each way.
     """
 
     variables: tuple[Variable, ...]
@@ -52,10 +53,16 @@ class Reading:
     counts: bool = False
     matrix: tuple[str, ...] = ()
     several: bool = False
+    clusters: tuple[str, ...] = ()
 
     @property
     def columns(self) -> tuple[str, ...]:
         """Names of the table's columns that are needed, and no others."""
+        return tuple(dict.fromkeys((*self.of_model, *self.clusters)))
+
+    @property
+    def of_model(self) -> tuple[str, ...]:
+        """Names of the columns that the model itself is made of."""
         found: dict[str, None] = {}
         for expression in self._expressions():
             found.update(dict.fromkeys(expression.columns))
@@ -101,7 +108,7 @@ class _Reader:
         reading = self.reading
         total = self.n
         matrices = {v.name for v in reading.variables if v.kind == "matrix"}
-        for name in reading.columns:
+        for name in reading.of_model:
             if name in matrices:
                 self._load_matrix(name)
             else:
@@ -162,7 +169,8 @@ class _Reader:
         if not self.leaf.resident and self.arena is not None:
             found = copied(found, self.arena)
         squares = None if found.sparse is None or reading.passing or reading.scoring else self._squares(found.sparse)
-        return replace(found, moments=moments, ledger=ledger, squares=squares)
+        clusters = tuple(keys_of(self.leaf, name, found.kept) for name in reading.clusters)
+        return replace(found, moments=moments, ledger=ledger, squares=squares, clusters=clusters)
 
     # -- from Arrow ------------------------------------------------------------------------------------------------
 

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from dataclasses import dataclass
+from itertools import combinations
+from typing import final
 
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.errors import DataError
 from daskglm.model.families import Family
-from daskglm.solvers.driver import Optimum
+from daskglm.model.weights import Cluster, Probability, Weights
+from daskglm.solvers.newton import curvature
+from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals.moments import FitStats
+from daskglm.totals.scores import ClusterProducts, ClustersOfBucket, Meat, ScoresByCluster, buckets_for, meat
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-CovarianceKind = Literal["model", "observed", "HC0", "HC1", "probability"]
-COVARIANCES: tuple[CovarianceKind, ...] = ("model", "observed", "HC0", "HC1")
+COVARIANCES = ("model", "observed", "HC0", "HC1", "HC2", "HC3")
+# The power of I - H_i that scores are divided by.
+POWERS = {"HC2": 0.5, "HC3": 1.0}
 
 
 def dispersion(
@@ -36,31 +43,101 @@ def dispersion(
     return (amount / freedom if freedom > 0 else np.nan), True
 
 
-def covariance(
-    kind: CovarianceKind,
-    optimum: Optimum,
-    phi: float,
-    observed: Matrix | None,
-    meat: Matrix | None,
-) -> Matrix:
-    """Covariance of the scaled parameters (p, p); zeros where aliased.
-
-    "model": phi H^-1 with H the expected information; "observed": with the observed one; "HC0": H^-1 (sum s s') H^-1
-    with s the rows' scores; "HC1": HC0 n / (n - k); "probability": HC0 n / (n - 1) (Binder 1983).
+@final
+@dataclass(frozen=True)
+class Covariance:
+    """matrix (p, p) of the scaled parameters, zeros where aliased; clusters: how many there are, each way; note: what there
+    is to say about it.
     """
-    inverse = optimum.curvature.inverse()
+
+    matrix: Matrix
+    clusters: tuple[int, ...] = ()
+    note: str = ""
+
+
+def kind_of(asked: str | Cluster, weights: Weights | None) -> str | Cluster:
+    """With probability weights, the errors of the model are linearised."""
+    return "probability" if isinstance(weights, Probability) and asked == "model" else asked
+
+
+def covariance(kind: str | Cluster, objective: Objective, point: Point, bread: Curvature, phi: float) -> Covariance:
+    """Covariance of the scaled parameters at a point whose sums hold statistics, with H = bread the reported information.
+
+    "model": phi H^-1; "observed": with the observed information; "HC0": H^-1 (sum s s') H^-1 with s the rows' scores;
+    "HC1": HC0 n / (n - k); "HC2", "HC3": HC0 of the scores (I - H_i)^(-1/2) s and (I - H_i)^-1 s, with H_i the leverage of a
+    row; "probability": HC0 n / (n - 1) (Binder 1983); a Cluster: see there. Passes: none where the point has what is needed
+    (`point.sums.meat` for HC0, HC1 and "probability"), one for "observed", HC2 and HC3, 2^w - 1 for w ways of clustering.
+    """
+    inverse = bread.inverse()
+    if isinstance(kind, Cluster):
+        return _clustered(kind, objective, point, bread, inverse)
     if kind == "model":
-        scaled = phi * inverse
-    elif kind == "observed":
-        assert observed is not None
-        scaled = phi * observed
-    else:
-        assert meat is not None
-        n = float(optimum.point.sums.statistics.observations) if optimum.point.sums.statistics else 0.0
-        rank = float(optimum.curvature.factor.rank)
-        factor = {"HC0": 1.0, "HC1": n / (n - rank) if n > rank else np.nan, "probability": n / (n - 1.0)}[kind]
-        scaled = factor * inverse @ meat @ inverse
-    return np.asarray(scaled)
+        return Covariance(phi * inverse)
+    if kind == "observed":
+        other = objective.evaluate(point.coef, 2, "observed")
+        return Covariance(phi * curvature(objective, other, bread.aliased).inverse())
+    if kind in POWERS:
+        return _without_leverages(kind, objective, point.coef, inverse)
+    products = objective.model.gram(point.sums.meat)
+    assert products is not None
+    n, rank = _observations(point), float(bread.factor.rank)
+    factor = {"HC0": 1.0, "HC1": n / (n - rank) if n > rank else np.nan, "probability": n / (n - 1.0)}[kind]
+    return Covariance(np.asarray(factor * inverse @ products @ inverse))
+
+
+def _observations(point: Point) -> float:
+    return float(point.sums.statistics.observations) if point.sums.statistics else 0.0
+
+
+def _without_leverages(kind: str, objective: Objective, coef: Vector, inverse: Matrix) -> Covariance:
+    found: Meat = objective.blocks.total(meat, objective.model, coef, inverse, POWERS[kind])
+    objective.passes += 1
+    if found.alone:
+        note = (
+            f"{found.alone:,} row(s) are fitted by themselves (leverage 1), as by a level that occurs once: {kind} divides 0 by "
+            '0 there and has no value; use covariance="HC1", or join levels'
+        )
+        return Covariance(np.full(inverse.shape, np.nan), note=note)
+    products = objective.model.gram(found.tables)
+    assert products is not None
+    return Covariance(np.asarray(inverse @ products @ inverse))
+
+
+def _clustered(kind: Cluster, objective: Objective, point: Point, bread: Curvature, inverse: Matrix) -> Covariance:
+    n, rank = _observations(point), float(bread.factor.rank)
+    ways = range(len(kind.columns))
+    total, clusters = np.zeros(inverse.shape), []
+    for subset in (s for size in range(1, len(ways) + 1) for s in combinations(ways, size)):
+        buckets = buckets_for(point.sums.n)
+        scatter = ScoresByCluster(objective.model, point.coef, subset, buckets)
+        found: ClusterProducts = objective.blocks.grouped(scatter, buckets, ClustersOfBucket(objective.model))
+        objective.passes += 1
+        if len(subset) == 1:
+            clusters.append(found.clusters)
+            if found.clusters < 2 and point.sums.n:
+                raise DataError(
+                    f'"{kind.columns[subset[0]]}" has one value in all rows: errors by cluster need two clusters or more'
+                )
+        sign = 1.0 if len(subset) % 2 else -1.0
+        total += sign * _correction(kind.correction, float(found.clusters), n, rank) * found.products
+    matrix = np.asarray(inverse @ total @ inverse)
+    negative = int((np.diag(matrix) < 0.0).sum())
+    note = ""
+    if negative:
+        note = (
+            f"the covariance clustered in {len(ways)} ways is not positive definite: {negative} variance(s) are negative, and "
+            "their standard errors NaN"
+        )
+    return Covariance(matrix, tuple(clusters), note)
+
+
+def _correction(correction: str, groups: float, n: float, rank: float) -> float:
+    if correction == "none":
+        return 1.0
+    factor = groups / (groups - 1.0) if groups > 1.0 else np.nan
+    if correction == "full":
+        factor *= (n - 1.0) / (n - rank) if n > rank else np.nan
+    return factor
 
 
 def log_likelihood(family: Family, stats: FitStats, phi: float, saturated: float | None, weighted: bool) -> float:

@@ -1,4 +1,6 @@
-"""The distribution a coefficient is tested against: normal where the dispersion is known, Student's t where it is not."""
+"""The distribution a coefficient is tested against: normal where the dispersion is known, Student's t where it is not or
+where errors are clustered.
+"""
 
 from __future__ import annotations
 
@@ -20,13 +22,13 @@ class HasFreedom(Protocol):
         """Residual degrees of freedom."""
 
     @property
-    def scale_estimated(self) -> bool:
-        """Whether phi was estimated."""
+    def df_test(self) -> float | None:
+        """Degrees of freedom of t tests, None where tests are normal."""
 
 
 def default(statistics: HasFreedom) -> Name:
-    """ "t" where phi was estimated, as R's summary.glm."""
-    return "t" if statistics.scale_estimated else "normal"
+    """ "t" where phi was estimated, as R's summary.glm, or errors are clustered."""
+    return "normal" if statistics.df_test is None else "t"
 
 
 def quantile(statistics: HasFreedom, level: float, dist: Name | None = None) -> float:
@@ -34,14 +36,15 @@ def quantile(statistics: HasFreedom, level: float, dist: Name | None = None) -> 
     tail = 0.5 + 0.5 * level
     if (dist or default(statistics)) == "normal":
         return float(special.ndtri(tail))
-    return float(special.stdtrit(statistics.df_resid, tail)) if statistics.df_resid > 0 else float("nan")
+    freedom = statistics.df_resid if statistics.df_test is None else statistics.df_test
+    return float(special.stdtrit(freedom, tail)) if freedom > 0 else float("nan")
 
 
 def p_value(statistics: HasFreedom, value: Any) -> Vector:
     """Two-sided p-values of z or t statistics."""
     size = np.abs(np.asarray(value, np.float64))
-    if default(statistics) == "normal":
+    if statistics.df_test is None:
         return np.asarray(2.0 * special.ndtr(-size))
-    if not statistics.df_resid > 0:
+    if not statistics.df_test > 0:
         return np.full_like(size, np.nan)
-    return np.asarray(2.0 * special.stdtr(statistics.df_resid, -size))
+    return np.asarray(2.0 * special.stdtr(statistics.df_test, -size))

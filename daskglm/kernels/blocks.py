@@ -126,7 +126,8 @@ class Block:
 
     y (n,) is the response on the scale of its mean (a proportion where there are trials); weight (n,) multiplies the
     log-likelihood of a row (None: 1) and includes the trials; offset (n,) is added to the linear predictor (None: 0);
-    trials (n,) enters the log-likelihood's constant alone; others: further responses, each (n,).
+    trials (n,) enters the log-likelihood's constant alone; others: further responses, each (n,); clusters: for each way of
+    grouping rows the key of each one's cluster, (n,) int64.
     """
 
     n: int
@@ -138,6 +139,7 @@ class Block:
     trials: Column | None = None
     sparse: Sparse | None = None
     others: tuple[Column, ...] = ()
+    clusters: tuple[Column, ...] = ()
 
     def of_response(self, k: int) -> Block:
         """The block with the k-th response alone."""
@@ -170,6 +172,7 @@ class Block:
             trials=cut(self.trials),
             sparse=None if self.sparse is None else self.sparse.rows(start, stop),
             others=tuple(column[start:stop] for column in self.others),
+            clusters=tuple(column[start:stop] for column in self.clusters),
         )
 
     def take(self, index: npt.NDArray[np.intp]) -> Block:
@@ -191,6 +194,7 @@ class Block:
             trials=pick(self.trials),
             sparse=None if self.sparse is None else self.sparse.take(index),
             others=tuple(column[index] for column in self.others),
+            clusters=tuple(column[index] for column in self.clusters),
         )
 
     def arrays(self) -> list[Column]:
@@ -199,7 +203,7 @@ class Block:
         columns = [*self.dense, *(p.codes for p in self.levels), *(p.value for p in self.levels), self.y]
         if self.sparse is not None:
             columns += [self.sparse.indptr, self.sparse.indices, self.sparse.data]
-        for column in [*columns, *self.others, self.weight, self.offset, self.trials]:
+        for column in [*columns, *self.others, *self.clusters, self.weight, self.offset, self.trials]:
             if column is not None:
                 found[id(column)] = column
         return list(found.values())

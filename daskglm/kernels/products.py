@@ -87,7 +87,7 @@ def standardised(address, kind, start, shift, scale, out):  # type: ignore[no-un
 
 
 @part
-def _positions(address, kind, start, first, out):  # type: ignore[no-untyped-def]
+def codes_at(address, kind, start, first, out):  # type: ignore[no-untyped-def]
     """out[i] = first + code of row start + i."""
     count = out.size
     if kind == 2:
@@ -124,7 +124,7 @@ def _gather(dense, scaling, levels, level_scale, coef, start, stop, rows, tile, 
             for i in range(m):
                 e[i] += x[i] * b
         for k in range(levels.shape[0]):
-            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
+            codes_at(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
             if levels[k, 3] == 0:
                 for i in range(m):
                     e[i] += coef[c[i]]
@@ -234,7 +234,7 @@ def _scatter(  # type: ignore[no-untyped-def]
                 row[i * stride] = wj[i]
         valued = False
         for k in range(n_factors):
-            _positions(levels[k, 0], levels[k, 1], t, levels[k, 4], codes[k * rows : k * rows + m])
+            codes_at(levels[k, 0], levels[k, 1], t, levels[k, 4], codes[k * rows : k * rows + m])
             if levels[k, 3] != 0:
                 valued = True
         if not valued:
@@ -298,7 +298,7 @@ def _scatter_gradient(dense, scaling, levels, level_scale, score, start, stop, r
                 total = fma(load(tile, i), load(tile, rows + i), total)
             gradient[j] += fold(total)
         for k in range(levels.shape[0]):
-            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
+            codes_at(levels[k, 0], levels[k, 1], t, levels[k, 2], c)
             if levels[k, 3] == 0:
                 for i in range(m):
                     gradient[c[i]] += s[i]
@@ -330,7 +330,7 @@ def _quadratic_form(  # type: ignore[no-untyped-def]
             zj = z[j * rows : j * rows + m]
             standardised(dense[j - 1, 0], dense[j - 1, 1], t, scaling[j - 1, 0], scaling[j - 1, 1], zj)
         for k in range(n_factors):
-            _positions(levels[k, 0], levels[k, 1], t, levels[k, 2], codes[k * rows : k * rows + m])
+            codes_at(levels[k, 0], levels[k, 1], t, levels[k, 2], codes[k * rows : k * rows + m])
             vk = values[k * rows : k * rows + m]
             if levels[k, 3] == 0:
                 vk[:] = 1.0
