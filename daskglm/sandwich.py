@@ -34,7 +34,7 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     and 2^w for w ways of clustering. DataError where the rows have another optimum.
     """
     probability = record.specification.weights is not None and record.specification.weights[0] == "probability"
-    several = not (kind in ONE_PASS or isinstance(kind, Cluster) and len(kind.columns) == 1)
+    several = not (kind in ONE_PASS or (isinstance(kind, Cluster) and len(kind.columns) == 1))
     clusters = kind.columns if isinstance(kind, Cluster) else ()
     with Visit(record, data, passes=2 if several else 1, clusters=clusters, client=client) as visit:
         check_covariance(kind, visit.plan.weights, "kind")

@@ -87,7 +87,7 @@ class Packets:
                     layout = []
                     for array in arrays:
                         array = np.ascontiguousarray(array)
-                        handle.write(memoryview(array).cast("B") if array.size else b"")
+                        handle.write(array.data.cast("B") if array.size else b"")
                         layout.append((array.dtype.str, array.shape, array.nbytes))
                     bucket.written.append((type(packet), header, layout))
             bucket.held = []
@@ -109,7 +109,7 @@ def _read(handle: Any, layout: list[tuple[str, tuple[int, ...], int]], path: str
     arrays = []
     for dtype, shape, size in layout:
         array = np.empty(shape, dtype)
-        if size and handle.readinto(memoryview(array).cast("B")) != size:
+        if size and handle.readinto(array.data.cast("B")) != size:
             raise DesignError(f"{path} was cut short: is the disk full, or was it cleaned?")
         arrays.append(array)
     return arrays

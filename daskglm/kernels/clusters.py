@@ -90,8 +90,8 @@ def _products(  # type: ignore[no-untyped-def]
                         v[np.uint64(c * q + a)] += score[a, t + i] * value
             if has_sparse:
                 for p in range(indptr[t + i], indptr[t + i + 1]):
-                    j = np.int64(indices[p])
-                    c = np.uint64(first_sparse + j)
+                    column = np.int64(indices[p])
+                    c = np.uint64(first_sparse + column)
                     if mark[c] != g:
                         mark[c] = g
                         touched[np.uint64(count)] = c
@@ -99,7 +99,7 @@ def _products(  # type: ignore[no-untyped-def]
                         for a in range(q):
                             v[np.uint64(c * q + a)] = 0.0
                     for a in range(q):
-                        v[np.uint64(c * q + a)] += score[a, t + i] * (data[p] * sparse_scale[j])
+                        v[np.uint64(c * q + a)] += score[a, t + i] * (data[p] * sparse_scale[column])
             if t + i + 1 < starts[g + 1]:
                 continue
             # the cluster is complete

@@ -164,7 +164,8 @@ class _Parallel:
     def leverage_form(self, start: int, stop: int, raw: RawForm) -> Matrix:
         form = quadratic_form(self.block.rows(start, stop), self.model.scaling, raw.forms[0])
         across = np.zeros((self.q, stop - start))
-        assert raw.across is not None and raw.between is not None
+        assert raw.across is not None
+        assert raw.between is not None
         for one, coef in zip(across, raw.across, strict=True):
             gather(self.pieces, self.workspace, coef, start, stop, one)
         return np.stack([raw.between[a, b] - across[a] - across[b] + form for a, b in pairs_of(self.q)])
@@ -187,7 +188,10 @@ def predictors_of(block: Block, model: AnyModel, coef: Vector) -> Predictors:
     """The rows of a block by their linear predictors at coef."""
     if isinstance(model, Model):
         return _One(block, model, coef)
-    return _Separate(block, model, coef) if isinstance(model, SeparateModel) else _Parallel(block, model, coef)
+    if isinstance(model, SeparateModel):
+        return _Separate(block, model, coef)
+    assert isinstance(model, ParallelModel)
+    return _Parallel(block, model, coef)
 
 
 # -- products of scores, leverages taken out -------------------------------------------------------------------------------
@@ -236,7 +240,7 @@ def without_leverage(score: Matrix, weight: Matrix, form: Matrix, power: float) 
     weight, form: W and Q for the pairs a <= b (q (q + 1) / 2, n). With Q = L L', (I - W Q)^(-power) =
     I + W L h(L'WL) L' where h(x) = ((1 - x)^(-power) - 1) / x, which asks no inverse of W.
     """
-    q, n = score.shape
+    q = score.shape[0]
     if q == 1:
         left = 1.0 - weight[0] * form[0]
         return score * left**-power, int((left <= WHOLE_LEVERAGE).sum())
