@@ -14,10 +14,13 @@ from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
 from daskglm.errors import DesignError
 from daskglm.fit import run_all
-from daskglm.model.weights import Frequency, Probability, Trials, Variance
+from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
 from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
 from daskglm.progress import reporter
 from daskglm.several import fitted
+
+# What arrays are called that say which rows belong together.
+CLUSTER = "cluster"
 
 
 def glm(
@@ -34,7 +37,7 @@ def glm(
     trials: Any = None,
     penalty: Any = None,
     constraints: Any = None,
-    covariance: str = "model",
+    covariance: str | Cluster = "model",
     dispersion: str | float | None = None,
     missing: str = "drop",
     where: str | None = None,
@@ -62,7 +65,8 @@ def glm(
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
     trials: a column; the response then counts successes out of that many.
-    covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one column or several.
+    covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one column or several,
+        with X= and y= of arrays.
     separation: what becomes of an infinite optimum. "limit": its coefficients are -inf or inf without an error, deviance and
         likelihood are the limits of all rows, everything else is the fit without the rows that are at their limit, nobs and
         degrees of freedom included; a baseline that is at its limit gives way to the first level that is not. "drop": those
@@ -114,6 +118,7 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         given["exposure"],
         given["trials"],
         getattr(given["weights"], "column", given["weights"]),
+        *getattr(given["covariance"], "columns", ()),
     ]
     if any(is_collection(value) for value in (x, y, *values)):
         return _from_collections(x, y, given)
@@ -157,6 +162,15 @@ def _beside(given: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
         kind = type(weights) if isinstance(weights, (Frequency, Variance, Probability, Trials)) else Variance
         arrays["weights"] = weights.column if kind is type(weights) else weights
         changed["weights"] = kind("weights")
+    covariance = given["covariance"]
+    if isinstance(covariance, Cluster):
+        names = []
+        for number, column in enumerate(covariance.columns, 1):
+            name = column if isinstance(column, str) else CLUSTER + (str(number) if len(covariance.columns) > 1 else "")
+            names.append(name)
+            if name is not column:
+                arrays[name] = column
+        changed["covariance"] = Cluster(*names, correction=covariance.correction)
     return arrays, changed
 
 
@@ -176,6 +190,11 @@ def _from_collections(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Sourc
 
 def _vector(value: Any, label: str) -> Any:
     array = np.asarray(value)
+    if array.ndim == 1 and array.dtype.kind in "OUS" and label.startswith(CLUSTER):
+        import pandas as pd
+
+        codes = pd.factorize(array)[0]
+        return np.where(codes < 0, np.nan, codes)
     if array.ndim != 1 or array.dtype.kind not in "biuf":
         raise DesignError(f"with X= and y=, {label} must be an array of numbers of one dimension")
     return array
