@@ -38,6 +38,7 @@ from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
+from daskglm.totals.scores import ClusterProducts, Meat
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables
@@ -95,6 +96,8 @@ def examples() -> dict[str, list[Any]]:
         "Gram": [gram],
         "Layout": [layout, Layout(0, ())],
         "SparseTables": [tables, several],
+        "Meat": [Meat(gram, 0), Meat(PairTables((gram, gram)), 2**40)],
+        "ClusterProducts": [ClusterProducts(np.array([[NAN, -0.0], [INF, 0.1]]), 2_000_000)],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "Number": [Number(NAN), Number(0.1)],
         "Movements": [

@@ -47,10 +47,11 @@ ALLOWED: dict[str, set[str]] = {
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
+    "sandwich": BELOW_FIT | {"estimation", "fit", "revisit"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit", "sandwich"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
