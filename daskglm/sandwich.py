@@ -34,9 +34,8 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     and 2^w for w ways of clustering. DataError where the rows have another optimum.
     """
     probability = record.specification.weights is not None and record.specification.weights[0] == "probability"
-    several = not (kind in ONE_PASS or (isinstance(kind, Cluster) and len(kind.columns) == 1))
     clusters = kind.columns if isinstance(kind, Cluster) else ()
-    with Visit(record, data, passes=2 if several else 1, clusters=clusters, client=client) as visit:
+    with Visit(record, data, passes=1 if kind in ONE_PASS else 2, clusters=clusters, client=client) as visit:
         check_covariance(kind, visit.plan.weights, "kind")
         objective = Objective(visit.rows.consumed(inside), visit.model, record.design.intercept)
         meat = kind in ("HC0", "HC1") or (probability and kind == "model")
