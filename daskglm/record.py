@@ -24,7 +24,7 @@ class Specification:
 
     kinds: how the formula saw each column it uses ("numeric" or "factor"); predictors: columns of the right side; weights: (type, column) or None; exposure,
     offset, trials: expressions or None; response_kind: "number", "classes" or "ordered"; family and link: as they are
-    typed, with their parameters.
+    typed, with their parameters; separation: what was to become of an infinite optimum.
     """
 
     formula: str
@@ -43,6 +43,7 @@ class Specification:
     where: str | None
     predictors: tuple[str, ...] = ()
     response_kind: str = "number"
+    separation: str = "limit"
 
 
 @final

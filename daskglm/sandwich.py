@@ -33,6 +33,9 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     data: the rows that the model was fitted to. One pass for "model", "HC0" and "HC1", two for "observed", "HC2" and "HC3",
     and 2^w for w ways of clustering. DataError where the rows have another optimum.
     """
+    check_covariance(kind, None, "kind")
+    if record.specification.separation == "firth" and kind != "model":
+        raise DesignError('with separation="firth" the score is another; its errors are those of covariance="model" alone')
     probability = record.specification.weights is not None and record.specification.weights[0] == "probability"
     clusters = kind.columns if isinstance(kind, Cluster) else ()
     with Visit(record, data, passes=1 if kind in ONE_PASS else 2, clusters=clusters, client=client) as visit:
@@ -44,7 +47,8 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
         if not np.isfinite(point.loss):
             raise DataError("the coefficients give some of these rows an impossible mean: are they those of the fit?")
         bread = curvature(objective, point, _aliased(record))
-        _require_optimum(record, point, bread)
+        if record.specification.separation != "firth":
+            _require_optimum(record, point, bread)
         found: Covariance = covariance(
             kind_of(kind, visit.plan.weights), objective, point, bread, record.statistics.scale
         )

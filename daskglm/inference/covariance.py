@@ -106,6 +106,8 @@ def _without_leverages(kind: str, objective: Objective, coef: Vector, inverse: M
 def _clustered(kind: Cluster, objective: Objective, point: Point, bread: Curvature, inverse: Matrix) -> Covariance:
     n, rank = _observations(point), float(bread.factor.rank)
     ways = range(len(kind.columns))
+    # what a bucket is folded into is a whole matrix of the raw columns, however sparse X is
+    objective.blocks.expect(8 * (objective.model.likelihood.q * objective.model.width) ** 2)
     total, clusters = np.zeros(inverse.shape), []
     for subset in (s for size in range(1, len(ways) + 1) for s in combinations(ways, size)):
         buckets = buckets_for(point.sums.n)

@@ -92,6 +92,10 @@ class AnyModel(Protocol):
         """Whether nearly collinear columns can be looked at again by residual passes."""
 
     @property
+    def width(self) -> int:
+        """Number of raw columns."""
+
+    @property
     def n_coefficients(self) -> int:
         """Number of coefficients."""
 

@@ -29,6 +29,8 @@ MOST_BUCKETS = 256
 
 # A row whose leverage is this near to 1 is fitted by itself: what it leaves is rounding, and so is 1 - h.
 WHOLE_LEVERAGE = 1e-10
+# Of one matrix per row of several predictors, of which there are about ten at a time.
+SQUARE_BYTES = 2 << 20
 
 
 @final
@@ -240,10 +242,21 @@ def without_leverage(score: Matrix, weight: Matrix, form: Matrix, power: float) 
     weight, form: W and Q for the pairs a <= b (q (q + 1) / 2, n). With Q = L L', (I - W Q)^(-power) =
     I + W L h(L'WL) L' where h(x) = ((1 - x)^(-power) - 1) / x, which asks no inverse of W.
     """
-    q = score.shape[0]
+    q, n = score.shape
     if q == 1:
         left = 1.0 - weight[0] * form[0]
         return score * left**-power, int((left <= WHOLE_LEVERAGE).sum())
+    step = max(SQUARE_BYTES // (8 * q * q), 1)
+    parts = [
+        _without_blocks(score[:, at : at + step], weight[:, at : at + step], form[:, at : at + step], power)
+        for at in range(0, n, step)
+    ]
+    return np.concatenate([part for part, _ in parts], axis=1), sum(alone for _, alone in parts)
+
+
+def _without_blocks(score: Matrix, weight: Matrix, form: Matrix, power: float) -> tuple[Matrix, int]:
+    """The same of several predictors, a q x q matrix a row."""
+    q = score.shape[0]
     w, both = _square(weight, q), _square(form, q)
     values, vectors = np.linalg.eigh(both)
     root = vectors * np.sqrt(np.maximum(values, 0.0))[:, None, :]
