@@ -35,7 +35,9 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     """
     check_covariance(kind, None, "kind")
     if record.specification.separation == "firth" and kind != "model":
-        raise DesignError('with separation="firth" the score is another; its errors are those of covariance="model" alone')
+        raise DesignError(
+            'with separation="firth" the score is another; its errors are those of covariance="model" alone'
+        )
     probability = record.specification.weights is not None and record.specification.weights[0] == "probability"
     clusters = kind.columns if isinstance(kind, Cluster) else ()
     with Visit(record, data, passes=1 if kind in ONE_PASS else 2, clusters=clusters, client=client) as visit:

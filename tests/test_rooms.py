@@ -51,7 +51,18 @@ ALLOWED: dict[str, set[str]] = {
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit", "sandwich"},
+    | {
+        "checkpoint",
+        "separation",
+        "choices",
+        "conclude",
+        "fit",
+        "predict",
+        "persist",
+        "summary",
+        "revisit",
+        "sandwich",
+    },
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
