@@ -84,7 +84,8 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     if plan.dispersion == "ml" and beside is not None and beside.dispersion is not None:
         phi, estimated = beside.dispersion, True
     kind = inference.kind_of(plan.covariance, plan.weights)
-    errors = inference.covariance(kind, objective, optimum.point, optimum.curvature, phi)
+    bread = inference.Bread.of(optimum.point, optimum.curvature)
+    errors = inference.covariance(kind, objective, bread, phi, optimum.point.sums.meat)
     matrix = parameters.covariance(errors.matrix)
     matrix = 0.5 * (matrix + matrix.T)
     coefficients = parameters.coefficients(optimum.point.coef)

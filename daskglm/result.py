@@ -114,8 +114,9 @@ class Fit:
         kind: "model", phi H^-1 with H the expected information (ordinal: observed); "observed"; "HC0" to "HC3",
         H^-1 (sum s s') H^-1 with the scores s of rows, HC1 times n / (n - k), HC2 and HC3 with leverages taken out of s by
         (I - H)^(-1/2) and (I - H)^-1; a `Cluster`, with the sums of scores by cluster in place of s. Passes: none for the
-        fitted one; one for "model", HC0, HC1, two for the others, 2^w for w ways of clustering.
-        One Gram and one row x vector evaluation per pass; HC2 and HC3 also the square of a row's entries.
+        fitted one; one for "model", HC0, HC1, two for "observed"; one for HC2 and HC3 and 2^w - 1 for w ways of clustering,
+        and one more for these where the fit does not hold the errors of its model. Each pass is one row x vector evaluation,
+        and a Gram or, for clusters, the squares of what a cluster's rows touch; HC2 and HC3 also the square of a row's entries.
         """
         import pandas as pd
 

@@ -8,60 +8,83 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.errors import DataError, DesignError
-from daskglm.inference.covariance import Covariance, covariance, kind_of
+from daskglm.inference.covariance import Bread, covariance, kind_of
 from daskglm.kernels.blocks import Block
-from daskglm.model.weights import Cluster
+from daskglm.model.weights import Cluster, Probability
 from daskglm.plan import check_covariance
 from daskglm.record import FitRecord
 from daskglm.revisit import Rows, Visit
 from daskglm.solvers.newton import curvature
-from daskglm.solvers.objective import Curvature, Objective, Point
+from daskglm.solvers.objective import Objective
 
+Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 # The squared distance in standard errors from the reported coefficients to the optimum of the rows, beyond which these are
 # others than the model was fitted to; as a multiple of what the fit itself left, and at least.
 ANOTHER = 1e4
 ELSEWHERE = 1e-6
-# Kinds that are known from one pass, the Gram's.
-ONE_PASS = ("model", "HC0", "HC1")
+# Kinds that one pass tells, the Gram's, and those that need the information only to begin with.
+OF_GRAM = ("model", "HC0", "HC1")
+# An information is taken from the errors of the fit where that costs no more than so much of its digits.
+AMPLIFIED = 1e4
 
 
 def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any = None) -> Matrix:
     """The covariance (r, r) of that kind at the reported coefficients, NaN where these have no error.
 
-    data: the rows that the model was fitted to. One pass for "model", "HC0" and "HC1", two for "observed", "HC2" and "HC3",
-    and 2^w for w ways of clustering. DataError where the rows have another optimum.
+    data: the rows that the model was fitted to. One pass for "model", "HC0" and "HC1", two for "observed", one for HC2 and
+    HC3, 2^w - 1 for w ways of clustering; and one more for HC2, HC3 and clusters where the fit does not hold the errors of
+    its model, whose inverse is the information, to enough digits. DataError where the rows have another optimum.
     """
     check_covariance(kind, None, "kind")
     if record.specification.separation == "firth" and kind != "model":
         raise DesignError(
             'with separation="firth" the score is another; its errors are those of covariance="model" alone'
         )
-    probability = record.specification.weights is not None and record.specification.weights[0] == "probability"
+    bread = None if kind == "observed" or kind in OF_GRAM else _known(record)
     clusters = kind.columns if isinstance(kind, Cluster) else ()
-    with Visit(record, data, passes=1 if kind in ONE_PASS else 2, clusters=clusters, client=client) as visit:
+    passes = 2 ** len(clusters) - 1 if clusters else 1
+    if kind not in OF_GRAM and bread is None:
+        passes += 1
+    with Visit(record, data, passes=passes, clusters=clusters, client=client) as visit:
         check_covariance(kind, visit.plan.weights, "kind")
         objective = Objective(visit.rows.consumed(inside), visit.model, record.design.intercept)
-        meat = kind in ("HC0", "HC1") or (probability and kind == "model")
-        reported = visit.model.likelihood.reported
-        point = objective.evaluate(visit.coef, 2, reported, statistics=True, meat=meat)
-        if not np.isfinite(point.loss):
-            raise DataError("the coefficients give some of these rows an impossible mean: are they those of the fit?")
-        bread = curvature(objective, point, _aliased(record))
-        if record.specification.separation != "firth":
-            _require_optimum(record, point, bread)
-        found: Covariance = covariance(
-            kind_of(kind, visit.plan.weights), objective, point, bread, record.statistics.scale
-        )
-        if found.note and np.isnan(found.matrix).any():
-            raise DataError(found.note)
-        matrix = record.parameters.covariance(found.matrix)
-        gone = record.parameters.reported(~bread.kept) | ~np.isfinite(record.coefficients)
+        gradient, tables = None, None
+        if bread is None:
+            meat = kind in ("HC0", "HC1") or isinstance(visit.plan.weights, Probability)
+            point = objective.evaluate(visit.coef, 2, visit.model.likelihood.reported, statistics=True, meat=meat)
+            bread = Bread.of(point, curvature(objective, point, _aliased(record)))
+            gradient, tables = point.gradient, point.sums.meat
+            _require_optimum(record, gradient, bread)
+        found = covariance(kind_of(kind, visit.plan.weights), objective, bread, record.statistics.scale, tables)
+    if gradient is None and found.gradient is not None:
+        _require_optimum(record, found.gradient, bread)
+    if found.note and np.isnan(found.matrix).any():
+        raise DataError(found.note)
+    matrix = record.parameters.covariance(found.matrix)
+    gone = record.parameters.reported(np.diag(bread.inverse) == 0.0) | ~np.isfinite(record.coefficients)
     matrix = 0.5 * (matrix + matrix.T)
     matrix[gone, :] = np.nan
     matrix[:, gone] = np.nan
     return np.asarray(matrix)
+
+
+def _known(record: FitRecord) -> Bread | None:
+    """The information's inverse, from the errors that the fit holds; None where these are others, or lose digits."""
+    specification, statistics, parameters = record.specification, record.statistics, record.parameters
+    sampled = specification.weights is not None and specification.weights[0] == "probability"
+    if specification.covariance != "model" or sampled or record.separation is not None or parameters.kind != "number":
+        return None
+    reported = np.nan_to_num(record.covariance)
+    if not statistics.scale > 0.0 or record.design.unscaling().inverse().amplifies(reported) > AMPLIFIED:
+        return None
+    inverse, aliased = parameters.own_covariance(reported) / statistics.scale, _aliased(record)
+    assert aliased is not None
+    inverse[aliased, :] = 0.0
+    inverse[:, aliased] = 0.0
+    coef = parameters.own(record.finite[0])
+    return Bread(coef, inverse, aliased, statistics.rank, statistics.nobs, statistics.n_rows)
 
 
 def inside(rows: Rows) -> Block:
@@ -79,10 +102,17 @@ def _aliased(record: FitRecord) -> npt.NDArray[np.bool_] | None:
     return mask
 
 
-def _require_optimum(record: FitRecord, point: Point, bread: Curvature) -> None:
-    gradient = np.where(bread.kept, point.gradient, 0.0)
-    decrement = float(gradient @ bread.solve(gradient)) / max(record.statistics.scale, np.finfo(float).tiny)
-    if not decrement <= max(ELSEWHERE, ANOTHER * record.certificate.decrement):
+def _require_optimum(record: FitRecord, gradient: Vector, bread: Bread) -> None:
+    """A DataError where the score is not zero: these are not the rows of the fit."""
+    if record.specification.separation == "firth":
+        return
+    scale = record.statistics.scale if record.statistics.scale > 0.0 else 1.0
+    with np.errstate(all="ignore"):
+        kept = np.where(np.diag(bread.inverse) > 0.0, gradient, 0.0)
+        decrement = float(kept @ bread.inverse @ kept) / scale
+    if not np.isfinite(decrement):
+        raise DataError("the coefficients give some of these rows an impossible mean: are they those of the fit?")
+    if decrement > max(ELSEWHERE, ANOTHER * record.certificate.decrement):
         raise DataError(
             f"the reported coefficients are {np.sqrt(max(decrement, 0.0)):.2g} standard errors from the optimum of these rows: "
             "give the rows that the model was fitted to"

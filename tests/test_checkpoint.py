@@ -97,7 +97,7 @@ def examples() -> dict[str, list[Any]]:
         "Layout": [layout, Layout(0, ())],
         "SparseTables": [tables, several],
         "Meat": [Meat(gram, 0), Meat(PairTables((gram, gram)), 2**40)],
-        "ClusterProducts": [ClusterProducts(np.array([[NAN, -0.0], [INF, 0.1]]), 2_000_000)],
+        "ClusterProducts": [ClusterProducts(np.array([[NAN, -0.0], [INF, 0.1]]), np.array([NAN, -0.0]), 2_000_000)],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "Number": [Number(NAN), Number(0.1)],
         "Movements": [

@@ -71,6 +71,14 @@ class Rescaling:
         """b_scaled = A^-1 b."""
         return Rescaling(1.0 / self.factor, -self.shift / self.factor)
 
+    def amplifies(self, scaled: Matrix) -> float:
+        """How many times larger than a variance of A C A' the terms are that it is summed up from, at most."""
+        if not self.shift.any():
+            return 1.0
+        found = self.covariance(scaled)[0, 0]
+        size = Rescaling(np.abs(self.factor), np.abs(self.shift)).covariance(np.abs(scaled))[0, 0]
+        return float(size / found) if found > 0.0 else np.inf
+
     def matrix(self) -> Matrix:
         """A (p, p)."""
         result = np.diag(self.factor)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -45,14 +45,39 @@ def dispersion(
 
 @final
 @dataclass(frozen=True)
+class Bread:
+    """Where a covariance is taken: coef (p,); inverse (p, p) of the reported information there at phi = 1, zeros where aliased
+    (p,); rank k; observations n, with frequencies, and rows.
+    """
+
+    coef: Vector
+    inverse: Matrix
+    aliased: npt.NDArray[np.bool_]
+    rank: int
+    observations: float
+    rows: int
+
+    @staticmethod
+    def of(point: Point, found: Curvature) -> Bread:
+        """From a point whose sums hold statistics, and its factored Gram."""
+        stats = point.sums.statistics
+        assert stats is not None
+        return Bread(
+            point.coef, found.inverse(), found.aliased, found.factor.rank, float(stats.observations), point.sums.n
+        )
+
+
+@final
+@dataclass(frozen=True)
 class Covariance:
     """matrix (p, p) of the scaled parameters, zeros where aliased; clusters: how many there are, each way; note: what there
-    is to say about it.
+    is to say about it; gradient (p,): of the rows, where a pass was taken that knows it.
     """
 
     matrix: Matrix
     clusters: tuple[int, ...] = ()
     note: str = ""
+    gradient: Vector | None = None
 
 
 def kind_of(asked: str | Cluster, weights: Weights | None) -> str | Cluster:
@@ -60,69 +85,66 @@ def kind_of(asked: str | Cluster, weights: Weights | None) -> str | Cluster:
     return "probability" if isinstance(weights, Probability) and asked == "model" else asked
 
 
-def covariance(kind: str | Cluster, objective: Objective, point: Point, bread: Curvature, phi: float) -> Covariance:
-    """Covariance of the scaled parameters at a point whose sums hold statistics, with H = bread the reported information.
+def covariance(kind: str | Cluster, objective: Objective, bread: Bread, phi: float, tables: Any = None) -> Covariance:
+    """Covariance of the scaled parameters, with H the reported information.
 
     "model": phi H^-1; "observed": with the observed information; "HC0": H^-1 (sum s s') H^-1 with s the rows' scores;
     "HC1": HC0 n / (n - k); "HC2", "HC3": HC0 of the scores (I - H_i)^(-1/2) s and (I - H_i)^-1 s, with H_i the leverage of a
-    row; "probability": HC0 n / (n - 1) (Binder 1983); a Cluster: see there. Passes: none where the point has what is needed
-    (`point.sums.meat` for HC0, HC1 and "probability"), one for "observed", HC2 and HC3, 2^w - 1 for w ways of clustering.
+    row; "probability": HC0 n / (n - 1) (Binder 1983); a Cluster: see there. tables: `Moments.meat`, which HC0, HC1 and
+    "probability" are made of. Passes: one for "observed", HC2 and HC3, 2^w - 1 for w ways of clustering, none otherwise.
     """
-    inverse = bread.inverse()
     if isinstance(kind, Cluster):
-        return _clustered(kind, objective, point, bread, inverse)
+        return _clustered(kind, objective, bread)
     if kind == "model":
-        return Covariance(phi * inverse)
+        return Covariance(phi * bread.inverse)
     if kind == "observed":
-        other = objective.evaluate(point.coef, 2, "observed")
+        other = objective.evaluate(bread.coef, 2, "observed")
         return Covariance(phi * curvature(objective, other, bread.aliased).inverse())
     if kind in POWERS:
-        return _without_leverages(kind, objective, point.coef, inverse)
-    products = objective.model.gram(point.sums.meat)
+        return _without_leverages(kind, objective, bread)
+    products = objective.model.gram(tables)
     assert products is not None
-    n, rank = _observations(point), float(bread.factor.rank)
-    factor = {"HC0": 1.0, "HC1": n / (n - rank) if n > rank else np.nan, "probability": n / (n - 1.0)}[kind]
-    return Covariance(np.asarray(factor * inverse @ products @ inverse))
+    n, k = bread.observations, bread.rank
+    factor = {"HC0": 1.0, "HC1": n / (n - k) if n > k else np.nan, "probability": n / (n - 1.0)}[kind]
+    return Covariance(np.asarray(factor * bread.inverse @ products @ bread.inverse))
 
 
-def _observations(point: Point) -> float:
-    return float(point.sums.statistics.observations) if point.sums.statistics else 0.0
-
-
-def _without_leverages(kind: str, objective: Objective, coef: Vector, inverse: Matrix) -> Covariance:
-    found: Meat = objective.blocks.total(meat, objective.model, coef, inverse, POWERS[kind])
+def _without_leverages(kind: str, objective: Objective, bread: Bread) -> Covariance:
+    model = objective.model
+    found: Meat = objective.blocks.total(meat, model, bread.coef, bread.inverse, POWERS[kind])
     objective.passes += 1
+    gradient = model.scores(found.tables)
     if found.alone:
         note = (
             f"{found.alone:,} row(s) are fitted by themselves (leverage 1), as by a level that occurs once: {kind} divides 0 by "
             '0 there and has no value; use covariance="HC1", or join levels'
         )
-        return Covariance(np.full(inverse.shape, np.nan), note=note)
-    products = objective.model.gram(found.tables)
+        return Covariance(np.full(bread.inverse.shape, np.nan), note=note, gradient=gradient)
+    products = model.gram(found.tables)
     assert products is not None
-    return Covariance(np.asarray(inverse @ products @ inverse))
+    return Covariance(np.asarray(bread.inverse @ products @ bread.inverse), gradient=gradient)
 
 
-def _clustered(kind: Cluster, objective: Objective, point: Point, bread: Curvature, inverse: Matrix) -> Covariance:
-    n, rank = _observations(point), float(bread.factor.rank)
-    ways = range(len(kind.columns))
+def _clustered(kind: Cluster, objective: Objective, bread: Bread) -> Covariance:
+    ways, model = range(len(kind.columns)), objective.model
     # what a bucket is folded into is a whole matrix of the raw columns, however sparse X is
-    objective.blocks.expect(8 * (objective.model.likelihood.q * objective.model.width) ** 2)
-    total, clusters = np.zeros(inverse.shape), []
+    objective.blocks.expect(8 * (model.likelihood.q * model.width) ** 2)
+    total, clusters, gradient = np.zeros(bread.inverse.shape), [], None
+    buckets = buckets_for(bread.rows)
     for subset in (s for size in range(1, len(ways) + 1) for s in combinations(ways, size)):
-        buckets = buckets_for(point.sums.n)
-        scatter = ScoresByCluster(objective.model, point.coef, subset, buckets)
-        found: ClusterProducts = objective.blocks.grouped(scatter, buckets, ClustersOfBucket(objective.model))
+        scatter = ScoresByCluster(model, bread.coef, subset, buckets)
+        found: ClusterProducts = objective.blocks.grouped(scatter, buckets, ClustersOfBucket(model))
         objective.passes += 1
+        gradient = found.gradient
         if len(subset) == 1:
             clusters.append(found.clusters)
-            if found.clusters < 2 and point.sums.n:
+            if found.clusters < 2 and bread.rows:
                 raise DataError(
                     f'"{kind.columns[subset[0]]}" has one value in all rows: errors by cluster need two clusters or more'
                 )
         sign = 1.0 if len(subset) % 2 else -1.0
-        total += sign * _correction(kind.correction, float(found.clusters), n, rank) * found.products
-    matrix = np.asarray(inverse @ total @ inverse)
+        total += sign * _correction(kind.correction, float(found.clusters), bread) * found.products
+    matrix = np.asarray(bread.inverse @ total @ bread.inverse)
     negative = int((np.diag(matrix) < 0.0).sum())
     note = ""
     if negative:
@@ -130,15 +152,16 @@ def _clustered(kind: Cluster, objective: Objective, point: Point, bread: Curvatu
             f"the covariance clustered in {len(ways)} ways is not positive definite: {negative} variance(s) are negative, and "
             "their standard errors NaN"
         )
-    return Covariance(matrix, tuple(clusters), note)
+    return Covariance(matrix, tuple(clusters), note, gradient)
 
 
-def _correction(correction: str, groups: float, n: float, rank: float) -> float:
+def _correction(correction: str, groups: float, bread: Bread) -> float:
     if correction == "none":
         return 1.0
     factor = groups / (groups - 1.0) if groups > 1.0 else np.nan
     if correction == "full":
-        factor *= (n - 1.0) / (n - rank) if n > rank else np.nan
+        n, k = bread.observations, bread.rank
+        factor *= (n - 1.0) / (n - k) if n > k else np.nan
     return factor
 
 

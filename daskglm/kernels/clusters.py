@@ -16,6 +16,7 @@ from daskglm.kernels.lanes import LANES, add, float64_at, fma, int32_at, int64_a
 from daskglm.kernels.products import Pieces, codes_at, standardised
 
 Matrix = npt.NDArray[np.float64]
+Vector = npt.NDArray[np.float64]
 Integers = npt.NDArray[np.int64]
 
 _TILE_BYTES = 96 * 1024
@@ -25,17 +26,18 @@ _TILE_BYTES = 96 * 1024
     "void(int64[:,::1], float64[:,::1], int64[:,::1], float64[::1], int64[::1], float64[::1], int64[::1],"
     " float64[:,::1], float64[:,::1], int64, int64, float64[::1], float64[::1], uint32[::1],"
     " float64[::1], float64[::1], float64[::1], int64[::1], int64[::1], float64[::1],"
-    " float64[::1], float64[::1], float64[::1])"
+    " float64[::1], float64[::1], float64[::1], float64[::1], float64[::1])"
 )
 def _products(  # type: ignore[no-untyped-def]
     dense, scaling, levels, level_scale, sparse, sparse_scale, starts, score, extra, rows, stride, by_row, x, codes,
-    values, u, v, mark, touched, compact, gram, cross, pairs,
+    values, u, v, mark, touched, compact, gram, cross, pairs, all_u, all_v,
 ):  # fmt: skip
     """Add the clusters of rows starts[g] .. starts[g + 1] - 1 to the tables.
 
     score (q, n) and extra (r, n); `u` is a cluster's dense part [sum extra | for each predictor sum s [1, z]] padded to
     `stride`, and `v` its q sums for each level and sparse column. gram (stride, stride): u u', lower triangle and some more;
-    cross: for each number of `v` a row u; pairs: v v', each pair once, on either side of the diagonal.
+    cross: for each number of `v` a row u; pairs: v v', each pair once, on either side of the diagonal. all_u, all_v: the sums
+    of u and v themselves.
     """
     d = dense.shape[0]
     n_factors = levels.shape[0]
@@ -103,6 +105,8 @@ def _products(  # type: ignore[no-untyped-def]
             if t + i + 1 < starts[g + 1]:
                 continue
             # the cluster is complete
+            for e in range(0, stride, 8):
+                store(all_u, e, add(load(all_u, e), load(u, e)))
             for e in range(entries):
                 one = spread(u[e])
                 for f in range(0, e + 1, 8):
@@ -111,6 +115,7 @@ def _products(  # type: ignore[no-untyped-def]
                 for a in range(q):
                     at = touched[h] * q + a
                     compact[h * q + a] = v[at]
+                    all_v[at] += v[at]
                     one = spread(v[at])
                     for f in range(0, stride, 8):
                         store(cross, at * stride + f, fma(one, load(u, f), load(cross, at * stride + f)))
@@ -134,11 +139,14 @@ def _products(  # type: ignore[no-untyped-def]
             u[:] = 0.0
 
 
-def cluster_products(block: Block, scaling: Scaling, starts: Integers, score: Matrix, extra: Matrix) -> Matrix:
-    """sum_g u_g u_g' of the clusters of rows starts[g] .. starts[g + 1] - 1 of a block whose rows are in their order.
+def cluster_products(
+    block: Block, scaling: Scaling, starts: Integers, score: Matrix, extra: Matrix
+) -> tuple[Matrix, Vector]:
+    """sum_g u_g u_g' and sum_g u_g of the clusters of rows starts[g] .. starts[g + 1] - 1 of a block whose rows are in their order.
 
     score (q, n) are the scores of q linear predictors, extra (r, n) those of parameters that stand by themselves. The
-    result is (r + q width) square, symmetric to the last bit: the extra ones, then the raw columns of each predictor.
+    results are (r + q width) square, symmetric to the last bit, and as long: the extra ones, then the raw columns of each
+    predictor.
     """
     pieces = Pieces.of(block, scaling)
     d, k, q, r = len(pieces.dense), len(pieces.levels), score.shape[0], extra.shape[0]
@@ -146,21 +154,31 @@ def cluster_products(block: Block, scaling: Scaling, starts: Integers, score: Ma
     stride = -(-entries // LANES) * LANES
     rows = int(min(1024, max(16, _TILE_BYTES // (8 * (stride + 2 * k + 1)))))
     gram, cross = np.zeros(stride * stride), np.zeros(others * q * stride)
-    pairs = np.zeros((others * q) ** 2)
+    pairs, all_u, all_v = np.zeros((others * q) ** 2), np.zeros(stride), np.zeros(others * q)
     _products(
         pieces.dense, pieces.scaling, pieces.levels, pieces.level_scale, pieces.sparse, pieces.sparse_scale,
         starts, score, extra, rows, stride, np.zeros(rows * stride), np.zeros(rows),
         np.zeros(max(k, 1) * rows, np.uint32), np.zeros(max(k, 1) * rows), np.zeros(stride), np.zeros(others * q),
         np.full(others, -1), np.zeros(others, np.int64), np.zeros(others * q), gram, cross, pairs,
+        all_u, all_v,
     )  # fmt: skip
-    return _assembled(
-        gram.reshape(stride, stride), cross.reshape(-1, stride), pairs.reshape(others * q, others * q), d, q, r
+    whole = _assembled(
+        gram.reshape(stride, stride), cross.reshape(-1, stride), pairs.reshape(others * q, others * q), entries
     )
+    sums = np.concatenate([all_u[:entries], all_v])
+    if q == 1:
+        return whole, sums
+    # of each predictor its dense columns, then its share of the levels
+    order = [np.arange(r)]
+    for a in range(q):
+        order += [r + a * (1 + d) + np.arange(1 + d), entries + a + q * np.arange(others)]
+    at = np.concatenate(order)
+    return np.ascontiguousarray(whole[np.ix_(at, at)]), sums[at]
 
 
-def _assembled(gram: Matrix, cross: Matrix, pairs: Matrix, d: int, q: int, r: int) -> Matrix:
-    """The tables as one symmetric matrix, predictor by predictor."""
-    entries, size = r + q * (1 + d), pairs.shape[0]
+def _assembled(gram: Matrix, cross: Matrix, pairs: Matrix, entries: int) -> Matrix:
+    """The tables as one symmetric matrix, in their own order."""
+    size = pairs.shape[0]
     whole = np.empty((entries + size, entries + size))
     lower = np.tril(gram[:entries, :entries])
     whole[:entries, :entries] = lower + np.tril(lower, -1).T
@@ -169,11 +187,4 @@ def _assembled(gram: Matrix, cross: Matrix, pairs: Matrix, d: int, q: int, r: in
     square = pairs + pairs.T
     np.fill_diagonal(square, np.diag(pairs))
     whole[entries:, entries:] = square
-    if q == 1:
-        return whole
-    # of each predictor its dense columns, then its share of the levels
-    order = [np.arange(r)]
-    for a in range(q):
-        order += [r + a * (1 + d) + np.arange(1 + d), entries + a + q * np.arange(size // q)]
-    at = np.concatenate(order)
-    return np.ascontiguousarray(whole[np.ix_(at, at)])
+    return whole

@@ -202,8 +202,8 @@ def predictors_of(block: Block, model: AnyModel, coef: Vector) -> Predictors:
 @final
 @dataclass(frozen=True)
 class Meat:
-    """sum_i X_i' s_i s_i' X_i of scores with their leverages taken out, in the tables of a Gram; alone: rows that are
-    fitted by themselves, of which nothing can be taken out.
+    """sum_i X_i' s_i s_i' X_i of scores with their leverages taken out, in the tables of a Gram, with which sum_i X_i' s_i of
+    the scores as they are travels; alone: rows that are fitted by themselves, of which nothing can be taken out.
     """
 
     tables: Any
@@ -232,7 +232,8 @@ def meat(block: Block, model: AnyModel, coef: Vector, inverse: Matrix, power: fl
             form = rows.leverage_form(start, stop, raw)
             score, saturated = without_leverage(terms.score, terms.weight * size, form, power)
         alone += saturated
-        products.take(score * size, np.broadcast_to(np.asarray(frequency, np.float64), (stop - start,)), start, stop)
+        copies = np.broadcast_to(np.asarray(frequency, np.float64), (stop - start,))
+        products.take(score * size, terms.score * size * copies, copies, start, stop)
     return Meat(products.result(), alone)
 
 
@@ -280,8 +281,8 @@ def _square(pairs: Matrix, q: int) -> Matrix:
 
 
 class _Products(Protocol):
-    def take(self, score: Matrix, copies: Vector, start: int, stop: int) -> None:
-        """Add rows with their scores (q, n), each so many times."""
+    def take(self, score: Matrix, whole: Matrix, copies: Vector, start: int, stop: int) -> None:
+        """Add rows with their scores (q, n), each so many times; whole (q, n): their part of the gradient."""
 
     def result(self) -> Any:
         """The tables, as the model's Gram has them."""
@@ -304,10 +305,10 @@ class _PairProducts:
         self.pairs = pairs_of(model.likelihood.q)
         self.grams = [Scatter(pieces, workspace) for _ in self.pairs]
 
-    def take(self, score: Matrix, copies: Vector, start: int, stop: int) -> None:
+    def take(self, score: Matrix, whole: Matrix, copies: Vector, start: int, stop: int) -> None:
         nothing = np.zeros(stop - start)
         for gram, (a, b) in zip(self.grams, self.pairs, strict=True):
-            gram.take(score[a] * score[b] * copies, nothing, start, stop)
+            gram.take(score[a] * score[b] * copies, whole[a] if a == b else nothing, start, stop)
 
     def result(self) -> Any:
         tables = tuple(gram.result() for gram in self.grams)
@@ -323,17 +324,18 @@ class _ParallelProducts:
         self.workspace = Workspace(self.pieces)
         q = model.likelihood.q
         self.slopes = Scatter(self.pieces, self.workspace)
-        self.cross, self.between = np.zeros((q, model.width)), np.zeros((q, q))
+        self.cross, self.between, self.score = np.zeros((q, model.width)), np.zeros((q, q)), np.zeros(q)
 
-    def take(self, score: Matrix, copies: Vector, start: int, stop: int) -> None:
+    def take(self, score: Matrix, whole: Matrix, copies: Vector, start: int, stop: int) -> None:
         slope = -score.sum(axis=0)
-        self.slopes.take(slope * slope * copies, np.zeros(stop - start), start, stop)
+        self.slopes.take(slope * slope * copies, -whole.sum(axis=0), start, stop)
+        self.score += whole.sum(axis=1)
         for k, one in enumerate(score):
             add_gradient(self.pieces, self.workspace, one * slope * copies, start, stop, self.cross[k])
         self.between += (score * copies) @ score.T
 
     def result(self) -> ParallelTables:
-        return ParallelTables(self.slopes.result(), self.cross, self.between, np.zeros(self.between.shape[0]))
+        return ParallelTables(self.slopes.result(), self.cross, self.between, self.score)
 
 
 # -- sums by cluster -------------------------------------------------------------------------------------------------------
@@ -453,13 +455,16 @@ def combined(ways: list[Keys]) -> Keys:
 @final
 @dataclass(frozen=True)
 class ClusterProducts:
-    """sum_g u_g u_g' (p, p) of the coefficients, and the number of clusters."""
+    """sum_g u_g u_g' (p, p) and sum_g u_g (p,) of the coefficients, and the number of clusters."""
 
     products: Matrix
+    gradient: Vector
     clusters: int
 
     def __add__(self, other: ClusterProducts) -> ClusterProducts:
-        return ClusterProducts(self.products + other.products, self.clusters + other.clusters)
+        return ClusterProducts(
+            self.products + other.products, self.gradient + other.gradient, self.clusters + other.clusters
+        )
 
 
 @final
@@ -472,20 +477,20 @@ class ClustersOfBucket:
     def __call__(self, packets: list[Packet]) -> ClusterProducts:
         model = self.model
         if not packets:
-            return ClusterProducts(np.zeros((model.n_coefficients,) * 2), 0)
+            return ClusterProducts(np.zeros((model.n_coefficients,) * 2), np.zeros(model.n_coefficients), 0)
         rows = joined([packet.rows for packet in packets])
         rows = rows.take(together(rows.y))
         starts = np.flatnonzero(np.concatenate([[True], rows.y[1:] != rows.y[:-1], [True]])).astype(np.int64)
         scores = np.stack(rows.others)
         apart = model.likelihood.q if isinstance(model, ParallelModel) else 0
         q = scores.shape[0] - apart
-        found = cluster_products(
+        found, gradient = cluster_products(
             replace(rows, others=()), model.scaling, starts, np.ascontiguousarray(scores[:q]),
             np.ascontiguousarray(scores[q:]),
         )  # fmt: skip
         places = [np.arange(apart), *(apart + a * model.width + model.select for a in range(q))]
         at = np.concatenate(places).astype(np.intp)
-        return ClusterProducts(found[np.ix_(at, at)], starts.size - 1)
+        return ClusterProducts(found[np.ix_(at, at)], gradient[at], starts.size - 1)
 
 
 def together(keys: Keys) -> npt.NDArray[np.intp]:

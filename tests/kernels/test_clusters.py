@@ -55,13 +55,14 @@ def problem(
 def test_products_of_sums(q: int, r: int, shape: Any) -> None:
     block, scaling, starts, rng = problem(*shape)
     score, extra = rng.normal(size=(q, ROWS)), rng.normal(size=(r, ROWS))
-    found = cluster_products(block, scaling, starts, score, extra)
+    found, gradient = cluster_products(block, scaling, starts, score, extra)
     x = reference.matrix(block, scaling)
     rows = np.concatenate([extra.T, *(x * one[:, None] for one in score)], axis=1)
     sums = np.add.reduceat(rows, starts[:-1], axis=0)
     expected = sums.T @ sums
     assert np.abs(found - expected).max() < ROUNDING * np.abs(expected).max()
     assert (found == found.T).all()
+    assert np.abs(gradient - rows.sum(axis=0)).max() < ROUNDING * np.abs(rows).sum(axis=0).max()
 
 
 def test_one_cluster_and_one_each() -> None:
@@ -69,6 +70,6 @@ def test_one_cluster_and_one_each() -> None:
     score, nothing = rng.normal(size=(1, ROWS)), np.zeros((0, ROWS))
     x = reference.matrix(block, scaling)
     for starts in (np.array([0, ROWS]), np.arange(ROWS + 1)):
-        found = cluster_products(block, scaling, starts.astype(np.int64), score, nothing)
+        found, _ = cluster_products(block, scaling, starts.astype(np.int64), score, nothing)
         sums = np.add.reduceat(x * score[0][:, None], starts[:-1], axis=0)
         assert np.abs(found - sums.T @ sums).max() < ROUNDING * np.abs(found).max()
