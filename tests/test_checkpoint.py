@@ -34,11 +34,12 @@ from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.plan import make_plan
 from daskglm.totals.bias import Adjusted
+from daskglm.totals.clusters import ClusterProducts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
 from daskglm.totals.residuals import ResidualProducts
-from daskglm.totals.scores import ClusterProducts, Meat
+from daskglm.totals.scores import Meat
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
 from daskglm.totals.vector import PairTables, ParallelTables

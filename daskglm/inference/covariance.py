@@ -14,8 +14,9 @@ from daskglm.model.families import Family
 from daskglm.model.weights import Cluster, Probability, Weights
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.objective import Curvature, Objective, Point
+from daskglm.totals.clusters import ClusterProducts, ClustersOfBucket, ScoresByCluster, buckets_for
 from daskglm.totals.moments import FitStats
-from daskglm.totals.scores import ClusterProducts, ClustersOfBucket, Meat, ScoresByCluster, buckets_for, meat
+from daskglm.totals.scores import Meat, meat
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
