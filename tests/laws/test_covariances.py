@@ -331,3 +331,15 @@ def test_tests_are_of_the_smallest_number_of_clusters() -> None:
     assert test.pvalue == pytest.approx(found.pvalues["x"], rel=1e-10)
     assert "cluster(g, t), 40 and 7 clusters" in str(found.summary())
     assert "t value" in str(found.summary())
+
+
+def test_far_from_zero() -> None:
+    """An intercept's error that is a difference of large numbers: the information is summed anew, not taken from there."""
+    far = DATA.assign(x=DATA.x + 1e6)
+    near, moved = fit("count", "poisson", {}), fit("count", "poisson", {}, far)
+    names = ["x", "a[T.q]", "a[T.r]"]
+    for kind in ["HC3", dg.Cluster("g")]:
+        found = moved.cov_params(kind, far)
+        # a sum to 1e6 leaves ten digits of x
+        same(found.loc[names, names], near.cov_params(kind, DATA).loc[names, names], 1e-7)
+        same(found, fit("count", "poisson", {}, far, covariance=kind).cov_params())
