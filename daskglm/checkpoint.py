@@ -30,6 +30,7 @@ from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.occurrences import Occurrences
+from daskglm.totals.refinement import TwofoldScore
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
@@ -60,6 +61,7 @@ RECORDS: Mapping[str, Any] = {
         PairTables,
         ParallelTables,
         Occurrences,
+        TwofoldScore,
     )
 }
 

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm import choices
+from daskglm.certificate import certified
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
@@ -21,7 +22,7 @@ from daskglm.kernels.cholesky import combination
 from daskglm.model.shapes import Shape
 from daskglm.model.weights import Frequency, Probability
 from daskglm.plan import Plan
-from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.record import FitRecord, Specification, Statistics
 from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence
 from daskglm.solvers.driver import Optimum, Stopping, minimise
 from daskglm.solvers.newton import curvature
@@ -89,8 +90,10 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     meat = objective.model.gram(optimum.point.sums.meat)
     matrix = parameters.covariance(inference.covariance(kind, optimum, phi, observed, meat))
     matrix = 0.5 * (matrix + matrix.T)
-    coefficients = parameters.coefficients(optimum.point.coef)
     separation, infinite = solution.record(matrix), solution.infinite()
+    apart = beside.found.decrement if beside is not None and beside.shape.moves_means else 0.0
+    exact = certified(plan, solution, apart, estimated, infinite)
+    coefficients = exact.coefficients.copy()
     aliased = _aliased(parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan
     coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
@@ -108,7 +111,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
         context.specification, solution.design, coefficients, matrix, aliased,
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
-        _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
+        exact.certificate, ledger, _trace(optimum), tuple(notes), _provenance(),
         _beside(plan, beside), separation, family, plan.link,
     )  # fmt: skip
     return record
@@ -247,28 +250,6 @@ def _aliased(
         size = max((abs(v) for v in parts.values()), default=0.0)
         result[parameters.names[at]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
     return result
-
-
-def _certificate(parameters: Parameters, optimum: Optimum, plan: Plan) -> Certificate:
-    gram, point = optimum.curvature.gram, optimum.point
-    kept = optimum.curvature.kept
-    scale = np.sqrt(np.maximum(np.diag(point.gram), 0.0)) if point.gram is not None else np.ones(kept.size)
-    with np.errstate(all="ignore"):
-        gradient = np.abs(point.gradient[kept]) / (scale[kept] * np.sqrt(optimum.dispersion))
-    # the 1-norm condition of the Gram scaled to a unit diagonal, whose inverse is that of its factor
-    root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
-    scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
-    inverse = optimum.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
-    condition = float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
-    return Certificate(
-        decrement=float(optimum.decrement),
-        tolerance=plan.tol,
-        limited_by="rounding" if optimum.status == "floor" else "tolerance",
-        gradient=float(np.max(gradient, initial=0.0)),
-        condition=condition,
-        halvings=sum(step.halvings for step in optimum.steps),
-        residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
-    )
 
 
 def _trace(optimum: Optimum) -> tuple[Mapping[str, Any], ...]:

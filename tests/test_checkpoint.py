@@ -37,6 +37,7 @@ from daskglm.totals.bias import Adjusted
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
+from daskglm.totals.refinement import TwofoldScore
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.separation import Movements, Separated, Split
 from daskglm.totals.shape import JointSums, MixedSums, ShapeSums
@@ -96,6 +97,10 @@ def examples() -> dict[str, list[Any]]:
         "Layout": [layout, Layout(0, ())],
         "SparseTables": [tables, several],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
+        "TwofoldScore": [
+            TwofoldScore(np.array([0.1, -INF]), np.array([1e-320, NAN]), NAN, np.array([2**40, 0])),
+            TwofoldScore(np.zeros(0), np.zeros(0), 0.0, np.zeros(0, np.int64)),
+        ],
         "Number": [Number(NAN), Number(0.1)],
         "Movements": [
             Movements(
@@ -170,6 +175,7 @@ def test_every_record_survives_to_the_last_bit(name: str, tmp_path: Path) -> Non
         "Moments",
         "SparseTables",
         "ResidualProducts",
+        "TwofoldScore",
         "Ledger",
         "Number",
         "ShapeSums",

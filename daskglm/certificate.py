@@ -1,0 +1,271 @@
+"""How exact the numbers of a fit are: estimated from the sums at hand, and refined where that leaves too few digits.
+
+At the reported coefficients b the next Newton step says how far the optimum is. What rounding adds follows from the Gram
+G = X'WX of the shifted and scaled columns, by three kinds of error, u the unit of rounding:
+
+- of linear predictors and means, u (|eta| + 1) a row: it moves coefficient i by at most u s_i ||W^1/2 (|eta| + 1)||, with
+  s_i^2 = (G^-1)_ii (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 20.1);
+- of the products and sums of the score, u sum |x_j s| <= u (G_jj chi^2)^1/2 by Cauchy and Schwarz, chi^2 Pearson's: it goes
+  through |G^-1|;
+- of the way back to the columns as the user has them, and of columns that are computed, as I(x ** 2) is.
+
+Where that leaves too few digits, the coefficients are refined in twofold arithmetic (`daskglm.solvers.refinement`), which
+leaves the noise of the family's formulas and the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.design.design import Design
+from daskglm.plan import Plan
+from daskglm.record import Certificate
+from daskglm.separation import Solution
+from daskglm.solvers.objective import Objective
+from daskglm.solvers.refinement import Refined, refine
+from daskglm.totals.moments import Model
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+UNIT = float(np.finfo(np.float64).eps) / 2.0
+# Roundings that pile up in one sum: its terms', and those of partial sums, of which most cancel.
+OF_SUMS = 16.0
+# Roundings of a mean and its score by the family's formulas.
+OF_FORMULAS = 8.0
+# No more digits are claimed than a float64 has, and fewer than these are refined.
+MOST_DIGITS = 15.0
+ENOUGH = 11.0
+# Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
+# and for larger ones where the condition of the Gram asks for it.
+CHEAP = 2e7
+ILL = 1e6
+
+
+@final
+@dataclass(frozen=True)
+class Certified:
+    """coefficients (r,) as they are reported, refined where that was called for, and what is known of them."""
+
+    coefficients: Vector
+    certificate: Certificate
+
+
+def certified(
+    plan: Plan, solution: Solution, apart: float = 0.0, estimated: bool = False, infinite: Vector | None = None
+) -> Certified:
+    """The coefficients of an optimum and their certificate; passes of its own where they are refined.
+
+    apart: decrement of parameters beside the coefficients; estimated: whether the dispersion was; infinite (r,): the sign of
+    coefficients that are.
+    """
+    parameters, optimum, objective = solution.parameters, solution.optimum, solution.objective
+    rounding = _Rounding(plan, solution)
+    coefficients = parameters.coefficients(optimum.point.coef)
+    finite = parameters.reported(optimum.curvature.kept)
+    if infinite is not None:
+        finite = finite & (infinite == 0.0)
+    errors = rounding.coefficients(apart)
+    condition = rounding.condition
+    refined: Refined | None = None
+    if _may_refine(plan, solution, apart) and _digits(errors, coefficients, finite)[0] < ENOUGH:
+        products = float(optimum.point.sums.n) * coefficients.size
+        if products <= CHEAP or condition >= ILL:
+            refined = _refined(objective, solution, coefficients)
+    if refined is not None:
+        # a column of NaN would say so: what is kept is finite
+        coefficients = np.where(parameters.reported(optimum.curvature.kept), refined.coef, coefficients)
+        errors = rounding.refined(refined)
+    digits, worst = _digits(errors, coefficients, finite)
+    certificate = Certificate(
+        decrement=float(optimum.decrement),
+        tolerance=plan.tol,
+        limited_by="rounding" if optimum.status == "floor" else "tolerance",
+        gradient=rounding.gradient,
+        condition=condition,
+        halvings=sum(step.halvings for step in optimum.steps),
+        residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
+        digits=digits if optimum.status != "boundary" else float("nan"),
+        worst="" if worst is None else parameters.names[worst],
+        error_digits=rounding.error_digits(apart, estimated, finite),
+        residual_passes=objective.residual_passes,
+        twofold_passes=0 if refined is None else refined.passes,
+    )
+    return Certified(coefficients, certificate)
+
+
+def _may_refine(plan: Plan, solution: Solution, apart: float) -> bool:
+    """Whether the score vanishes at the optimum, of all rows and nothing else."""
+    return (
+        isinstance(solution.objective.model, Model)
+        and solution.optimum.converged
+        and plan.separation != "firth"
+        and not solution.directions
+        and apart == 0.0
+        and bool(solution.optimum.curvature.kept.any())
+    )
+
+
+def _refined(objective: Objective, solution: Solution, coefficients: Vector) -> Refined | None:
+    return refine(objective, solution.optimum.curvature, solution.design.unscaling(), coefficients)
+
+
+def _digits(errors: Vector, values: Vector, which: npt.NDArray[np.bool_]) -> tuple[float, int | None]:
+    """Correct digits of the worst value, and which that is; a value of 0 is measured by its error alone."""
+    if not which.any():
+        return MOST_DIGITS, None
+    size = np.where(values == 0.0, 1.0, np.abs(values))
+    with np.errstate(all="ignore"):
+        digits = -np.log10(np.where(which, errors, 0.0) / size)
+    digits = np.where(which, np.nan_to_num(digits, nan=0.0, posinf=np.inf, neginf=0.0), np.inf)
+    worst = int(np.argmin(digits))
+    return float(np.clip(np.floor(digits[worst] * 10.0) / 10.0, 0.0, MOST_DIGITS)), worst
+
+
+@final
+class _Rounding:
+    """What rounding can have done to the numbers of one optimum."""
+
+    def __init__(self, plan: Plan, solution: Solution) -> None:
+        self.plan, self.solution = plan, solution
+        self.parameters, self.optimum = solution.parameters, solution.optimum
+        self.curvature, self.point = solution.optimum.curvature, solution.optimum.point
+        assert self.point.gram is not None
+        self.lengths = np.sqrt(np.maximum(np.diag(self.point.gram), 0.0))
+
+    @cached_property
+    def inverse(self) -> Matrix:
+        """(X'WX)^-1 of the user's columns (r, r), at phi = 1."""
+        return self.parameters.covariance(self.curvature.inverse())
+
+    @cached_property
+    def spread(self) -> Vector:
+        """s (r,): its roots."""
+        return np.sqrt(np.maximum(np.diag(self.inverse), 0.0))
+
+    @cached_property
+    def amplified(self) -> tuple[Vector, Vector]:
+        """(sum_j |A T G^-1|_ij d_j, the same with what rounding left of column j): (r,) each, d_j the length of column j in
+        the basis T that the Gram was factored in.
+        """
+        found = self.curvature
+        half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
+        lengths = np.sqrt(np.maximum(np.diag(found.gram), 0.0))
+        blurred = lengths if found.basis is None else np.abs(found.basis).T @ self.lengths
+        rows = np.abs(self._reported(half))
+        return rows @ np.where(found.kept, lengths, 0.0), rows @ np.where(found.kept, blurred, 0.0)
+
+    def _reported(self, own: Matrix) -> Matrix:
+        """A M: its columns on the user's scale."""
+        return np.array([self.parameters.coefficients(column) for column in own.T]).T.reshape(own.shape)
+
+    @property
+    def predictors(self) -> float:
+        """||W^1/2 (|eta| + 1)||, at most."""
+        return float(np.abs(self.point.coef) @ self.lengths + self.lengths.max(initial=0.0))
+
+    @property
+    def chi(self) -> float:
+        """Root of Pearson's chi-square."""
+        return float(np.sqrt(max(self.point.sums.pearson, 0.0)))
+
+    @property
+    def gradient(self) -> float:
+        """Largest entry of the scaled score."""
+        kept = self.curvature.kept
+        with np.errstate(all="ignore"):
+            scaled = np.abs(self.point.gradient[kept]) / (self.lengths[kept] * np.sqrt(self.optimum.dispersion))
+        return float(np.max(scaled, initial=0.0))
+
+    @cached_property
+    def condition(self) -> float:
+        """In the 1-norm, of the Gram scaled to a unit diagonal, whose inverse is that of its factor."""
+        gram, kept = self.curvature.gram, self.curvature.kept
+        root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
+        scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
+        inverse = self.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
+        return float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
+
+    def coefficients(self, apart: float) -> Vector:
+        """How far each (r,) may be from the optimum."""
+        decrement = max(self.optimum.decrement, 0.0) * self.optimum.dispersion
+        step = 2.0 * np.abs(self.parameters.coefficients(self.curvature.solve(self.point.gradient)))
+        if not self.optimum.converged or self.plan.separation == "firth":
+            step = np.sqrt(decrement) * self.spread
+        beside = np.sqrt(max(apart, 0.0) * self.optimum.dispersion) * self.spread
+        of_rows = OF_FORMULAS * UNIT * self.predictors * self.spread
+        of_sums = OF_SUMS * UNIT * self.chi * self.amplified[0]
+        back = 2.0 * UNIT * self.parameters.terms(self.point.coef)
+        return step + beside + of_rows + of_sums + back + self.computed(None)
+
+    def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
+        """What the rounding of computed columns may have done (r,); broken (p,): which of them have numbers that are not
+        whole, where that is known.
+        """
+        sizes = _computed(self.solution.design)
+        if broken is not None and isinstance(self.solution.objective.model, Model):
+            sizes = np.where(broken, sizes, 0.0)
+        if not sizes.any():
+            return np.zeros(self.parameters.n)
+        # on the scale of the columns as they are multiplied, whose lengths are `lengths`
+        relative = (
+            np.resize(sizes, self.lengths.size) if self.parameters.kind == "classes" else _tail(sizes, self.lengths)
+        )
+        moved = relative * self.lengths
+        of_rows = UNIT * float(np.abs(self.point.coef) @ moved) * self.spread
+        inverse = np.abs(self._reported(self.curvature.inverse()))
+        return of_rows + UNIT * self.chi * (inverse @ moved)
+
+    def refined(self, found: Refined) -> Vector:
+        """How far each coefficient (r,) may be from the optimum after refinement."""
+        of_formulas = OF_FORMULAS * UNIT * found.noise
+        return (found.left + of_formulas) * self.spread + UNIT * np.abs(found.coef) + self.computed(found.broken)
+
+    def error_digits(self, apart: float, estimated: bool, which: npt.NDArray[np.bool_]) -> float:
+        """Correct digits of the worst standard error."""
+        if not which.any():
+            return MOST_DIGITS
+        clean, blurred = self.amplified
+        variance = self.spread**2
+        with np.errstate(all="ignore"):
+            of_gram = OF_SUMS * UNIT * clean * blurred / variance
+            own = np.abs(self.curvature.inverse())
+            terms = np.array([self.parameters.terms(column) for column in own.T])
+            back = np.array([self.parameters.terms(column) for column in terms.T]).T
+            of_gram = of_gram + 4.0 * UNIT * np.diag(back) / variance
+            of_phi = (OF_SUMS + 2.0 * OF_FORMULAS * self.predictors / self.chi) * UNIT if estimated else 0.0
+        # weights move with the coefficients, those of a quadratic do not
+        quadratic = self.solution.objective.model.likelihood.quadratic
+        far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(max(apart, 0.0))
+        of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
+        relative = 0.5 * (of_gram + of_phi) + far + of_weights + UNIT
+        return _digits(relative, np.ones_like(relative), which)[0]
+
+
+def _tail(sizes: Vector, lengths: Vector) -> Vector:
+    """Of ordered classes, whose slopes come after their thresholds."""
+    if sizes.size == lengths.size:
+        return sizes
+    slopes = sizes[1:] if sizes.size > 1 else sizes[:0]
+    return np.concatenate([np.zeros(lengths.size - slopes.size), slopes])
+
+
+def _computed(design: Design) -> Vector:
+    """Root mean square over root mean square about the mean (p,), of columns that are computed; 0 of those that are read."""
+    raw = np.zeros(design.width)
+    scaling = design.scaling
+    for j, piece in enumerate(design.dense):
+        computed: Any = len(piece.numeric) > 1 or any(not name.isidentifier() for name in piece.numeric)
+        if computed:
+            raw[1 + j] = design.moments[piece.numeric][2] * scaling.scale[j]
+    at = 1 + len(design.dense)
+    for piece in design.factors:
+        if len(piece.numeric) > 1 or any(not name.isidentifier() for name in piece.numeric):
+            raw[at : at + design.n_levels(piece)] = 1.0
+        at += design.n_levels(piece)
+    return raw[design.select]
