@@ -15,7 +15,7 @@ leaves the noise of the family's formulas and the last bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, final
 
@@ -29,6 +29,7 @@ from daskglm.separation import Solution
 from daskglm.solvers.objective import Objective
 from daskglm.solvers.refinement import Refined, refine
 from daskglm.totals.moments import Model
+from daskglm.totals.refinement import unscaled
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -41,6 +42,8 @@ OF_FORMULAS = 8.0
 # No more digits are claimed than a float64 has, and fewer than these are refined.
 MOST_DIGITS = 15.0
 ENOUGH = 11.0
+# A relative error of the dispersion beyond this is looked into, too.
+LOST = 1e-9
 # Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
 # and for larger ones where the condition of the Gram asks for it.
 CHEAP = 2e7
@@ -50,30 +53,30 @@ ILL = 1e6
 @final
 @dataclass(frozen=True)
 class Certified:
-    """coefficients (r,) as they are reported, refined where that was called for, and what is known of them."""
+    """coefficients (r,) as they are reported, refined where that was called for, and what is known of them; solution: with the
+    sum of squares that belongs to them.
+    """
 
+    solution: Solution
     coefficients: Vector
     certificate: Certificate
 
 
-def certified(
-    plan: Plan, solution: Solution, apart: float = 0.0, estimated: bool = False, infinite: Vector | None = None
-) -> Certified:
+def certified(plan: Plan, solution: Solution, apart: float = 0.0) -> Certified:
     """The coefficients of an optimum and their certificate; passes of its own where they are refined.
 
-    apart: decrement of parameters beside the coefficients; estimated: whether the dispersion was; infinite (r,): the sign of
-    coefficients that are.
+    apart: decrement of parameters beside the coefficients, where the means depend on them.
     """
     parameters, optimum, objective = solution.parameters, solution.optimum, solution.objective
     rounding = _Rounding(plan, solution)
     coefficients = parameters.coefficients(optimum.point.coef)
-    finite = parameters.reported(optimum.curvature.kept)
-    if infinite is not None:
-        finite = finite & (infinite == 0.0)
+    finite = parameters.reported(optimum.curvature.kept) & (solution.infinite() == 0.0)
+    estimated = isinstance(plan.dispersion, str) or (plan.dispersion is None and not plan.family.dispersion_known)
     errors = rounding.coefficients(apart)
     condition = rounding.condition
     refined: Refined | None = None
-    if _may_refine(plan, solution, apart) and _digits(errors, coefficients, finite)[0] < ENOUGH:
+    few = _digits(errors, coefficients, finite)[0] < ENOUGH or (estimated and rounding.dispersion > LOST)
+    if few and _may_refine(plan, solution, apart):
         products = float(optimum.point.sums.n) * coefficients.size
         if products <= CHEAP or condition >= ILL:
             refined = _refined(objective, solution, coefficients)
@@ -81,6 +84,9 @@ def certified(
         # a column of NaN would say so: what is kept is finite
         coefficients = np.where(parameters.reported(optimum.curvature.kept), refined.coef, coefficients)
         errors = rounding.refined(refined)
+        if refined.squares is not None:
+            solution = _with_squares(solution, refined.squares)
+            rounding = _Rounding(plan, solution, 0.0)
     digits, worst = _digits(errors, coefficients, finite)
     certificate = Certificate(
         decrement=float(optimum.decrement),
@@ -96,7 +102,15 @@ def certified(
         residual_passes=objective.residual_passes,
         twofold_passes=0 if refined is None else refined.passes,
     )
-    return Certified(coefficients, certificate)
+    return Certified(solution, coefficients, certificate)
+
+
+def _with_squares(solution: Solution, squares: float) -> Solution:
+    """With another sum of squares: Pearson's, and the deviance."""
+    sums = solution.optimum.point.sums
+    assert sums.statistics is not None
+    sums = replace(sums, pearson=squares, statistics=replace(sums.statistics, deviance=squares))
+    return replace(solution, optimum=replace(solution.optimum, point=replace(solution.optimum.point, sums=sums)))
 
 
 def _may_refine(plan: Plan, solution: Solution, apart: float) -> bool:
@@ -131,8 +145,9 @@ def _digits(errors: Vector, values: Vector, which: npt.NDArray[np.bool_]) -> tup
 class _Rounding:
     """What rounding can have done to the numbers of one optimum."""
 
-    def __init__(self, plan: Plan, solution: Solution) -> None:
-        self.plan, self.solution = plan, solution
+    def __init__(self, plan: Plan, solution: Solution, of_residuals: float = 1.0) -> None:
+        """of_residuals: 0 where they were taken in twofold arithmetic."""
+        self.plan, self.solution, self.of_residuals = plan, solution, of_residuals
         self.parameters, self.optimum = solution.parameters, solution.optimum
         self.curvature, self.point = solution.optimum.curvature, solution.optimum.point
         assert self.point.gram is not None
@@ -141,7 +156,7 @@ class _Rounding:
     @cached_property
     def inverse(self) -> Matrix:
         """(X'WX)^-1 of the user's columns (r, r), at phi = 1."""
-        return self.parameters.covariance(self.curvature.inverse())
+        return reported_inverse(self.solution)
 
     @cached_property
     def spread(self) -> Vector:
@@ -149,16 +164,23 @@ class _Rounding:
         return np.sqrt(np.maximum(np.diag(self.inverse), 0.0))
 
     @cached_property
-    def amplified(self) -> tuple[Vector, Vector]:
-        """(sum_j |A T G^-1|_ij d_j, the same with what rounding left of column j): (r,) each, d_j the length of column j in
-        the basis T that the Gram was factored in.
-        """
+    def amplified(self) -> Vector:
+        """sum_j |A T G^-1|_ij d_j (r,), d_j the length of column j in the basis T that the Gram was factored in."""
         found = self.curvature
         half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
         lengths = np.sqrt(np.maximum(np.diag(found.gram), 0.0))
-        blurred = lengths if found.basis is None else np.abs(found.basis).T @ self.lengths
-        rows = np.abs(self._reported(half))
-        return rows @ np.where(found.kept, lengths, 0.0), rows @ np.where(found.kept, blurred, 0.0)
+        return np.asarray(np.abs(self._reported(half)) @ np.where(found.kept, lengths, 0.0))
+
+    @cached_property
+    def way_back(self) -> Vector:
+        """What the variances s^2 are sums of, added by size (r,)."""
+        found = self.curvature
+        way = _way(self.solution)
+        if way is not None:
+            return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
+        own = np.abs(found.inverse())
+        half = np.array([self.parameters.terms(column) for column in own.T])
+        return np.diag(np.array([self.parameters.terms(column) for column in half.T]))
 
     def _reported(self, own: Matrix) -> Matrix:
         """A M: its columns on the user's scale."""
@@ -175,6 +197,13 @@ class _Rounding:
         return float(np.sqrt(max(self.point.sums.pearson, 0.0)))
 
     @property
+    def dispersion(self) -> float:
+        """Relative error of Pearson's chi-square: of a fit that is perfect to rounding, all of it."""
+        with np.errstate(all="ignore"):
+            of_residuals = 2.0 * OF_FORMULAS * UNIT * self.predictors / self.chi if self.of_residuals else 0.0
+        return OF_SUMS * UNIT + of_residuals
+
+    @property
     def gradient(self) -> float:
         """Largest entry of the scaled score."""
         kept = self.curvature.kept
@@ -185,10 +214,11 @@ class _Rounding:
     @cached_property
     def condition(self) -> float:
         """In the 1-norm, of the Gram scaled to a unit diagonal, whose inverse is that of its factor."""
-        gram, kept = self.curvature.gram, self.curvature.kept
-        root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
+        gram, kept = self.point.gram, self.curvature.kept
+        assert gram is not None
+        root = np.maximum(self.lengths[kept], 1e-150)
         scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
-        inverse = self.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
+        inverse = self.curvature.inverse()[np.ix_(kept, kept)] * root[:, None] * root
         return float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
 
     def coefficients(self, apart: float) -> Vector:
@@ -199,7 +229,7 @@ class _Rounding:
             step = np.sqrt(decrement) * self.spread
         beside = np.sqrt(max(apart, 0.0) * self.optimum.dispersion) * self.spread
         of_rows = OF_FORMULAS * UNIT * self.predictors * self.spread
-        of_sums = OF_SUMS * UNIT * self.chi * self.amplified[0]
+        of_sums = OF_SUMS * UNIT * self.chi * self.amplified
         back = 2.0 * UNIT * self.parameters.terms(self.point.coef)
         return step + beside + of_rows + of_sums + back + self.computed(None)
 
@@ -230,21 +260,36 @@ class _Rounding:
         """Correct digits of the worst standard error."""
         if not which.any():
             return MOST_DIGITS
-        clean, blurred = self.amplified
         variance = self.spread**2
         with np.errstate(all="ignore"):
-            of_gram = OF_SUMS * UNIT * clean * blurred / variance
-            own = np.abs(self.curvature.inverse())
-            terms = np.array([self.parameters.terms(column) for column in own.T])
-            back = np.array([self.parameters.terms(column) for column in terms.T]).T
-            of_gram = of_gram + 4.0 * UNIT * np.diag(back) / variance
-            of_phi = (OF_SUMS + 2.0 * OF_FORMULAS * self.predictors / self.chi) * UNIT if estimated else 0.0
+            of_gram = (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / variance
+        of_phi = self.dispersion if estimated else 0.0
         # weights move with the coefficients, those of a quadratic do not
         quadratic = self.solution.objective.model.likelihood.quadratic
         far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(max(apart, 0.0))
         of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
         relative = 0.5 * (of_gram + of_phi) + far + of_weights + UNIT
         return _digits(relative, np.ones_like(relative), which)[0]
+
+
+def reported_inverse(solution: Solution) -> Matrix:
+    """(X'WX)^-1 of the user's columns (r, r), zeros where aliased."""
+    found, way = solution.optimum.curvature, _way(solution)
+    if way is None:
+        return solution.parameters.covariance(found.inverse())
+    return np.asarray(way @ found.factor.inverse() @ way.T)
+
+
+def _way(solution: Solution) -> Matrix | None:
+    """A T (p, p), from a basis of residuals to the user's columns, taken in twofold arithmetic: columns far from zero that
+    nearly agree have shifts that cancel. None where the Gram was factored as it is.
+    """
+    found, model, design = solution.optimum.curvature, solution.objective.model, solution.design
+    if found.basis is None or not isinstance(model, Model):
+        return None
+    sizes = tuple(design.n_levels(piece) for piece in design.factors)
+    columns = [unscaled(model.scaling, sizes, model.raw(column)) for column in found.basis.T]
+    return np.array([(high + low)[model.select] for high, low in columns]).T
 
 
 def _tail(sizes: Vector, lengths: Vector) -> Vector:

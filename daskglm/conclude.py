@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm import choices
-from daskglm.certificate import certified
+from daskglm.certificate import certified, reported_inverse
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
@@ -77,7 +77,12 @@ class Beside:
 
 def record_of(context: Context, solution: Solution, null: Null | None, beside: Beside | None) -> FitRecord:
     """The record; passes of its own where an error, the null model or a constant needs the rows."""
-    plan, family, objective, optimum = context.plan, context.plan.family, solution.objective, solution.optimum
+    plan, family = context.plan, context.plan.family
+    exact = certified(
+        plan, solution, beside.found.decrement if beside is not None and beside.shape.moves_means else 0.0
+    )
+    solution = exact.solution
+    objective, optimum = solution.objective, solution.optimum
     parameters = Parameters(solution.design, family.response)
     stats = optimum.point.sums.statistics
     assert stats is not None
@@ -89,10 +94,10 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     observed = _observed(objective, optimum) if kind == "observed" else None
     meat = objective.model.gram(optimum.point.sums.meat)
     matrix = parameters.covariance(inference.covariance(kind, optimum, phi, observed, meat))
+    if kind == "model" and optimum.curvature.basis is not None:
+        matrix = phi * reported_inverse(solution)
     matrix = 0.5 * (matrix + matrix.T)
     separation, infinite = solution.record(matrix), solution.infinite()
-    apart = beside.found.decrement if beside is not None and beside.shape.moves_means else 0.0
-    exact = certified(plan, solution, apart, estimated, infinite)
     coefficients = exact.coefficients.copy()
     aliased = _aliased(parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan

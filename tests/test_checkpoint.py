@@ -98,8 +98,8 @@ def examples() -> dict[str, list[Any]]:
         "SparseTables": [tables, several],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
         "TwofoldScore": [
-            TwofoldScore(np.array([0.1, -INF]), np.array([1e-320, NAN]), NAN, np.array([2**40, 0])),
-            TwofoldScore(np.zeros(0), np.zeros(0), 0.0, np.zeros(0, np.int64)),
+            TwofoldScore(np.array([0.1, -INF]), np.array([1e-320, NAN]), NAN, 0.1, np.array([2**40, 0])),
+            TwofoldScore(np.zeros(0), np.zeros(0), 0.0, -0.0, np.zeros(0, np.int64)),
         ],
         "Number": [Number(NAN), Number(0.1)],
         "Movements": [

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, Factor, factor
+from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor, factor
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
 
@@ -34,30 +34,36 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     assert point.gram is not None
     nobody = np.zeros(point.gram.shape[0], bool)
     known = nobody if objective.silent is None else objective.silent
-    found = factor(point.gram, known if aliased is None else aliased)
+    least = FAINT if objective.model.refines and not objective.ridge else ALIASED
+    found = factor(point.gram, known if aliased is None else aliased, least)
     if objective.ridge:
         return Curvature(found, None, point.gram, nobody)
     if aliased is None:
         if not _in_doubt(found, known).any():
             return Curvature(found, None, point.gram, known)
         aliased = _combinations(objective, point)
-        found = factor(point.gram, aliased)
+        found = factor(point.gram, aliased, least)
     if not objective.model.refines or not found.definite or not _in_doubt(found, aliased).any():
         return Curvature(found, None, point.gram, aliased)
-    return _refined(objective, point.coef, point.gram, point.information, aliased, LOST)
+    # errors are reported from the closing point: there, products are to keep all digits
+    closing = point.sums.statistics is not None
+    return _refined(objective, point.coef, point.gram, point.information, aliased, LOST, closing)
 
 
 def _combinations(objective: Objective, point: Point) -> Mask:
-    """Columns of which earlier ones leave less than 1e-11, every row counting once."""
+    """Columns of which earlier ones leave less than 1e-7 of their length, every row counting once; 3e-6 where they cannot be
+    looked at again.
+    """
     unit = objective.evaluate(point.coef, 2, "unit")
     assert unit.gram is not None
-    nobody = np.zeros(unit.gram.shape[0], bool)
-    found = factor(unit.gram)
-    kept_in_doubt = found.kept & (found.pivots < DOUBTFUL)
-    if not kept_in_doubt.any() or not objective.model.refines:
-        return ~found.kept
-    # those below the line are set aside as they are; those just above it are looked at again before deciding
-    return ~_refined(objective, point.coef, unit.gram, "unit", nobody | ~found.kept, ALIASED).kept
+    if not objective.model.refines:
+        return ~factor(unit.gram).kept
+    found = factor(unit.gram, None, FAINT)
+    # what is below the line without a doubt is set aside as it is
+    gone = ~found.kept & (np.abs(found.pivots) < FAINT)
+    if not _in_doubt(found, gone).any():
+        return gone
+    return ~_refined(objective, point.coef, unit.gram, "unit", gone, FAINT).kept
 
 
 def _in_doubt(found: Factor, aliased: Mask) -> Mask:
@@ -66,25 +72,32 @@ def _in_doubt(found: Factor, aliased: Mask) -> Mask:
 
 
 def _refined(
-    objective: Objective, coef: Vector, gram: Matrix, information: Information, aliased: Mask, least: float
+    objective: Objective,
+    coef: Vector,
+    gram: Matrix,
+    information: Information,
+    aliased: Mask,
+    least: float,
+    exact: bool = False,
 ) -> Curvature:
-    """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt.
+    """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt. exact: those without
+    the rounding of their rows.
 
     A column is set aside only if less than `least` of it remains.
     """
     original = np.diag(gram)
-    found = factor(gram, aliased)
+    found = factor(gram, aliased, FAINT)
     columns = np.flatnonzero(_in_doubt(found, aliased))
     basis = np.eye(gram.shape[0])
     better, gone = gram, aliased
     for _ in range(RESIDUAL_PASSES):
         basis = _residual_basis(better, basis, found, columns)
-        products = objective.residuals(coef, basis[:, columns], information)
+        products = objective.residuals(coef, basis[:, columns], information, exact)
         left = np.diag(products.inner) / np.maximum(original[columns], np.finfo(float).tiny)
         gone = aliased.copy()
         gone[columns[left < least]] = True
         better = _with_residuals(gram, columns, products.cross, products.inner)
-        found = factor(better, gone)
+        found = factor(better, gone, FAINT)
         more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone)), columns)
         settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > DOUBTFUL))
         if settled and found.kept[columns].sum() == np.sum(~gone[columns]):

@@ -111,11 +111,11 @@ class Objective:
             loss = np.inf
         return Point(coef, sums, loss, gradient, gram, information)
 
-    def residuals(self, coef: Vector, basis: Matrix, information: Information) -> ResidualProducts:
-        """Products of the columns X basis, in one pass."""
+    def residuals(self, coef: Vector, basis: Matrix, information: Information, exact: bool = False) -> ResidualProducts:
+        """Products of the columns X basis, in one pass; exact: of columns without the rounding of their rows."""
         self.passes += 1
         self.residual_passes += 1
-        result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information)
+        result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information, exact)
         return result
 
     def twofold(self, high: Vector, low: Vector) -> TwofoldScore:

@@ -46,12 +46,13 @@ class Scales(Protocol):
 class Refined:
     """coef (p,): on the user's scale, rounded once; left: what the last step leaves, at most, in the norm of the information
     at phi = 1; noise: what the rounding of the family's formulas moves them by, in that norm and per unit of relative error;
-    broken (p,): whether a column holds numbers that are not whole; passes: how many it took.
+    squares: sum w (y - mu)^2 of least squares at coefficients as good as these, None of other models; broken (p,): whether a column holds numbers that are not whole; passes: how many it took.
     """
 
     coef: Vector
     left: float
     noise: float
+    squares: float | None
     broken: npt.NDArray[np.bool_]
     passes: int
 
@@ -64,6 +65,7 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
     here: Twofold = (np.where(kept, coef, 0.0), np.zeros_like(coef))
     lengths: list[float] = []
     left, noise, broken, passes = np.inf, 0.0, np.ones(coef.size, bool), 0
+    squares: float | None = None
     for _ in range(REFINEMENTS):
         found = objective.twofold(model.raw(here[0]), model.raw(here[1]))
         passes += 1
@@ -71,6 +73,7 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
         if not np.isfinite(score[kept]).all() or not np.isfinite(found.noise):
             return None
         noise, broken = float(np.sqrt(found.noise)), _broken(model, found.broken)
+        squares = found.squares if model.likelihood.quadratic else None
         score[~kept] = 0.0
         step = curvature.solve(score)
         length = float(np.sqrt(max(float(score @ step), 0.0)))
@@ -85,7 +88,7 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
         here = add(here, (moved, np.zeros_like(moved)))
         if len(lengths) > 1 and bool((np.abs(moved) * ratio <= SETTLED * np.abs(here[0])).all()):
             break
-    return Refined(here[0] + here[1], left, noise, broken, passes)
+    return Refined(here[0] + here[1], left, noise, squares, broken, passes)
 
 
 def _own(scales: Scales, score: Twofold) -> Vector:
