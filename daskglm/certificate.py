@@ -45,9 +45,10 @@ ENOUGH = 11.0
 # A relative error of the dispersion beyond this is looked into, too.
 LOST = 1e-9
 # Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
-# and for larger ones where the condition of the Gram asks for it.
-CHEAP = 2e7
+# and for larger ones where the condition of the Gram asks for it and few digits are left.
+CHEAP = 1e6
 ILL = 1e6
+FEW = 9.0
 
 
 @final
@@ -75,10 +76,10 @@ def certified(plan: Plan, solution: Solution, apart: float = 0.0) -> Certified:
     errors = rounding.coefficients(apart)
     condition = rounding.condition
     refined: Refined | None = None
-    few = _digits(errors, coefficients, finite)[0] < ENOUGH or (estimated and rounding.dispersion > LOST)
-    if few and _may_refine(plan, solution, apart):
-        products = float(optimum.point.sums.n) * coefficients.size
-        if products <= CHEAP or condition >= ILL:
+    if _may_refine(plan, solution, apart):
+        cheap = float(optimum.point.sums.n) * coefficients.size <= CHEAP
+        few = _digits(errors, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
+        if (few or (estimated and rounding.dispersion > LOST)) and (cheap or condition >= ILL):
             refined = _refined(objective, solution, coefficients)
     if refined is not None:
         # a column of NaN would say so: what is kept is finite
@@ -86,7 +87,7 @@ def certified(plan: Plan, solution: Solution, apart: float = 0.0) -> Certified:
         errors = rounding.refined(refined)
         if refined.squares is not None:
             solution = _with_squares(solution, refined.squares)
-            rounding = _Rounding(plan, solution, 0.0)
+            rounding.exact_residuals(solution)
     digits, worst = _digits(errors, coefficients, finite)
     certificate = Certificate(
         decrement=float(optimum.decrement),
@@ -145,13 +146,17 @@ def _digits(errors: Vector, values: Vector, which: npt.NDArray[np.bool_]) -> tup
 class _Rounding:
     """What rounding can have done to the numbers of one optimum."""
 
-    def __init__(self, plan: Plan, solution: Solution, of_residuals: float = 1.0) -> None:
-        """of_residuals: 0 where they were taken in twofold arithmetic."""
-        self.plan, self.solution, self.of_residuals = plan, solution, of_residuals
+    def __init__(self, plan: Plan, solution: Solution) -> None:
+        self.plan, self.solution, self.residuals_are_exact = plan, solution, False
         self.parameters, self.optimum = solution.parameters, solution.optimum
         self.curvature, self.point = solution.optimum.curvature, solution.optimum.point
         assert self.point.gram is not None
         self.lengths = np.sqrt(np.maximum(np.diag(self.point.gram), 0.0))
+
+    def exact_residuals(self, solution: Solution) -> None:
+        """Go on with the solution whose sum of squares was taken in twofold arithmetic."""
+        self.solution, self.optimum, self.point = solution, solution.optimum, solution.optimum.point
+        self.residuals_are_exact = True
 
     @cached_property
     def inverse(self) -> Matrix:
@@ -169,7 +174,7 @@ class _Rounding:
         found = self.curvature
         half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
         lengths = np.sqrt(np.maximum(np.diag(found.gram), 0.0))
-        return np.asarray(np.abs(self._reported(half)) @ np.where(found.kept, lengths, 0.0))
+        return np.asarray(np.abs(_reported(self.solution, half)) @ np.where(found.kept, lengths, 0.0))
 
     @cached_property
     def way_back(self) -> Vector:
@@ -178,13 +183,8 @@ class _Rounding:
         way = _way(self.solution)
         if way is not None:
             return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
-        own = np.abs(found.inverse())
-        half = np.array([self.parameters.terms(column) for column in own.T])
-        return np.diag(np.array([self.parameters.terms(column) for column in half.T]))
-
-    def _reported(self, own: Matrix) -> Matrix:
-        """A M: its columns on the user's scale."""
-        return np.array([self.parameters.coefficients(column) for column in own.T]).T.reshape(own.shape)
+        half = _reported(self.solution, np.abs(found.inverse()), by_size=True)
+        return np.diag(_reported(self.solution, half.T, by_size=True))
 
     @property
     def predictors(self) -> float:
@@ -200,8 +200,8 @@ class _Rounding:
     def dispersion(self) -> float:
         """Relative error of Pearson's chi-square: of a fit that is perfect to rounding, all of it."""
         with np.errstate(all="ignore"):
-            of_residuals = 2.0 * OF_FORMULAS * UNIT * self.predictors / self.chi if self.of_residuals else 0.0
-        return OF_SUMS * UNIT + of_residuals
+            lost = 2.0 * OF_FORMULAS * UNIT * np.float64(self.predictors) / self.chi
+        return OF_SUMS * UNIT + (0.0 if self.residuals_are_exact else float(lost))
 
     @property
     def gradient(self) -> float:
@@ -248,7 +248,7 @@ class _Rounding:
         )
         moved = relative * self.lengths
         of_rows = UNIT * float(np.abs(self.point.coef) @ moved) * self.spread
-        inverse = np.abs(self._reported(self.curvature.inverse()))
+        inverse = np.abs(_reported(self.solution, self.curvature.inverse()))
         return of_rows + UNIT * self.chi * (inverse @ moved)
 
     def refined(self, found: Refined) -> Vector:
@@ -270,6 +270,19 @@ class _Rounding:
         of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
         relative = 0.5 * (of_gram + of_phi) + far + of_weights + UNIT
         return _digits(relative, np.ones_like(relative), which)[0]
+
+
+def _reported(solution: Solution, own: Matrix, by_size: bool = False) -> Matrix:
+    """A M (r, r), from the arithmetic's own scale to the user's; by_size: |A| M."""
+    parameters = solution.parameters
+    if parameters.kind == "number":
+        scales = solution.design.unscaling()
+        result = scales.factor[:, None] * own
+        if scales.shift.any():
+            result[0] += (np.abs(scales.shift) if by_size else scales.shift) @ own
+        return np.asarray(result)
+    act = parameters.terms if by_size else parameters.coefficients
+    return np.array([act(column) for column in own.T]).T.reshape(own.shape)
 
 
 def reported_inverse(solution: Solution) -> Matrix:

@@ -16,6 +16,7 @@ from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
+from daskglm.inference import collinearity as collinear
 from daskglm.inference import distributions, hypotheses
 from daskglm.model import canonical
 from daskglm.plan import refuse_unknown
@@ -323,6 +324,49 @@ class Fit:
         matrix, value = hypotheses.parse(hypothesis, self.record.names)
         freedom = s.df_resid if s.scale_estimated else None
         return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, freedom)
+
+    def vif(self, data: Any = None) -> pd.DataFrame:
+        """Variance inflation factors: how many times larger the variance of an estimate is than with uncorrelated columns.
+
+        A row per parameter but the intercept: `term`, `vif` (the diagonal of R^-1, R the correlations of the estimates), and
+        the term's `gvif` = det R_tt det R_oo / det R, `df`, `gvif_root` = gvif^(1 / (2 df)) (Fox and Monette 1992; car::vif).
+        No pass over data where the fitted covariance is from the information; of a robust one data= is read once.
+        DesignError for a multinomial model, which has a linear predictor for each class.
+        """
+        parameters = self.record.parameters
+        if parameters.kind == "classes":
+            raise DesignError(
+                "a multinomial model has a linear predictor for each class, and no variance inflation factors"
+            )
+        covariance = self._of_information("vif", data)
+        return collinear.inflation(covariance, parameters.names, parameters.term_of, "Intercept")
+
+    def collinearity(self, data: Any = None) -> collinear.Collinearity:
+        """Condition indices, variance-decomposition proportions, and the combinations of columns that are nearly zero.
+
+        Of W^1/2 X at the fitted weights, columns scaled to unit length and not centred, as the covariance knows it (Belsley,
+        Kuh and Welsch 1980): indices above 30 are dependencies that harm. It prints; `.table` and `.combinations` hold the
+        numbers. No pass over data where the fitted covariance is from the information; of a robust one data= is read once.
+        """
+        covariance = self._of_information("collinearity", data)
+        kind = "observed" if self.record.specification.covariance == "observed" and data is None else "expected"
+        basis = f"the inverse of the covariance ({kind} information)"
+        return collinear.collinearity(covariance, self.record.names, basis)
+
+    def _of_information(self, method: str, data: Any) -> np.ndarray[Any, Any]:
+        """The covariance that is proportional to the inverse information."""
+        s = self.record.specification
+        sampling = s.weights is not None and s.weights[0] == "probability"
+        if s.covariance in ("model", "observed") and not sampling:
+            if data is not None:
+                raise DesignError(f"{method}() needs no data here: the fitted covariance is from the information")
+            return self.record.covariance
+        if data is None:
+            kind = "linearised for probability weights" if sampling else s.covariance
+            raise DesignError(
+                f"the fitted covariance is {kind}: {method}(data) reads the rows for that of the information"
+            )
+        return self.cov_params("model", data).to_numpy()
 
     def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""

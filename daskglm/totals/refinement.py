@@ -139,6 +139,6 @@ def _scores(block: Block, model: Model, eta: Twofold) -> tuple[Twofold, float, f
     score = _times((terms.score, -terms.weight * eta[1]), size)
     mean = np.minimum(np.abs(terms.mu), np.abs(terms.rest)) if likelihood.family.bounded else terms.mu
     distance = likelihood.family.sufficient_statistic(y) - terms.mu
-    squares = mean * mean + distance * distance
-    noise = np.where(squares == 0.0, 0.0, squares / terms.variance)
-    return score, float((size * noise).sum()), 0.0
+    parts = mean * mean + distance * distance
+    relative = np.where(parts == 0.0, 0.0, parts / terms.variance)
+    return score, float((size * relative).sum()), 0.0
