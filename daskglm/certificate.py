@@ -63,22 +63,25 @@ class Certified:
     certificate: Certificate
 
 
-def certified(plan: Plan, solution: Solution, apart: float = 0.0) -> Certified:
+def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Certified:
     """The coefficients of an optimum and their certificate; passes of its own where they are refined.
 
-    apart: decrement of parameters beside the coefficients, where the means depend on them.
+    apart: decrement of parameters beside the coefficients, where there are some that the means depend on.
     """
     parameters, optimum, objective = solution.parameters, solution.optimum, solution.objective
     rounding = _Rounding(plan, solution)
     coefficients = parameters.coefficients(optimum.point.coef)
     finite = parameters.reported(optimum.curvature.kept) & (solution.infinite() == 0.0)
     estimated = isinstance(plan.dispersion, str) or (plan.dispersion is None and not plan.family.dispersion_known)
-    errors = rounding.coefficients(apart)
+    beside = 0.0 if apart is None else max(apart, 0.0)
+    errors = rounding.coefficients + rounding.distance(beside)
     condition = rounding.condition
     refined: Refined | None = None
-    if _may_refine(plan, solution, apart):
+    if apart is None and _may_refine(plan, solution):
         cheap = float(optimum.point.sums.n) * coefficients.size <= CHEAP
-        few = _digits(errors, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
+        # a quadratic is solved in one step, and what is left of it is rounding; otherwise a tolerance may ask for no more
+        lost = errors if objective.model.likelihood.quadratic else rounding.coefficients
+        few = _digits(lost, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
         if (few or (estimated and rounding.dispersion > LOST)) and (cheap or condition >= ILL):
             refined = _refined(objective, solution, coefficients)
     if refined is not None:
@@ -99,7 +102,7 @@ def certified(plan: Plan, solution: Solution, apart: float = 0.0) -> Certified:
         residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
         digits=digits if optimum.status != "boundary" else float("nan"),
         worst="" if worst is None else parameters.names[worst],
-        error_digits=rounding.error_digits(apart, estimated, finite),
+        error_digits=rounding.error_digits(beside, estimated, finite),
         residual_passes=objective.residual_passes,
         twofold_passes=0 if refined is None else refined.passes,
     )
@@ -114,14 +117,13 @@ def _with_squares(solution: Solution, squares: float) -> Solution:
     return replace(solution, optimum=replace(solution.optimum, point=replace(solution.optimum.point, sums=sums)))
 
 
-def _may_refine(plan: Plan, solution: Solution, apart: float) -> bool:
+def _may_refine(plan: Plan, solution: Solution) -> bool:
     """Whether the score vanishes at the optimum, of all rows and nothing else."""
     return (
         isinstance(solution.objective.model, Model)
         and solution.optimum.converged
         and plan.separation != "firth"
         and not solution.directions
-        and apart == 0.0
         and bool(solution.optimum.curvature.kept.any())
     )
 
@@ -221,17 +223,22 @@ class _Rounding:
         inverse = self.curvature.inverse()[np.ix_(kept, kept)] * root[:, None] * root
         return float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
 
-    def coefficients(self, apart: float) -> Vector:
-        """How far each (r,) may be from the optimum."""
-        decrement = max(self.optimum.decrement, 0.0) * self.optimum.dispersion
-        step = 2.0 * np.abs(self.parameters.coefficients(self.curvature.solve(self.point.gradient)))
-        if not self.optimum.converged or self.plan.separation == "firth":
-            step = np.sqrt(decrement) * self.spread
-        beside = np.sqrt(max(apart, 0.0) * self.optimum.dispersion) * self.spread
+    @cached_property
+    def coefficients(self) -> Vector:
+        """How far rounding may have moved each (r,)."""
         of_rows = OF_FORMULAS * UNIT * self.predictors * self.spread
         of_sums = OF_SUMS * UNIT * self.chi * self.amplified
         back = 2.0 * UNIT * self.parameters.terms(self.point.coef)
-        return step + beside + of_rows + of_sums + back + self.computed(None)
+        return of_rows + of_sums + back + self.computed(None)
+
+    def distance(self, apart: float) -> Vector:
+        """How far the optimum is from each (r,), as the next step has it; apart: decrement of parameters beside them."""
+        phi = self.optimum.dispersion
+        if self.optimum.converged and self.plan.separation != "firth":
+            step = 2.0 * np.abs(self.parameters.coefficients(self.curvature.solve(self.point.gradient)))
+        else:
+            step = np.sqrt(max(self.optimum.decrement, 0.0) * phi) * self.spread
+        return np.asarray(step + np.sqrt(apart * phi) * self.spread)
 
     def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
         """What the rounding of computed columns may have done (r,); broken (p,): which of them have numbers that are not
@@ -266,7 +273,7 @@ class _Rounding:
         of_phi = self.dispersion if estimated else 0.0
         # weights move with the coefficients, those of a quadratic do not
         quadratic = self.solution.objective.model.likelihood.quadratic
-        far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(max(apart, 0.0))
+        far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(apart)
         of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
         relative = 0.5 * (of_gram + of_phi) + far + of_weights + UNIT
         return _digits(relative, np.ones_like(relative), which)[0]

@@ -79,7 +79,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     """The record; passes of its own where an error, the null model or a constant needs the rows."""
     plan, family = context.plan, context.plan.family
     exact = certified(
-        plan, solution, beside.found.decrement if beside is not None and beside.shape.moves_means else 0.0
+        plan, solution, beside.found.decrement if beside is not None and beside.shape.moves_means else None
     )
     solution = exact.solution
     objective, optimum = solution.objective, solution.optimum
