@@ -25,7 +25,7 @@ from daskglm.plan import Plan
 from daskglm.record import FitRecord, Specification, Statistics
 from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence
 from daskglm.solvers.driver import Optimum, Stopping, minimise
-from daskglm.solvers.newton import curvature
+from daskglm.solvers.newton import combinations, curvature
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.totals.likelihood import null_deviance, saturated
@@ -99,7 +99,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     matrix = 0.5 * (matrix + matrix.T)
     separation, infinite = solution.record(matrix), solution.infinite()
     coefficients = exact.coefficients.copy()
-    aliased = _aliased(parameters, optimum, infinite)
+    aliased = _aliased(objective, parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan
     coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
     gone = parameters.reported(~optimum.curvature.kept) | (infinite != 0.0)
@@ -226,7 +226,7 @@ def _null_of_classes(context: Context, objective: Objective, parameters: Paramet
 
 
 def _aliased(
-    parameters: Parameters, optimum: Optimum, infinite: npt.NDArray[np.float64]
+    objective: Objective, parameters: Parameters, optimum: Optimum, infinite: npt.NDArray[np.float64]
 ) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
@@ -236,15 +236,14 @@ def _aliased(
         return {parameters.names[j]: {} for j in np.flatnonzero(aliased)}
     gram, found = optimum.curvature.gram, optimum.curvature
     places = parameters.reported(np.arange(parameters.n))
-    for j in np.flatnonzero(optimum.aliased):
+    columns = np.flatnonzero(optimum.aliased & (infinite[places.argsort()] == 0.0))
+    exact = None if found.basis is None or not columns.size else combinations(objective, optimum.point, found, columns)
+    for k, j in enumerate(columns):
         at = int(np.flatnonzero(places == j)[0])
-        if infinite[at] != 0.0:
-            continue
-        if found.basis is None:
+        if exact is None:
             scaled = combination(gram, found.factor, int(j))
         else:
-            scaled = -found.basis[:, j].copy()
-            scaled[j] = 0.0
+            scaled = exact[:, k]
             scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0
         # Z (c - e_j) = 0 for the scaled columns Z = X A, so X A (c - e_j) = 0 says it for the user's own
         change = scaled.copy()

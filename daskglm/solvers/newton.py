@@ -21,6 +21,9 @@ Mask = npt.NDArray[np.bool_]
 # Residual passes that one factorisation may ask for: each multiplies the digits, so that two settle any column that a
 # float64 product can tell from its neighbours, and the third is in reserve.
 RESIDUAL_PASSES = 3
+# Likewise for naming a combination, of so many columns at most.
+COMBINATION_PASSES = 3
+MOST_COMBINATIONS = 20
 # What is left of a column, formed row by row, is itself rounding below the square of the machine epsilon.
 LOST = 1e-28
 
@@ -48,6 +51,24 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     # errors are reported from the closing point: there, products are to keep all digits
     closing = point.sums.statistics is not None
     return _refined(objective, point.coef, point.gram, point.information, aliased, LOST, closing)
+
+
+def combinations(objective: Objective, point: Point, found: Curvature, columns: npt.NDArray[np.intp]) -> Matrix:
+    """c (p, k): how aliased columns are made of kept ones, x_j = X c, where the Gram was factored in a basis of residuals: what
+    the Gram says of it has lost as many digits, and is put right by what it leaves of the columns, in a pass each.
+    """
+    assert point.gram is not None
+    right = np.where(found.kept[:, None], point.gram[:, columns], 0.0)
+    result = np.zeros_like(right)
+    for last in range(COMBINATION_PASSES):
+        result += np.array([found.solve(column) for column in right.T]).T
+        if columns.size > MOST_COMBINATIONS or last == COMBINATION_PASSES - 1:
+            break
+        left = -result
+        left[columns, np.arange(columns.size)] += 1.0
+        products = objective.residuals(point.coef, left, point.information, True)
+        right = np.where(found.kept[:, None], products.cross, 0.0)
+    return result
 
 
 def _combinations(objective: Objective, point: Point) -> Mask:

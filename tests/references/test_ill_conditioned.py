@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
 import daskglm as dg
@@ -56,6 +57,21 @@ def test_what_cannot_be_told_apart_is_named(left: float, center: float) -> None:
         fit = dg.glm("y ~ a + b", table)
     assert fit.aliased == ("b",)
     assert np.isfinite(fit.params.to_numpy()[:-1]).all()
+
+
+def test_combinations_are_named_beside_nearly_collinear_columns() -> None:
+    """Of columns whose Gram has lost ten digits, and to the rounding of the columns themselves."""
+    rng = np.random.default_rng(7)
+    a = rng.normal(size=300)
+    table = pd.DataFrame({"a": a, "b": a + 1e-5 * rng.normal(size=300), "c": rng.normal(size=300)})
+    table["d"], table["e"], table["g"] = table.a + table.c, table.b - 2.0 * table.c + 1.0, table.b - table.a
+    table["y"] = a + rng.normal(size=300)
+    with pytest.warns(dg.errors.AliasWarning):
+        fit = dg.glm("y ~ a + b + c + d + e + g", table)
+    expected = {"d": {"a": 1, "c": 1}, "e": {"Intercept": 1, "b": 1, "c": -2}, "g": {"a": -1, "b": 1}}
+    assert set(fit.record.aliased) == set(expected)
+    for name, parts in expected.items():
+        assert dict(fit.record.aliased[name]) == pytest.approx(parts, rel=1e-10)
 
 
 def test_residual_passes_are_reported() -> None:
