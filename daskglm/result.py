@@ -338,7 +338,9 @@ class Fit:
             raise DesignError(
                 "a multinomial model has a linear predictor for each class, and no variance inflation factors"
             )
-        covariance = self._of_information("vif", data)
+        covariance = collinear.of_information(
+            self.record.specification, self.record.covariance, "vif", data, self.cov_params
+        )
         return collinear.inflation(covariance, parameters.names, parameters.term_of, "Intercept")
 
     def collinearity(self, data: Any = None) -> collinear.Collinearity:
@@ -348,25 +350,12 @@ class Fit:
         Kuh and Welsch 1980): indices above 30 are dependencies that harm. It prints; `.table` and `.combinations` hold the
         numbers. No pass over data where the fitted covariance is from the information; of a robust one data= is read once.
         """
-        covariance = self._of_information("collinearity", data)
+        covariance = collinear.of_information(
+            self.record.specification, self.record.covariance, "collinearity", data, self.cov_params
+        )
         kind = "observed" if self.record.specification.covariance == "observed" and data is None else "expected"
         basis = f"the inverse of the covariance ({kind} information)"
         return collinear.collinearity(covariance, self.record.names, basis)
-
-    def _of_information(self, method: str, data: Any) -> np.ndarray[Any, Any]:
-        """The covariance that is proportional to the inverse information."""
-        s = self.record.specification
-        sampling = s.weights is not None and s.weights[0] == "probability"
-        if s.covariance in ("model", "observed") and not sampling:
-            if data is not None:
-                raise DesignError(f"{method}() needs no data here: the fitted covariance is from the information")
-            return self.record.covariance
-        if data is None:
-            kind = "linearised for probability weights" if sampling else s.covariance
-            raise DesignError(
-                f"the fitted covariance is {kind}: {method}(data) reads the rows for that of the information"
-            )
-        return self.cov_params("model", data).to_numpy()
 
     def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""

@@ -9,10 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
+
+from daskglm.errors import DesignError
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -88,6 +90,19 @@ class Collinearity:
         return "\n".join(lines)
 
     __repr__ = __str__
+
+
+def of_information(specification: Any, covariance: Matrix, method: str, data: Any, robust: Any) -> Matrix:
+    """The covariance (p, p) that is proportional to the inverse information: the fitted one, or robust("model", data)."""
+    sampling = specification.weights is not None and specification.weights[0] == "probability"
+    if specification.covariance in ("model", "observed") and not sampling:
+        if data is not None:
+            raise DesignError(f"{method}() needs no data here: the fitted covariance is from the information")
+        return covariance
+    if data is None:
+        kind = "linearised for probability weights" if sampling else specification.covariance
+        raise DesignError(f"the fitted covariance is {kind}: {method}(data) reads the rows for that of the information")
+    return np.asarray(robust("model", data).to_numpy())
 
 
 def collinearity(covariance: Matrix, names: Sequence[str], basis: str) -> Collinearity:
