@@ -63,6 +63,7 @@ class Certified:
     certificate: Certificate
 
 
+@np.errstate(all="ignore")
 def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Certified:
     """The coefficients of an optimum and their certificate; passes of its own where they are refined.
 
@@ -267,6 +268,10 @@ class _Rounding:
         """Correct digits of the worst standard error."""
         if not which.any():
             return MOST_DIGITS
+        stats = self.point.sums.statistics
+        if estimated and stats is not None and stats.observations <= self.curvature.factor.rank:
+            # as many coefficients as rows have no dispersion to measure errors by
+            return float("nan")
         variance = self.spread**2
         with np.errstate(all="ignore"):
             of_gram = (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / variance

@@ -65,7 +65,10 @@ class Fit:
     @property
     def pvalues(self) -> Any:
         """Two-sided p-values of `tvalues`."""
-        return self._shaped(distributions.p_value(self.record.statistics, self.record.coefficients / self._errors()))
+        # of a perfect fit the errors are 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = self.record.coefficients / self._errors()
+        return self._shaped(distributions.p_value(self.record.statistics, values))
 
     @property
     def shape_params(self) -> dict[str, float]:

@@ -228,3 +228,26 @@ def test_an_optimum_that_was_not_reached_claims_little() -> None:
         short = dg.glm("y ~ x", frame, family="poisson", max_iter=2)
     assert short.certificate.digits <= digits(short.params.to_numpy(), full.params.to_numpy())
     assert short.certificate.twofold_passes == 0
+
+
+PERFECT: dict[str, tuple[list[float], list[float]]] = {
+    "a line": ([1.0, 2.0, 4.0], [3.0, 5.0, 9.0]),
+    "as many rows as columns": ([1.0, 2.0], [1.0, 3.0]),
+    "nothing": ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]),
+    "a constant": ([1.0, 2.0, 3.0, 4.0], [5.0, 5.0, 5.0, 5.0]),
+    "a slope of zero": ([-1.0, 0.0, 1.0], [1.0, 0.0, 1.0]),
+    "small numbers": ([1.0, 2.0, 4.0, 7.0], [3e-150, 5e-150, 8e-150, 1e-150]),
+}
+
+
+@pytest.mark.parametrize("name", PERFECT)
+def test_fits_without_a_residual_or_without_a_slope(name: str) -> None:
+    """Errors of zero, or none, are no crash and no warning; coefficients are right to the last bit or two."""
+    x, y = (np.array(values) for values in PERFECT[name])
+    fit = dg.glm("y ~ x", {"x": x, "y": y})
+    slope, level = np.polyfit(x, y / np.abs(y).max(initial=1e-300), 1) * np.abs(y).max(initial=1e-300)
+    assert fit.params.to_numpy() == pytest.approx([level, slope], rel=1e-12, abs=1e-13 * np.abs(y).max(initial=0.0))
+    assert fit.certificate.digits >= 0.0
+    assert "Estimated accuracy" in str(fit.summary())
+    assert np.isnan(fit.certificate.error_digits) == (x.size == 2)
+    assert fit.tvalues.shape == fit.pvalues.shape == (2,)

@@ -57,6 +57,7 @@ class Refined:
     passes: int
 
 
+@np.errstate(all="ignore")
 def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vector) -> Refined | None:
     """From the coefficients coef (p,) of an optimum, on the user's scale; None where twofold arithmetic cannot tell."""
     model = objective.model
@@ -77,6 +78,12 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
         score[~kept] = 0.0
         step = curvature.solve(score)
         length = float(np.sqrt(max(float(score @ step), 0.0)))
+        if length == 0.0:
+            if score.any():
+                # it has fallen below the smallest number, and says nothing
+                return None
+            left = 0.0
+            break
         if lengths and length > SHRINKS * lengths[-1]:
             # rounding of the formulas: what was left is of this size, and stays
             left = max(length, lengths[-1])

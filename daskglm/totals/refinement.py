@@ -40,7 +40,9 @@ class TwofoldScore:
     broken: npt.NDArray[np.int64]
 
     def __add__(self, other: TwofoldScore) -> TwofoldScore:
-        high, low = add((self.high, self.low), (other.high, other.low))
+        # beyond 1e300 there are no twofold numbers, which shows in the sum
+        with np.errstate(all="ignore"):
+            high, low = add((self.high, self.low), (other.high, other.low))
         return TwofoldScore(
             high, low, self.noise + other.noise, self.squares + other.squares, self.broken + other.broken
         )

@@ -73,8 +73,9 @@ def residual_products(
             rows = block.rows(start, stop)
             dense = [column.astype(np.float64) for column in rows.dense]
             for j in range(k):
-                high, low = linear_predictor(rows, dense, users[j], offset=False)
-                residual[j] = high + low
+                with np.errstate(all="ignore"):
+                    high, low = linear_predictor(rows, dense, users[j], offset=False)
+                    residual[j] = high + low
         else:
             for j in range(k):
                 gather(pieces, workspace, raws[j], start, stop, residual[j])
