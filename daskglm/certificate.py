@@ -78,6 +78,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
     errors = rounding.coefficients + rounding.distance(beside)
     condition = rounding.condition
     refined: Refined | None = None
+    broken: npt.NDArray[np.bool_] | None = None
     if apart is None and _may_refine(plan, solution):
         cheap = float(optimum.point.sums.n) * coefficients.size <= CHEAP
         # a quadratic is solved in one step, and what is left of it is rounding; otherwise a tolerance may ask for no more
@@ -92,6 +93,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         if refined.squares is not None:
             solution = _with_squares(solution, refined.squares)
             rounding.exact_residuals(solution)
+        broken = refined.broken
     digits, worst = _digits(errors, coefficients, finite)
     certificate = Certificate(
         decrement=float(optimum.decrement),
@@ -103,7 +105,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
         digits=digits if optimum.status != "boundary" else float("nan"),
         worst="" if worst is None else parameters.names[worst],
-        error_digits=rounding.error_digits(beside, estimated, finite),
+        error_digits=rounding.error_digits(beside, estimated, finite, broken),
         residual_passes=objective.residual_passes,
         twofold_passes=0 if refined is None else refined.passes,
     )
@@ -241,30 +243,41 @@ class _Rounding:
             step = np.sqrt(max(self.optimum.decrement, 0.0) * phi) * self.spread
         return np.asarray(step + np.sqrt(apart * phi) * self.spread)
 
-    def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
-        """What the rounding of computed columns may have done (r,); broken (p,): which of them have numbers that are not
-        whole, where that is known.
+    def moved(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
+        """How far the rounding of columns that are computed moves each, in units of u (p,); broken (p,): which of them have
+        numbers that are not whole, where that is known.
         """
         sizes = _computed(self.solution.design)
         if broken is not None and isinstance(self.solution.objective.model, Model):
             sizes = np.where(broken, sizes, 0.0)
-        if not sizes.any():
-            return np.zeros(self.parameters.n)
         # on the scale of the columns as they are multiplied, whose lengths are `lengths`
-        relative = (
-            np.resize(sizes, self.lengths.size) if self.parameters.kind == "classes" else _tail(sizes, self.lengths)
-        )
-        moved = relative * self.lengths
+        classes = self.parameters.kind == "classes"
+        return (np.resize(sizes, self.lengths.size) if classes else _tail(sizes, self.lengths)) * self.lengths
+
+    def turned(self, moved: Vector) -> Vector:
+        """|A G^-1| moved (r,)."""
+        if not moved.any():
+            return np.zeros(self.parameters.n)
+        return np.asarray(np.abs(_reported(self.solution, self.curvature.inverse())) @ moved)
+
+    def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
+        """What the rounding of computed columns may have done to coefficients (r,)."""
+        moved = self.moved(broken)
         of_rows = UNIT * float(np.abs(self.point.coef) @ moved) * self.spread
-        inverse = np.abs(_reported(self.solution, self.curvature.inverse()))
-        return of_rows + UNIT * self.chi * (inverse @ moved)
+        return of_rows + UNIT * self.chi * self.turned(moved)
 
     def refined(self, found: Refined) -> Vector:
         """How far each coefficient (r,) may be from the optimum after refinement."""
         of_formulas = OF_FORMULAS * UNIT * found.noise
         return (found.left + of_formulas) * self.spread + UNIT * np.abs(found.coef) + self.computed(found.broken)
 
-    def error_digits(self, apart: float, estimated: bool, which: npt.NDArray[np.bool_]) -> float:
+    def error_digits(
+        self,
+        apart: float,
+        estimated: bool,
+        which: npt.NDArray[np.bool_],
+        broken: npt.NDArray[np.bool_] | None,
+    ) -> float:
         """Correct digits of the worst standard error."""
         if not which.any():
             return MOST_DIGITS
@@ -275,12 +288,16 @@ class _Rounding:
         variance = self.spread**2
         with np.errstate(all="ignore"):
             of_gram = (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / variance
+        moved = self.moved(broken)
+        of_columns = 2.0 * UNIT * self.turned(moved) / self.spread
         of_phi = self.dispersion if estimated else 0.0
+        if estimated and moved.any():
+            of_phi += float(2.0 * UNIT * np.float64(np.abs(self.point.coef) @ moved) / self.chi)
         # weights move with the coefficients, those of a quadratic do not
         quadratic = self.solution.objective.model.likelihood.quadratic
         far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(apart)
         of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
-        relative = 0.5 * (of_gram + of_phi) + far + of_weights + UNIT
+        relative = 0.5 * (of_gram + of_columns + of_phi) + far + of_weights + UNIT
         return _digits(relative, np.ones_like(relative), which)[0]
 
 

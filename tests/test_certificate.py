@@ -82,6 +82,35 @@ def _exact(value: float) -> Any:
     return mpf(float(value))
 
 
+@pytest.mark.parametrize("center", [1e3, 1e5, 1e6])
+@pytest.mark.parametrize("formula", ["y ~ 0 + x + I(x**2)", "y ~ x + I(x**2)", "y ~ g + x:g", "y ~ x * z"])
+@pytest.mark.filterwarnings("ignore::daskglm.errors.AliasWarning")
+def test_columns_that_are_computed_or_not_shifted(formula: str, center: float) -> None:
+    """Squares and products are rounded as they are computed, which nothing afterwards can mend: the claim knows of it.
+    Columns of a factor times a number are not shifted, and mended all the same.
+    """
+    rng = np.random.default_rng(4)
+    x, t = center + rng.normal(size=90), center + rng.normal(size=90)
+    frame = pd.DataFrame({"x": x, "z": t, "g": rng.choice(["A", "B"], 90), "y": x - center + rng.normal(size=90)})
+    one, numbers, others = [_exact(1.0)] * 90, [_exact(v) for v in x], [_exact(v) for v in t]
+    where = [[_exact(g == level) for g in frame.g] for level in "AB"]
+    products = [[a * b for a, b in zip(u, numbers, strict=True)] for u in (numbers, *where, others)]
+    columns = {
+        "y ~ 0 + x + I(x**2)": [numbers, products[0]],
+        "y ~ x + I(x**2)": [one, numbers, products[0]],
+        "y ~ g + x:g": [one, where[1], products[1], products[2]],
+        "y ~ x * z": [one, numbers, others, products[3]],
+    }[formula]
+    fit = dg.glm(formula, frame)
+    if fit.aliased:
+        assert center > 1e3
+        return
+    exact = truth(Trial(frame, formula, {"family": "gaussian"}, columns))
+    assert exact is not None
+    assert digits(fit.params.to_numpy(), exact.coefficients) >= fit.certificate.digits
+    assert digits(fit.bse.to_numpy(), exact.errors) >= fit.certificate.error_digits
+
+
 def test_shifts_and_scales_of_columns_change_no_slope() -> None:
     """By powers of two and whole numbers, which are exact: to the last bit where every digit is settled."""
     rng = np.random.default_rng(5)
