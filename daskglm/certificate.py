@@ -26,6 +26,7 @@ from daskglm.design.design import Design
 from daskglm.plan import Plan
 from daskglm.record import Certificate
 from daskglm.separation import Solution
+from daskglm.solvers.newton import sharpened
 from daskglm.solvers.objective import Objective
 from daskglm.solvers.refinement import Refined, refine
 from daskglm.totals.moments import Model
@@ -69,10 +70,15 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
 
     apart: decrement of parameters beside the coefficients, where there are some that the means depend on.
     """
-    parameters, optimum, objective = solution.parameters, solution.optimum, solution.objective
+    parameters, objective = solution.parameters, solution.objective
+    cheap = float(solution.optimum.point.sums.n) * parameters.n <= CHEAP
+    finite = parameters.reported(solution.optimum.curvature.kept) & (solution.infinite() == 0.0)
     rounding = _Rounding(plan, solution)
+    if cheap and _may_refine(plan, solution) and _digits(rounding.of_gram, np.ones(parameters.n), finite)[0] < ENOUGH:
+        solution = _sharper(solution)
+        rounding = _Rounding(plan, solution)
+    optimum = solution.optimum
     coefficients = parameters.coefficients(optimum.point.coef)
-    finite = parameters.reported(optimum.curvature.kept) & (solution.infinite() == 0.0)
     estimated = isinstance(plan.dispersion, str) or (plan.dispersion is None and not plan.family.dispersion_known)
     beside = 0.0 if apart is None else max(apart, 0.0)
     errors = rounding.coefficients + rounding.distance(beside)
@@ -80,7 +86,6 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
     refined: Refined | None = None
     broken: npt.NDArray[np.bool_] | None = None
     if apart is None and _may_refine(plan, solution):
-        cheap = float(optimum.point.sums.n) * coefficients.size <= CHEAP
         # a quadratic is solved in one step, and what is left of it is rounding; otherwise a tolerance may ask for no more
         lost = errors if objective.model.likelihood.quadratic else rounding.coefficients
         few = _digits(lost, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
@@ -110,6 +115,13 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         twofold_passes=0 if refined is None else refined.passes,
     )
     return Certified(solution, coefficients, certificate)
+
+
+def _sharper(solution: Solution) -> Solution:
+    """With a Gram that has kept more digits."""
+    optimum = solution.optimum
+    found = sharpened(solution.objective, optimum.point, optimum.curvature)
+    return replace(solution, optimum=replace(optimum, curvature=found))
 
 
 def _with_squares(solution: Solution, squares: float) -> Solution:
@@ -190,6 +202,12 @@ class _Rounding:
             return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
         half = _reported(self.solution, np.abs(found.inverse()), by_size=True)
         return np.diag(_reported(self.solution, half.T, by_size=True))
+
+    @cached_property
+    def of_gram(self) -> Vector:
+        """Relative errors of the variances s^2 (r,)."""
+        with np.errstate(all="ignore"):
+            return (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / self.spread**2
 
     @property
     def predictors(self) -> float:
@@ -285,9 +303,6 @@ class _Rounding:
         if estimated and stats is not None and stats.observations <= self.curvature.factor.rank:
             # as many coefficients as rows have no dispersion to measure errors by
             return float("nan")
-        variance = self.spread**2
-        with np.errstate(all="ignore"):
-            of_gram = (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / variance
         moved = self.moved(broken)
         of_columns = 2.0 * UNIT * self.turned(moved) / self.spread
         of_phi = self.dispersion if estimated else 0.0
@@ -297,7 +312,7 @@ class _Rounding:
         quadratic = self.solution.objective.model.likelihood.quadratic
         far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(apart)
         of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
-        relative = 0.5 * (of_gram + of_columns + of_phi) + far + of_weights + UNIT
+        relative = 0.5 * (self.of_gram + of_columns + of_phi) + far + of_weights + UNIT
         return _digits(relative, np.ones_like(relative), which)[0]
 
 

@@ -21,7 +21,9 @@ Mask = npt.NDArray[np.bool_]
 # Residual passes that one factorisation may ask for: each multiplies the digits, so that two settle any column that a
 # float64 product can tell from its neighbours, and the third is in reserve.
 RESIDUAL_PASSES = 3
-# Likewise for naming a combination, of so many columns at most.
+# Of columns of which earlier ones leave less than this the errors are worth another look, where a pass costs nothing.
+DULL = 1e-4
+# Passes for naming combinations, and of how many columns at most.
 COMBINATION_PASSES = 3
 MOST_COMBINATIONS = 20
 # What is left of a column, formed row by row, is itself rounding below the square of the machine epsilon.
@@ -51,6 +53,16 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     # errors are reported from the closing point: there, products are to keep all digits
     closing = point.sums.statistics is not None
     return _refined(objective, point.coef, point.gram, point.information, aliased, LOST, closing)
+
+
+def sharpened(objective: Objective, point: Point, found: Curvature) -> Curvature:
+    """The factor of a closing point, in a basis in which every column that has lost a fourth of its digits stands for its
+    residual: for the sake of the errors alone, in a pass or two.
+    """
+    assert point.gram is not None
+    if not _in_doubt(found.factor, found.aliased, DULL).any() and found.basis is None:
+        return found
+    return _refined(objective, point.coef, point.gram, point.information, found.aliased, LOST, True, DULL)
 
 
 def combinations(objective: Objective, point: Point, found: Curvature, columns: npt.NDArray[np.intp]) -> Matrix:
@@ -87,9 +99,9 @@ def _combinations(objective: Objective, point: Point) -> Mask:
     return ~_refined(objective, point.coef, unit.gram, "unit", gone, FAINT).kept
 
 
-def _in_doubt(found: Factor, aliased: Mask) -> Mask:
-    """Columns that should be there and have lost half their digits, or all."""
-    return (found.kept & (found.pivots < DOUBTFUL)) | (~found.kept & ~aliased)
+def _in_doubt(found: Factor, aliased: Mask, doubt: float = DOUBTFUL) -> Mask:
+    """Columns that should be there and have lost half their digits (of the share `doubt` of their square, or less), or all."""
+    return (found.kept & (found.pivots < doubt)) | (~found.kept & ~aliased)
 
 
 def _refined(
@@ -100,6 +112,7 @@ def _refined(
     aliased: Mask,
     least: float,
     exact: bool = False,
+    doubt: float = DOUBTFUL,
 ) -> Curvature:
     """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt. exact: those without
     the rounding of their rows.
@@ -108,7 +121,7 @@ def _refined(
     """
     original = np.diag(gram)
     found = factor(gram, aliased, FAINT)
-    columns = np.flatnonzero(_in_doubt(found, aliased))
+    columns = np.flatnonzero(_in_doubt(found, aliased, doubt))
     basis = np.eye(gram.shape[0])
     better, gone = gram, aliased
     for _ in range(RESIDUAL_PASSES):
@@ -119,8 +132,8 @@ def _refined(
         gone[columns[left < least]] = True
         better = _with_residuals(gram, columns, products.cross, products.inner)
         found = factor(better, gone, FAINT)
-        more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone)), columns)
-        settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > DOUBTFUL))
+        more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone, doubt)), columns)
+        settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > doubt))
         if settled and found.kept[columns].sum() == np.sum(~gone[columns]):
             break
         columns = np.union1d(columns, more)
