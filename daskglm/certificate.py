@@ -42,7 +42,7 @@ OF_SUMS = 16.0
 OF_FORMULAS = 8.0
 # No more digits are claimed than a float64 has, and fewer than these are refined.
 MOST_DIGITS = 15.0
-ENOUGH = 11.0
+ENOUGH, ENOUGH_OF_ERRORS = 11.0, 10.0
 # A relative error of the dispersion beyond this is looked into, too.
 LOST = 1e-9
 # Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
@@ -74,7 +74,11 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
     cheap = float(solution.optimum.point.sums.n) * parameters.n <= CHEAP
     finite = parameters.reported(solution.optimum.curvature.kept) & (solution.infinite() == 0.0)
     rounding = _Rounding(plan, solution)
-    if cheap and _may_refine(plan, solution) and _digits(rounding.of_gram, np.ones(parameters.n), finite)[0] < ENOUGH:
+    if (
+        cheap
+        and _may_refine(plan, solution)
+        and _digits(rounding.of_gram, np.ones(parameters.n), finite)[0] < ENOUGH_OF_ERRORS
+    ):
         solution = _sharper(solution)
         rounding = _Rounding(plan, solution)
     optimum = solution.optimum
