@@ -31,6 +31,7 @@ from daskglm.totals.clusters import ClusterProducts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
 from daskglm.totals.occurrences import Occurrences
+from daskglm.totals.refinement import TwofoldScore
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.scores import Meat
 from daskglm.totals.separation import Movements, Separated, Split
@@ -64,6 +65,7 @@ RECORDS: Mapping[str, Any] = {
         Occurrences,
         Meat,
         ClusterProducts,
+        TwofoldScore,
     )
 }
 

@@ -11,7 +11,7 @@ import time
 import traceback
 import warnings
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import click
@@ -265,11 +265,18 @@ def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
         "n_passes": result.n_passes,
         "aliased": list(result.aliased),
         "separated": list(result.separated),
+        "certificate": _certificate(result.certificate),
         "rows_read": result.ledger.read,
         "rows_used": result.ledger.used,
         "seconds": round(seconds, 3),
         "model": target,
     }
+
+
+def _certificate(found: Any) -> dict[str, Any]:
+    """How exact the numbers are, as a document; null where a number is not known."""
+    entries = {**asdict(found), "refinements": list(found.refinements)}
+    return {key: _finite(value) if isinstance(value, float) else value for key, value in entries.items()}
 
 
 @main.command()

@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm import choices
+from daskglm.certificate import certified, reported_inverse
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
@@ -21,9 +22,10 @@ from daskglm.kernels.cholesky import combination
 from daskglm.model.shapes import Shape
 from daskglm.model.weights import Frequency, Probability
 from daskglm.plan import Plan
-from daskglm.record import Certificate, FitRecord, Specification, Statistics
+from daskglm.record import FitRecord, Specification, Statistics
 from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence
 from daskglm.solvers.driver import Optimum, Stopping, minimise
+from daskglm.solvers.newton import combinations
 from daskglm.solvers.null import Null
 from daskglm.solvers.objective import Objective
 from daskglm.totals.likelihood import null_deviance, saturated
@@ -75,7 +77,12 @@ class Beside:
 
 def record_of(context: Context, solution: Solution, null: Null | None, beside: Beside | None) -> FitRecord:
     """The record; passes of its own where an error, the null model or a constant needs the rows."""
-    plan, family, objective, optimum = context.plan, context.plan.family, solution.objective, solution.optimum
+    plan, family = context.plan, context.plan.family
+    exact = certified(
+        plan, solution, beside.found.decrement if beside is not None and beside.shape.moves_means else None
+    )
+    solution = exact.solution
+    objective, optimum = solution.objective, solution.optimum
     parameters = Parameters(solution.design, family.response)
     stats = optimum.point.sums.statistics
     assert stats is not None
@@ -87,10 +94,12 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     bread = inference.Bread.of(optimum.point, optimum.curvature)
     errors = inference.covariance(kind, objective, bread, phi, optimum.point.sums.meat)
     matrix = parameters.covariance(errors.matrix)
+    if kind == "model" and optimum.curvature.basis is not None:
+        matrix = phi * reported_inverse(solution)
     matrix = 0.5 * (matrix + matrix.T)
-    coefficients = parameters.coefficients(optimum.point.coef)
     separation, infinite = solution.record(matrix), solution.infinite()
-    aliased = _aliased(parameters, optimum, infinite)
+    coefficients = exact.coefficients.copy()
+    aliased = _aliased(objective, parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan
     coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
     gone = parameters.reported(~optimum.curvature.kept) | (infinite != 0.0)
@@ -110,7 +119,7 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
         context.specification, solution.design, coefficients, matrix, aliased,
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
-        _certificate(parameters, optimum, plan), ledger, _trace(optimum), tuple(notes), _provenance(),
+        exact.certificate, ledger, _trace(optimum), tuple(notes), _provenance(),
         _beside(plan, beside), separation, family, plan.link,
     )  # fmt: skip
     return record
@@ -215,7 +224,7 @@ def _null_of_classes(context: Context, objective: Objective, parameters: Paramet
 
 
 def _aliased(
-    parameters: Parameters, optimum: Optimum, infinite: npt.NDArray[np.float64]
+    objective: Objective, parameters: Parameters, optimum: Optimum, infinite: npt.NDArray[np.float64]
 ) -> dict[str, dict[str, float]]:
     """Each aliased parameter's column as a combination of the others, on the user's scale; infinite ones are not aliased."""
     result: dict[str, dict[str, float]] = {}
@@ -225,15 +234,14 @@ def _aliased(
         return {parameters.names[j]: {} for j in np.flatnonzero(aliased)}
     gram, found = optimum.curvature.gram, optimum.curvature
     places = parameters.reported(np.arange(parameters.n))
-    for j in np.flatnonzero(optimum.aliased):
+    columns = np.flatnonzero(optimum.aliased & (infinite[places.argsort()] == 0.0))
+    exact = None if found.basis is None or not columns.size else combinations(objective, optimum.point, found, columns)
+    for k, j in enumerate(columns):
         at = int(np.flatnonzero(places == j)[0])
-        if infinite[at] != 0.0:
-            continue
-        if found.basis is None:
+        if exact is None:
             scaled = combination(gram, found.factor, int(j))
         else:
-            scaled = -found.basis[:, j].copy()
-            scaled[j] = 0.0
+            scaled = exact[:, k]
             scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0
         # Z (c - e_j) = 0 for the scaled columns Z = X A, so X A (c - e_j) = 0 says it for the user's own
         change = scaled.copy()
@@ -244,28 +252,6 @@ def _aliased(
         size = max((abs(v) for v in parts.values()), default=0.0)
         result[parameters.names[at]] = {name: value for name, value in parts.items() if abs(value) > 1e-9 * size}
     return result
-
-
-def _certificate(parameters: Parameters, optimum: Optimum, plan: Plan) -> Certificate:
-    gram, point = optimum.curvature.gram, optimum.point
-    kept = optimum.curvature.kept
-    scale = np.sqrt(np.maximum(np.diag(point.gram), 0.0)) if point.gram is not None else np.ones(kept.size)
-    with np.errstate(all="ignore"):
-        gradient = np.abs(point.gradient[kept]) / (scale[kept] * np.sqrt(optimum.dispersion))
-    # the 1-norm condition of the Gram scaled to a unit diagonal, whose inverse is that of its factor
-    root = np.sqrt(np.maximum(np.diag(gram)[kept], 1e-300))
-    scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
-    inverse = optimum.curvature.factor.inverse()[np.ix_(kept, kept)] * root[:, None] * root
-    condition = float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
-    return Certificate(
-        decrement=float(optimum.decrement),
-        tolerance=plan.tol,
-        limited_by="rounding" if optimum.status == "floor" else "tolerance",
-        gradient=float(np.max(gradient, initial=0.0)),
-        condition=condition,
-        halvings=sum(step.halvings for step in optimum.steps),
-        residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
-    )
 
 
 def _trace(optimum: Optimum) -> tuple[Mapping[str, Any], ...]:

@@ -51,10 +51,15 @@ class Specification:
 class Certificate:
     """How exact the numbers are.
 
-    decrement: Newton decrement per unit dispersion at the reported coefficients, the squared distance to the optimum in
+    decrement: Newton decrement per unit dispersion at the optimum that the search found, the squared distance to it in
     standard errors; tolerance: what it had to be below, and limited_by: "tolerance", or "rounding" where float64 had the
-    last word; gradient: largest entry of the scaled score; condition: of the scaled Gram that errors come from (1-norm);
-    halvings: steps that had to be shortened; residual_columns: columns recomputed from what earlier ones leave of them.
+    last word; gradient: largest entry of the scaled score there; condition: of the scaled Gram that errors come from
+    (1-norm); halvings: steps that had to be shortened.
+
+    digits: estimated correct digits of the reported coefficients, of the worst of them, -log10 of its relative error, as of
+    the columns and responses that float64 holds; NaN where there is no such estimate; worst: its name; error_digits: the
+    same of standard errors. Refinements that were made: residual_columns, recomputed from what earlier ones leave of them, in
+    residual_passes; twofold_passes: over the data with twice the digits, each of them a step at the end.
     """
 
     decrement: float
@@ -64,6 +69,48 @@ class Certificate:
     condition: float
     halvings: int
     residual_columns: tuple[str, ...]
+    digits: float = float("nan")
+    worst: str = ""
+    error_digits: float = float("nan")
+    residual_passes: int = 0
+    twofold_passes: int = 0
+
+    @property
+    def refinements(self) -> tuple[str, ...]:
+        """What was done for the sake of digits, in words."""
+        made = []
+        if self.residual_columns:
+            columns = ", ".join(self.residual_columns[:4]) + (", ..." if len(self.residual_columns) > 4 else "")
+            made.append(f"{_count(self.residual_passes, 'residual pass')} for {columns}")
+        if self.twofold_passes:
+            made.append(f"{_count(self.twofold_passes, 'pass')} in twofold arithmetic")
+        return tuple(made)
+
+    @property
+    def accuracy(self) -> str:
+        """Correct digits of coefficients and standard errors in one sentence; empty where they are not known."""
+        if not self.digits >= 0.0:
+            return ""
+        worst = f" (worst: {self.worst})" if self.worst else ""
+        errors = f"{int(self.error_digits)}" if self.error_digits >= 0.0 else "unknown"
+        return f"{int(self.digits)} correct digits of coefficients{worst}, {errors} of standard errors"
+
+    def __str__(self) -> str:
+        what = "rounding" if self.limited_by == "rounding" else f"tolerance {self.tolerance:.1e}"
+        lines = [
+            f"Gradient at the coefficients   {self.gradient:.1e} (largest entry, scaled)",
+            f"Newton decrement               {self.decrement:.1e}, limited by {what}",
+            f"Condition of the scaled Gram   {self.condition:.1e}",
+            f"Estimated accuracy             {self.accuracy or 'unknown'}",
+            f"Step halvings                  {self.halvings}",
+            f"Refinements                    {'; '.join(self.refinements) or 'none needed'}",
+        ]
+        return "\n".join(lines)
+
+
+def _count(number: int, what: str) -> str:
+    plural = "" if number == 1 else "es"
+    return f"{number} {what}{plural}" if number else f"{what}es"
 
 
 @final

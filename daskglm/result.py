@@ -16,6 +16,7 @@ from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
+from daskglm.inference import collinearity as collinear
 from daskglm.inference import distributions, hypotheses
 from daskglm.model import canonical
 from daskglm.model.weights import Cluster, cluster_of
@@ -65,7 +66,10 @@ class Fit:
     @property
     def pvalues(self) -> Any:
         """Two-sided p-values of `tvalues`."""
-        return self._shaped(distributions.p_value(self.record.statistics, self.record.coefficients / self._errors()))
+        # of a perfect fit the errors are 0
+        with np.errstate(divide="ignore", invalid="ignore"):
+            values = self.record.coefficients / self._errors()
+        return self._shaped(distributions.p_value(self.record.statistics, values))
 
     @property
     def shape_params(self) -> dict[str, float]:
@@ -343,6 +347,38 @@ class Fit:
         s = self.record.statistics
         matrix, value = hypotheses.parse(hypothesis, self.record.names)
         return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test)
+
+    def vif(self, data: Any = None) -> pd.DataFrame:
+        """Variance inflation factors: how many times larger the variance of an estimate is than with uncorrelated columns.
+
+        A row per parameter but the intercept: `term`, `vif` (the diagonal of R^-1, R the correlations of the estimates), and
+        the term's `gvif` = det R_tt det R_oo / det R, `df`, `gvif_root` = gvif^(1 / (2 df)) (Fox and Monette 1992; car::vif).
+        No pass over data where the fitted covariance is from the information; of a robust one data= is read once.
+        DesignError for a multinomial model, which has a linear predictor for each class.
+        """
+        parameters = self.record.parameters
+        if parameters.kind == "classes":
+            raise DesignError(
+                "a multinomial model has a linear predictor for each class, and no variance inflation factors"
+            )
+        covariance = collinear.of_information(
+            self.record.specification, self.record.covariance, "vif", data, self.cov_params
+        )
+        return collinear.inflation(covariance, parameters.names, parameters.term_of, "Intercept")
+
+    def collinearity(self, data: Any = None) -> collinear.Collinearity:
+        """Condition indices, variance-decomposition proportions, and the combinations of columns that are nearly zero.
+
+        Of W^1/2 X at the fitted weights, columns scaled to unit length and not centred, as the covariance knows it (Belsley,
+        Kuh and Welsch 1980): indices above 30 are dependencies that harm. It prints; `.table` and `.combinations` hold the
+        numbers. No pass over data where the fitted covariance is from the information; of a robust one data= is read once.
+        """
+        covariance = collinear.of_information(
+            self.record.specification, self.record.covariance, "collinearity", data, self.cov_params
+        )
+        kind = "observed" if self.record.specification.covariance == "observed" and data is None else "expected"
+        basis = f"the inverse of the covariance ({kind} information)"
+        return collinear.collinearity(covariance, self.record.names, basis)
 
     def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""

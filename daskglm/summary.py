@@ -117,6 +117,9 @@ def _foot(record: FitRecord) -> list[str]:
         f"{outcome} in {record.n_iter} steps, {record.n_passes} passes; Newton decrement "
         f"{record.certificate.decrement:.1e}, condition {record.certificate.condition:.1e}"
     )
+    if record.certificate.accuracy:
+        made = "".join(f"; {refinement}" for refinement in record.certificate.refinements)
+        lines.append(f"Estimated accuracy: {record.certificate.accuracy}{made}")
     if record.reason:
         lines.append(record.reason)
     ledger = record.ledger

@@ -38,6 +38,7 @@ from daskglm.totals.clusters import ClusterProducts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
+from daskglm.totals.refinement import TwofoldScore
 from daskglm.totals.residuals import ResidualProducts
 from daskglm.totals.scores import Meat
 from daskglm.totals.separation import Movements, Separated, Split
@@ -100,6 +101,10 @@ def examples() -> dict[str, list[Any]]:
         "Meat": [Meat(gram, 0), Meat(PairTables((gram, gram)), 2**40)],
         "ClusterProducts": [ClusterProducts(np.array([[NAN, -0.0], [INF, 0.1]]), np.array([NAN, -0.0]), 2_000_000)],
         "ResidualProducts": [ResidualProducts(np.zeros((3, 0)), np.full((2, 2), INF))],
+        "TwofoldScore": [
+            TwofoldScore(np.array([0.1, -INF]), np.array([1e-320, NAN]), NAN, 0.1, np.array([2**40, 0])),
+            TwofoldScore(np.zeros(0), np.zeros(0), 0.0, -0.0, np.zeros(0, np.int64)),
+        ],
         "Number": [Number(NAN), Number(0.1)],
         "Movements": [
             Movements(
@@ -174,6 +179,7 @@ def test_every_record_survives_to_the_last_bit(name: str, tmp_path: Path) -> Non
         "Moments",
         "SparseTables",
         "ResidualProducts",
+        "TwofoldScore",
         "Ledger",
         "Number",
         "ShapeSums",

@@ -18,9 +18,11 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 # Below ALIASED of its diagonal a pivot is rounding: products of float64 columns, shifted and scaled, leave about 1e-15
-# times the growth of elimination. Between the two the pivot has lost so many digits that rows must be looked at again.
+# times the growth of elimination. Between that and DOUBTFUL it has lost so many digits that rows must be looked at again,
+# and where they can be, columns are told apart down to FAINT: 1e-7 of a column's length, the tolerance of R's lm.
 ALIASED = 1e-11
 DOUBTFUL = 1e-7
+FAINT = 1e-14
 
 
 # Squares that a transposition reads by rows and writes by columns while both stay in the cache.
@@ -85,8 +87,10 @@ class Factor:
         return result
 
 
-def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None) -> Factor:
-    """Factor a symmetric Gram (p, p) in its own order; columns of `exclude` (p,) are set aside unseen."""
+def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None, least: float = ALIASED) -> Factor:
+    """Factor a symmetric Gram (p, p) in its own order; columns of `exclude` (p,) are set aside unseen, and those of which
+    earlier ones leave less than `least`.
+    """
     diagonal = np.diag(gram).copy()
     # a column of zeros has nothing to go through one by one for
     candidates = (diagonal != 0.0) if exclude is None else ~exclude & (diagonal != 0.0)
@@ -94,7 +98,7 @@ def factor(gram: Matrix, exclude: npt.NDArray[np.bool_] | None = None) -> Factor
         found = _all_kept(gram, diagonal, candidates)
         if found is not None:
             return found
-    return _one_by_one(gram, diagonal, candidates)
+    return _one_by_one(gram, diagonal, candidates, least)
 
 
 def _all_kept(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_]) -> Factor | None:
@@ -114,7 +118,7 @@ def _all_kept(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_])
     return Factor(candidates.copy(), lower / scale[:, None], pivots, True)
 
 
-def _one_by_one(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_]) -> Factor:
+def _one_by_one(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_], least: float) -> Factor:
     """Column by column, setting aside those with nothing left."""
     p = gram.shape[0]
     kept: list[int] = []
@@ -126,11 +130,12 @@ def _one_by_one(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_
         row = lower[j, :k]
         left = diagonal[j] - row @ row
         pivots[j] = left / diagonal[j] if diagonal[j] > 0 else 0.0
-        if not diagonal[j] > 0 or abs(left) < ALIASED * diagonal[j]:
+        if not diagonal[j] > 0:
             definite = definite and diagonal[j] > -ALIASED
             continue
-        if left < 0:
-            definite = False
+        if left < least * diagonal[j]:
+            # as far as ALIASED below zero may be rounding
+            definite = definite and left > -ALIASED * diagonal[j]
             continue
         root = np.sqrt(left)
         rest = slice(j + 1, p)

@@ -343,7 +343,7 @@ class _Loop:
     ) -> tuple[Point | None, int]:
         """Full steps, halved until every mean is possible and the loss does not rise beyond its noise."""
         size = 1.0
-        noise = LOSS_NOISE * (abs(point.loss) + 1.0)
+        noise = LOSS_NOISE * (abs(point.loss) + 1.0) + self._blur(point)
         for halvings in range(MAX_HALVINGS):
             trial = self.evaluate(point.coef + size * direction, order, closing and not halvings)
             if np.isfinite(trial.loss) and (trial.loss <= point.loss + noise or promised < noise):
@@ -353,6 +353,15 @@ class _Loop:
             if self._crossed():
                 return None, halvings + 1
         return None, MAX_HALVINGS
+
+    def _blur(self, point: Point) -> float:
+        """What the rounding of linear predictors does to the loss: a part of the sizes that they are sums of, which is more than
+        that of the loss where large coefficients cancel, times scores of the size of the dispersion.
+        """
+        if point.gram is None:
+            return 0.0
+        size = float(np.abs(point.coef) @ np.sqrt(np.maximum(np.diag(point.gram), 0.0)))
+        return float(np.finfo(np.float64).eps) * size * float(np.sqrt(point.sums.n * self.dispersion(point)))
 
     def _crossed(self) -> bool:
         """Whether steps have gone to impossible means so often, or come nearer to them so slowly, that the optimum may be on

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, Factor, factor
+from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor, factor
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
 
@@ -21,6 +21,11 @@ Mask = npt.NDArray[np.bool_]
 # Residual passes that one factorisation may ask for: each multiplies the digits, so that two settle any column that a
 # float64 product can tell from its neighbours, and the third is in reserve.
 RESIDUAL_PASSES = 3
+# Of columns of which earlier ones leave less than this the errors are worth another look, where a pass costs nothing.
+DULL = 1e-4
+# Passes for naming combinations, and of how many columns at most.
+COMBINATION_PASSES = 3
+MOST_COMBINATIONS = 20
 # What is left of a column, formed row by row, is itself rounding below the square of the machine epsilon.
 LOST = 1e-28
 
@@ -34,59 +39,101 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     assert point.gram is not None
     nobody = np.zeros(point.gram.shape[0], bool)
     known = nobody if objective.silent is None else objective.silent
-    found = factor(point.gram, known if aliased is None else aliased)
+    least = FAINT if objective.model.refines and not objective.ridge else ALIASED
+    found = factor(point.gram, known if aliased is None else aliased, least)
     if objective.ridge:
         return Curvature(found, None, point.gram, nobody)
     if aliased is None:
         if not _in_doubt(found, known).any():
             return Curvature(found, None, point.gram, known)
         aliased = _combinations(objective, point)
-        found = factor(point.gram, aliased)
+        found = factor(point.gram, aliased, least)
     if not objective.model.refines or not found.definite or not _in_doubt(found, aliased).any():
         return Curvature(found, None, point.gram, aliased)
-    return _refined(objective, point.coef, point.gram, point.information, aliased, LOST)
+    # errors are reported from the closing point: there, products are to keep all digits
+    closing = point.sums.statistics is not None
+    return _refined(objective, point.coef, point.gram, point.information, aliased, LOST, closing)
+
+
+def sharpened(objective: Objective, point: Point, found: Curvature) -> Curvature:
+    """The factor of a closing point, in a basis in which every column that has lost a fourth of its digits stands for its
+    residual: for the sake of the errors alone, in a pass or two.
+    """
+    assert point.gram is not None
+    if not _in_doubt(found.factor, found.aliased, DULL).any() and found.basis is None:
+        return found
+    return _refined(objective, point.coef, point.gram, point.information, found.aliased, LOST, True, DULL)
+
+
+def combinations(objective: Objective, point: Point, found: Curvature, columns: npt.NDArray[np.intp]) -> Matrix:
+    """c (p, k): how aliased columns are made of kept ones, x_j = X c, where the Gram was factored in a basis of residuals: what
+    the Gram says of it has lost as many digits, and is put right by what it leaves of the columns, in a pass each.
+    """
+    assert point.gram is not None
+    right = np.where(found.kept[:, None], point.gram[:, columns], 0.0)
+    result = np.zeros_like(right)
+    for last in range(COMBINATION_PASSES):
+        result += np.array([found.solve(column) for column in right.T]).T
+        if columns.size > MOST_COMBINATIONS or last == COMBINATION_PASSES - 1:
+            break
+        left = -result
+        left[columns, np.arange(columns.size)] += 1.0
+        products = objective.residuals(point.coef, left, point.information, True)
+        right = np.where(found.kept[:, None], products.cross, 0.0)
+    return result
 
 
 def _combinations(objective: Objective, point: Point) -> Mask:
-    """Columns of which earlier ones leave less than 1e-11, every row counting once."""
+    """Columns of which earlier ones leave less than 1e-7 of their length, every row counting once; 3e-6 where they cannot be
+    looked at again.
+    """
     unit = objective.evaluate(point.coef, 2, "unit")
     assert unit.gram is not None
-    nobody = np.zeros(unit.gram.shape[0], bool)
-    found = factor(unit.gram)
-    kept_in_doubt = found.kept & (found.pivots < DOUBTFUL)
-    if not kept_in_doubt.any() or not objective.model.refines:
-        return ~found.kept
-    # those below the line are set aside as they are; those just above it are looked at again before deciding
-    return ~_refined(objective, point.coef, unit.gram, "unit", nobody | ~found.kept, ALIASED).kept
+    if not objective.model.refines:
+        return ~factor(unit.gram).kept
+    found = factor(unit.gram, None, FAINT)
+    # what is below the line without a doubt is set aside as it is
+    gone = ~found.kept & (np.abs(found.pivots) < FAINT)
+    if not _in_doubt(found, gone).any():
+        return gone
+    return ~_refined(objective, point.coef, unit.gram, "unit", gone, FAINT).kept
 
 
-def _in_doubt(found: Factor, aliased: Mask) -> Mask:
-    """Columns that should be there and have lost half their digits, or all."""
-    return (found.kept & (found.pivots < DOUBTFUL)) | (~found.kept & ~aliased)
+def _in_doubt(found: Factor, aliased: Mask, doubt: float = DOUBTFUL) -> Mask:
+    """Columns that should be there and have lost half their digits (of the share `doubt` of their square, or less), or all."""
+    return (found.kept & (found.pivots < doubt)) | (~found.kept & ~aliased)
 
 
 def _refined(
-    objective: Objective, coef: Vector, gram: Matrix, information: Information, aliased: Mask, least: float
+    objective: Objective,
+    coef: Vector,
+    gram: Matrix,
+    information: Information,
+    aliased: Mask,
+    least: float,
+    exact: bool = False,
+    doubt: float = DOUBTFUL,
 ) -> Curvature:
-    """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt.
+    """Factor in a basis in which doubtful columns stand for their residuals, until no pivot is in doubt. exact: those without
+    the rounding of their rows.
 
     A column is set aside only if less than `least` of it remains.
     """
     original = np.diag(gram)
-    found = factor(gram, aliased)
-    columns = np.flatnonzero(_in_doubt(found, aliased))
+    found = factor(gram, aliased, FAINT)
+    columns = np.flatnonzero(_in_doubt(found, aliased, doubt))
     basis = np.eye(gram.shape[0])
     better, gone = gram, aliased
     for _ in range(RESIDUAL_PASSES):
         basis = _residual_basis(better, basis, found, columns)
-        products = objective.residuals(coef, basis[:, columns], information)
+        products = objective.residuals(coef, basis[:, columns], information, exact)
         left = np.diag(products.inner) / np.maximum(original[columns], np.finfo(float).tiny)
         gone = aliased.copy()
         gone[columns[left < least]] = True
         better = _with_residuals(gram, columns, products.cross, products.inner)
-        found = factor(better, gone)
-        more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone)), columns)
-        settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > DOUBTFUL))
+        found = factor(better, gone, FAINT)
+        more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone, doubt)), columns)
+        settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > doubt))
         if settled and found.kept[columns].sum() == np.sum(~gone[columns]):
             break
         columns = np.union1d(columns, more)

@@ -14,6 +14,7 @@ from daskglm.model.likelihoods import Information
 from daskglm.partitions import Partitions
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
 from daskglm.totals.occurrences import Occurrences
+from daskglm.totals.refinement import TwofoldScore, twofold_score
 from daskglm.totals.residuals import ResidualProducts, residual_products
 
 Vector = npt.NDArray[np.float64]
@@ -43,7 +44,8 @@ class Objective:
 
     evaluations counts full totals by order. on_pass is called with the deviance after each. counting: of classes, whether
     the first total also counts how often they occur with what, in `occurrences`. silent (p,): coefficients of which no row
-    knows anything, where that has been found out.
+    knows anything, where that has been found out. residual_passes: how many of the passes looked again at columns of which
+    earlier ones leave little.
     """
 
     blocks: Partitions[Any]
@@ -57,6 +59,7 @@ class Objective:
     counting: bool = False
     occurrences: Occurrences | None = None
     silent: npt.NDArray[np.bool_] | None = None
+    residual_passes: int = field(default=0)
 
     @property
     def n_coefficients(self) -> int:
@@ -108,10 +111,17 @@ class Objective:
             loss = np.inf
         return Point(coef, sums, loss, gradient, gram, information)
 
-    def residuals(self, coef: Vector, basis: Matrix, information: Information) -> ResidualProducts:
-        """Products of the columns X basis, in one pass."""
+    def residuals(self, coef: Vector, basis: Matrix, information: Information, exact: bool = False) -> ResidualProducts:
+        """Products of the columns X basis, in one pass; exact: of columns without the rounding of their rows."""
         self.passes += 1
-        result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information)
+        self.residual_passes += 1
+        result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information, exact)
+        return result
+
+    def twofold(self, high: Vector, low: Vector) -> TwofoldScore:
+        """The score of the raw columns (width,) at their coefficients high + low (width,), in one pass."""
+        self.passes += 1
+        result: TwofoldScore = self.blocks.total(twofold_score, self.model, high, low)
         return result
 
 

@@ -1,7 +1,9 @@
 """A residual pass: products of columns with what earlier columns leave of a doubtful one, formed row by row.
 
 A Gram knows the residual of a nearly collinear column only as a difference of large numbers; summing the products of the
-residual itself keeps the digits (iterative refinement of the factor, as Bjorck 1967 does for least squares).
+residual itself keeps the digits (iterative refinement of the factor, as Bjorck 1967 does for least squares). The residual
+of one row is a difference of large numbers, too: where errors are to come from the products, it is formed in twofold
+arithmetic from the columns as the user has them.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, add_gradient, gather
 from daskglm.model.likelihoods import Information
 from daskglm.totals.moments import CHUNK_ROWS, Model
+from daskglm.totals.refinement import linear_predictor, unscaled
 
 Matrix = npt.NDArray[np.float64]
 
@@ -33,14 +36,24 @@ class ResidualProducts:
 
 
 def residual_products(
-    block: Block, model: Model, coef: npt.NDArray[np.float64], basis: Matrix, information: Information
+    block: Block,
+    model: Model,
+    coef: npt.NDArray[np.float64],
+    basis: Matrix,
+    information: Information,
+    exact: bool = False,
 ) -> ResidualProducts:
-    """Products of R = X basis, basis (p, k), under the weights at coef (p,), both for the scaled columns."""
+    """Products of R = X basis, basis (p, k), under the weights at coef (p,), both for the scaled columns.
+
+    exact: each row's residual without the rounding of the columns' shifts and of its sum.
+    """
     pieces = Pieces.of(block, model.scaling)
     workspace = Workspace(pieces)
     k = basis.shape[1]
     cross, inner = np.zeros((k, model.width)), np.zeros((k, k))
     raws = [model.raw(np.ascontiguousarray(basis[:, j])) for j in range(k)]
+    sizes = tuple(piece.n_levels for piece in block.levels)
+    users = [unscaled(model.scaling, sizes, column) for column in raws] if exact else []
     raw = model.raw(coef)
     for start in range(0, block.n, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, block.n)
@@ -56,8 +69,16 @@ def residual_products(
         if block.weight is not None and information != "unit":
             weight = weight * block.weight[start:stop]
         residual = np.zeros((k, stop - start))
-        for j in range(k):
-            gather(pieces, workspace, raws[j], start, stop, residual[j])
+        if exact:
+            rows = block.rows(start, stop)
+            dense = [column.astype(np.float64) for column in rows.dense]
+            for j in range(k):
+                with np.errstate(all="ignore"):
+                    high, low = linear_predictor(rows, dense, users[j], offset=False)
+                    residual[j] = high + low
+        else:
+            for j in range(k):
+                gather(pieces, workspace, raws[j], start, stop, residual[j])
         for j in range(k):
             weighted = weight * residual[j]
             add_gradient(pieces, workspace, weighted, start, stop, cross[j])

@@ -1,0 +1,377 @@
+"""How exact the numbers of a fit are: estimated from the sums at hand, and refined where that leaves too few digits.
+
+At the reported coefficients b the next Newton step says how far the optimum is. What rounding adds follows from the Gram
+G = X'WX of the shifted and scaled columns, by three kinds of error, u the unit of rounding:
+
+- of linear predictors and means, u (|eta| + 1) a row: it moves coefficient i by at most u s_i ||W^1/2 (|eta| + 1)||, with
+  s_i^2 = (G^-1)_ii (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 20.1);
+- of the products and sums of the score, u sum |x_j s| <= u (G_jj chi^2)^1/2 by Cauchy and Schwarz, chi^2 Pearson's: it goes
+  through |G^-1|;
+- of the way back to the columns as the user has them, and of columns that are computed, as I(x ** 2) is.
+
+Where that leaves too few digits, the coefficients are refined in twofold arithmetic (`daskglm.solvers.refinement`), which
+leaves the noise of the family's formulas and the last bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.design.design import Design
+from daskglm.plan import Plan
+from daskglm.record import Certificate
+from daskglm.separation import Solution
+from daskglm.solvers.newton import sharpened
+from daskglm.solvers.objective import Objective
+from daskglm.solvers.refinement import Refined, refine
+from daskglm.totals.moments import Model
+from daskglm.totals.refinement import unscaled
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+UNIT = float(np.finfo(np.float64).eps) / 2.0
+# Roundings that pile up in one sum: its terms', and those of partial sums, of which most cancel.
+OF_SUMS = 16.0
+# Roundings of a mean and its score by the family's formulas.
+OF_FORMULAS = 8.0
+# No more digits are claimed than a float64 has, and fewer than these are refined.
+MOST_DIGITS = 15.0
+ENOUGH, ENOUGH_OF_ERRORS = 11.0, 10.0
+# A relative error of the dispersion beyond this is looked into, too.
+LOST = 1e-9
+# Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
+# and for larger ones where the condition of the Gram asks for it and few digits are left.
+CHEAP = 1e6
+ILL = 1e6
+FEW = 9.0
+
+
+@final
+@dataclass(frozen=True)
+class Certified:
+    """coefficients (r,) as they are reported, refined where that was called for, and what is known of them; solution: with the
+    sum of squares that belongs to them.
+    """
+
+    solution: Solution
+    coefficients: Vector
+    certificate: Certificate
+
+
+@np.errstate(all="ignore")
+def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Certified:
+    """The coefficients of an optimum and their certificate; passes of its own where they are refined.
+
+    apart: decrement of parameters beside the coefficients, where there are some that the means depend on.
+    """
+    parameters, objective = solution.parameters, solution.objective
+    cheap = float(solution.optimum.point.sums.n) * parameters.n <= CHEAP
+    finite = parameters.reported(solution.optimum.curvature.kept) & (solution.infinite() == 0.0)
+    rounding = _Rounding(plan, solution)
+    if (
+        cheap
+        and _may_refine(plan, solution)
+        and _digits(rounding.of_gram, np.ones(parameters.n), finite)[0] < ENOUGH_OF_ERRORS
+    ):
+        solution = _sharper(solution)
+        rounding = _Rounding(plan, solution)
+    optimum = solution.optimum
+    coefficients = parameters.coefficients(optimum.point.coef)
+    estimated = isinstance(plan.dispersion, str) or (plan.dispersion is None and not plan.family.dispersion_known)
+    beside = 0.0 if apart is None else max(apart, 0.0)
+    errors = rounding.coefficients + rounding.distance(beside)
+    condition = rounding.condition
+    refined: Refined | None = None
+    broken: npt.NDArray[np.bool_] | None = None
+    if apart is None and _may_refine(plan, solution):
+        # a quadratic is solved in one step, and what is left of it is rounding; otherwise a tolerance may ask for no more
+        lost = errors if objective.model.likelihood.quadratic else rounding.coefficients
+        few = _digits(lost, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
+        if (few or (estimated and rounding.dispersion > LOST)) and (cheap or condition >= ILL):
+            refined = _refined(objective, solution, coefficients)
+    if refined is not None:
+        # a column of NaN would say so: what is kept is finite
+        coefficients = np.where(parameters.reported(optimum.curvature.kept), refined.coef, coefficients)
+        errors = rounding.refined(refined)
+        if refined.squares is not None:
+            solution = _with_squares(solution, refined.squares)
+            rounding.exact_residuals(solution)
+        broken = refined.broken
+    digits, worst = _digits(errors, coefficients, finite)
+    certificate = Certificate(
+        decrement=float(optimum.decrement),
+        tolerance=plan.tol,
+        limited_by="rounding" if optimum.status == "floor" else "tolerance",
+        gradient=rounding.gradient,
+        condition=condition,
+        halvings=sum(step.halvings for step in optimum.steps),
+        residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
+        digits=digits if optimum.status != "boundary" else float("nan"),
+        worst="" if worst is None else parameters.names[worst],
+        error_digits=rounding.error_digits(beside, estimated, finite, broken),
+        residual_passes=objective.residual_passes,
+        twofold_passes=0 if refined is None else refined.passes,
+    )
+    return Certified(solution, coefficients, certificate)
+
+
+def _sharper(solution: Solution) -> Solution:
+    """With a Gram that has kept more digits."""
+    optimum = solution.optimum
+    found = sharpened(solution.objective, optimum.point, optimum.curvature)
+    return replace(solution, optimum=replace(optimum, curvature=found))
+
+
+def _with_squares(solution: Solution, squares: float) -> Solution:
+    """With another sum of squares: Pearson's, and the deviance."""
+    sums = solution.optimum.point.sums
+    assert sums.statistics is not None
+    sums = replace(sums, pearson=squares, statistics=replace(sums.statistics, deviance=squares))
+    return replace(solution, optimum=replace(solution.optimum, point=replace(solution.optimum.point, sums=sums)))
+
+
+def _may_refine(plan: Plan, solution: Solution) -> bool:
+    """Whether the score vanishes at the optimum, of all rows and nothing else."""
+    return (
+        isinstance(solution.objective.model, Model)
+        and solution.optimum.converged
+        and plan.separation != "firth"
+        and not solution.directions
+        and bool(solution.optimum.curvature.kept.any())
+    )
+
+
+def _refined(objective: Objective, solution: Solution, coefficients: Vector) -> Refined | None:
+    return refine(objective, solution.optimum.curvature, solution.design.unscaling(), coefficients)
+
+
+def _digits(errors: Vector, values: Vector, which: npt.NDArray[np.bool_]) -> tuple[float, int | None]:
+    """Correct digits of the worst value, and which that is; a value of 0 is measured by its error alone."""
+    if not which.any():
+        return MOST_DIGITS, None
+    size = np.where(values == 0.0, 1.0, np.abs(values))
+    with np.errstate(all="ignore"):
+        digits = -np.log10(np.where(which, errors, 0.0) / size)
+    digits = np.where(which, np.nan_to_num(digits, nan=0.0, posinf=np.inf, neginf=0.0), np.inf)
+    worst = int(np.argmin(digits))
+    return float(np.clip(np.floor(digits[worst] * 10.0) / 10.0, 0.0, MOST_DIGITS)), worst
+
+
+@final
+class _Rounding:
+    """What rounding can have done to the numbers of one optimum."""
+
+    def __init__(self, plan: Plan, solution: Solution) -> None:
+        self.plan, self.solution, self.residuals_are_exact = plan, solution, False
+        self.parameters, self.optimum = solution.parameters, solution.optimum
+        self.curvature, self.point = solution.optimum.curvature, solution.optimum.point
+        assert self.point.gram is not None
+        self.lengths = np.sqrt(np.maximum(np.diag(self.point.gram), 0.0))
+
+    def exact_residuals(self, solution: Solution) -> None:
+        """Go on with the solution whose sum of squares was taken in twofold arithmetic."""
+        self.solution, self.optimum, self.point = solution, solution.optimum, solution.optimum.point
+        self.residuals_are_exact = True
+
+    @cached_property
+    def inverse(self) -> Matrix:
+        """(X'WX)^-1 of the user's columns (r, r), at phi = 1."""
+        return reported_inverse(self.solution)
+
+    @cached_property
+    def spread(self) -> Vector:
+        """s (r,): its roots."""
+        return np.sqrt(np.maximum(np.diag(self.inverse), 0.0))
+
+    @cached_property
+    def amplified(self) -> Vector:
+        """sum_j |A T G^-1|_ij d_j (r,), d_j the length of column j in the basis T that the Gram was factored in."""
+        found = self.curvature
+        half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
+        lengths = np.sqrt(np.maximum(np.diag(found.gram), 0.0))
+        return np.asarray(np.abs(_reported(self.solution, half)) @ np.where(found.kept, lengths, 0.0))
+
+    @cached_property
+    def way_back(self) -> Vector:
+        """What the variances s^2 are sums of, added by size (r,)."""
+        found = self.curvature
+        way = _way(self.solution)
+        if way is not None:
+            return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
+        half = _reported(self.solution, np.abs(found.inverse()), by_size=True)
+        return np.diag(_reported(self.solution, half.T, by_size=True))
+
+    @cached_property
+    def of_gram(self) -> Vector:
+        """Relative errors of the variances s^2 (r,)."""
+        with np.errstate(all="ignore"):
+            return (OF_SUMS * self.amplified**2 + 4.0 * self.way_back) * UNIT / self.spread**2
+
+    @property
+    def predictors(self) -> float:
+        """||W^1/2 (|eta| + 1)||, at most."""
+        return float(np.abs(self.point.coef) @ self.lengths + self.lengths.max(initial=0.0))
+
+    @property
+    def chi(self) -> float:
+        """Root of Pearson's chi-square."""
+        return float(np.sqrt(max(self.point.sums.pearson, 0.0)))
+
+    @property
+    def dispersion(self) -> float:
+        """Relative error of Pearson's chi-square: of a fit that is perfect to rounding, all of it."""
+        with np.errstate(all="ignore"):
+            lost = 2.0 * OF_FORMULAS * UNIT * np.float64(self.predictors) / self.chi
+        return OF_SUMS * UNIT + (0.0 if self.residuals_are_exact else float(lost))
+
+    @property
+    def gradient(self) -> float:
+        """Largest entry of the scaled score."""
+        kept = self.curvature.kept
+        with np.errstate(all="ignore"):
+            scaled = np.abs(self.point.gradient[kept]) / (self.lengths[kept] * np.sqrt(self.optimum.dispersion))
+        return float(np.max(scaled, initial=0.0))
+
+    @cached_property
+    def condition(self) -> float:
+        """In the 1-norm, of the Gram scaled to a unit diagonal, whose inverse is that of its factor."""
+        gram, kept = self.point.gram, self.curvature.kept
+        assert gram is not None
+        root = np.maximum(self.lengths[kept], 1e-150)
+        scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
+        inverse = self.curvature.inverse()[np.ix_(kept, kept)] * root[:, None] * root
+        return float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
+
+    @cached_property
+    def coefficients(self) -> Vector:
+        """How far rounding may have moved each (r,)."""
+        of_rows = OF_FORMULAS * UNIT * self.predictors * self.spread
+        of_sums = OF_SUMS * UNIT * self.chi * self.amplified
+        back = 2.0 * UNIT * self.parameters.terms(self.point.coef)
+        return of_rows + of_sums + back + self.computed(None)
+
+    def distance(self, apart: float) -> Vector:
+        """How far the optimum is from each (r,), as the next step has it; apart: decrement of parameters beside them."""
+        phi = self.optimum.dispersion
+        if self.optimum.converged and self.plan.separation != "firth":
+            step = 2.0 * np.abs(self.parameters.coefficients(self.curvature.solve(self.point.gradient)))
+        else:
+            step = np.sqrt(max(self.optimum.decrement, 0.0) * phi) * self.spread
+        return np.asarray(step + np.sqrt(apart * phi) * self.spread)
+
+    def moved(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
+        """How far the rounding of columns that are computed moves each, in units of u (p,); broken (p,): which of them have
+        numbers that are not whole, where that is known.
+        """
+        sizes = _computed(self.solution.design)
+        if broken is not None and isinstance(self.solution.objective.model, Model):
+            sizes = np.where(broken, sizes, 0.0)
+        # on the scale of the columns as they are multiplied, whose lengths are `lengths`
+        classes = self.parameters.kind == "classes"
+        return (np.resize(sizes, self.lengths.size) if classes else _tail(sizes, self.lengths)) * self.lengths
+
+    def turned(self, moved: Vector) -> Vector:
+        """|A G^-1| moved (r,)."""
+        if not moved.any():
+            return np.zeros(self.parameters.n)
+        return np.asarray(np.abs(_reported(self.solution, self.curvature.inverse())) @ moved)
+
+    def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
+        """What the rounding of computed columns may have done to coefficients (r,)."""
+        moved = self.moved(broken)
+        of_rows = UNIT * float(np.abs(self.point.coef) @ moved) * self.spread
+        return of_rows + UNIT * self.chi * self.turned(moved)
+
+    def refined(self, found: Refined) -> Vector:
+        """How far each coefficient (r,) may be from the optimum after refinement."""
+        of_formulas = OF_FORMULAS * UNIT * found.noise
+        return (found.left + of_formulas) * self.spread + UNIT * np.abs(found.coef) + self.computed(found.broken)
+
+    def error_digits(
+        self,
+        apart: float,
+        estimated: bool,
+        which: npt.NDArray[np.bool_],
+        broken: npt.NDArray[np.bool_] | None,
+    ) -> float:
+        """Correct digits of the worst standard error."""
+        if not which.any():
+            return MOST_DIGITS
+        stats = self.point.sums.statistics
+        if estimated and stats is not None and stats.observations <= self.curvature.factor.rank:
+            # as many coefficients as rows have no dispersion to measure errors by
+            return float("nan")
+        moved = self.moved(broken)
+        of_columns = 2.0 * UNIT * self.turned(moved) / self.spread
+        of_phi = self.dispersion if estimated else 0.0
+        if estimated and moved.any():
+            of_phi += float(2.0 * UNIT * np.float64(np.abs(self.point.coef) @ moved) / self.chi)
+        # weights move with the coefficients, those of a quadratic do not
+        quadratic = self.solution.objective.model.likelihood.quadratic
+        far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(apart)
+        of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
+        relative = 0.5 * (self.of_gram + of_columns + of_phi) + far + of_weights + UNIT
+        return _digits(relative, np.ones_like(relative), which)[0]
+
+
+def _reported(solution: Solution, own: Matrix, by_size: bool = False) -> Matrix:
+    """A M (r, r), from the arithmetic's own scale to the user's; by_size: |A| M."""
+    parameters = solution.parameters
+    if parameters.kind == "number":
+        scales = solution.design.unscaling()
+        result = scales.factor[:, None] * own
+        if scales.shift.any():
+            result[0] += (np.abs(scales.shift) if by_size else scales.shift) @ own
+        return np.asarray(result)
+    act = parameters.terms if by_size else parameters.coefficients
+    return np.array([act(column) for column in own.T]).T.reshape(own.shape)
+
+
+def reported_inverse(solution: Solution) -> Matrix:
+    """(X'WX)^-1 of the user's columns (r, r), zeros where aliased."""
+    found, way = solution.optimum.curvature, _way(solution)
+    if way is None:
+        return solution.parameters.covariance(found.inverse())
+    return np.asarray(way @ found.factor.inverse() @ way.T)
+
+
+def _way(solution: Solution) -> Matrix | None:
+    """A T (p, p), from a basis of residuals to the user's columns, taken in twofold arithmetic: columns far from zero that
+    nearly agree have shifts that cancel. None where the Gram was factored as it is.
+    """
+    found, model, design = solution.optimum.curvature, solution.objective.model, solution.design
+    if found.basis is None or not isinstance(model, Model):
+        return None
+    sizes = tuple(design.n_levels(piece) for piece in design.factors)
+    columns = [unscaled(model.scaling, sizes, model.raw(column)) for column in found.basis.T]
+    return np.array([(high + low)[model.select] for high, low in columns]).T
+
+
+def _tail(sizes: Vector, lengths: Vector) -> Vector:
+    """Of ordered classes, whose slopes come after their thresholds."""
+    if sizes.size == lengths.size:
+        return sizes
+    slopes = sizes[1:] if sizes.size > 1 else sizes[:0]
+    return np.concatenate([np.zeros(lengths.size - slopes.size), slopes])
+
+
+def _computed(design: Design) -> Vector:
+    """Root mean square over root mean square about the mean (p,), of columns that are computed; 0 of those that are read."""
+    raw = np.zeros(design.width)
+    scaling = design.scaling
+    for j, piece in enumerate(design.dense):
+        computed: Any = len(piece.numeric) > 1 or any(not name.isidentifier() for name in piece.numeric)
+        if computed:
+            raw[1 + j] = design.moments[piece.numeric][2] * scaling.scale[j]
+    at = 1 + len(design.dense)
+    for piece in design.factors:
+        if len(piece.numeric) > 1 or any(not name.isidentifier() for name in piece.numeric):
+            raw[at : at + design.n_levels(piece)] = 1.0
+        at += design.n_levels(piece)
+    return raw[design.select]
