@@ -48,9 +48,14 @@ ALLOWED: dict[str, set[str]] = {
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
     "persist": BELOW_FIT,
+    "writing": {"errors"},
+    "aligned": BELOW_FIT | {"revisit", "writing"},
+    "influence": BELOW_FIT | {"revisit", "aligned"},
+    "diagnostics": BELOW_FIT | {"revisit", "aligned", "influence"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
+    | {"diagnostics", "influence"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
