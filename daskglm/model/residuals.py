@@ -138,7 +138,7 @@ def chances(family: Any, y: Vector, mu: Vector, rest: Vector, size: Vector | flo
 
 def refuse_without_distribution(family: Any) -> None:
     """DesignError for a family whose distribution function is not known."""
-    if family.name == "quasi":
+    if family.likelihood_at == "never":
         raise DesignError(f"{family.text} has no distribution, so that there are no quantile residuals of it")
     if family.name not in DISTRIBUTIONS:
         known = ", ".join(DISTRIBUTIONS)
