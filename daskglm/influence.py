@@ -193,17 +193,15 @@ def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Seque
     with Visit(record, data, names) as visit:
         asked = Asked(int(k), by, names, *cuts)
         found: Influences = visit.total_of_rows(influences, visit.model, visit.coef, bread, asked)
-    frame = pd.DataFrame(
-        {name: pd.Series(list(column)).infer_objects() for name, column in zip(names, found.top.keys, strict=True)}
-    )
-    columns = ("leverage", "cooks_distance", "dffits", *columns_of(record, True)[2 if several else 3 :])
-    for place, name in enumerate(columns):
-        if not (several and name == "dffits"):
-            frame[name] = found.top.values[:, place]
+    columns: dict[str, Any] = {
+        name: pd.Series(list(column)).infer_objects() for name, column in zip(names, found.top.keys, strict=True)
+    }
+    measured = ("leverage", "cooks_distance", "dffits", *columns_of(record, True)[2 if several else 3 :])
+    columns |= {n: v for n, v in zip(measured, found.top.values.T, strict=True) if not (several and n == "dffits")}
     spreads: dict[str, Spread] = {"leverage": found.leverage, "cooks_distance": found.cooks}
     quantiles = pd.DataFrame(
         {name: [spread.quantile(share) for share in SHARES] for name, spread in spreads.items()},
         index=pd.Index(SHARES, name="quantile"),
     )
     above = pd.DataFrame({"cutoff": cuts, "rows": found.high}, index=list(spreads))
-    return Influential(frame, quantiles, above, by)
+    return Influential(pd.DataFrame(columns), quantiles, above, by)

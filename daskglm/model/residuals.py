@@ -22,8 +22,8 @@ Matrix = npt.NDArray[np.float64]
 STEP, REACH = 1.0 / 16.0, 3.6
 # w y is a count where it is this close to one.
 WHOLE = 1e-9
-# Terms of a sum over jumps are left out where a Poisson number so many deviations off is rarer than 1e-30.
-DEVIATIONS = 12.0
+# Terms of a sum over jumps are left out where a Poisson number, so many deviations and few off, is rarer than 1e-30.
+DEVIATIONS, FEW = 12.0, 18.0
 # Panels of an integral of a density, their nodes, their growth, and the part of the sum at which it is complete.
 NODES, NODE_WEIGHTS = np.polynomial.legendre.leggauss(16)
 GROWTH, COMPLETE, PANELS = 1.1, 1e-17, 400
@@ -215,25 +215,39 @@ def _tweedie(family: Any, y: Vector, mu: Vector, rest: Vector, w: Vector, phi: f
 
 def _compound(family: Any, y: Vector, mu: Vector, rest: Vector, w: Vector, phi: float) -> Chances:
     """A Poisson number of gamma amounts: sum over j of P(j jumps) P(gamma of shape j alpha <= y)."""
-    from scipy.special import gammainc, gammaincc, gammaln, xlogy
-
     p = family.p
     rate = w * mu ** (2.0 - p) / (phi * (2.0 - p))
-    amount, alpha = y * w / (phi * (p - 1.0) * mu ** (p - 1.0)), (2.0 - p) / (p - 1.0)
-    # far from its mean a row has its jumps where the amount is made of them, so the sum goes over both places
-    typical = np.maximum(rate, np.minimum(amount / alpha, rate + 1e6))
-    first = np.maximum(np.floor(np.minimum(rate, amount / alpha) - DEVIATIONS * np.sqrt(rate) - 30.0), 1.0)
-    terms = float(np.max(typical + DEVIATIONS * np.sqrt(typical) + 30.0 - first, initial=0.0))
-    below, above = np.zeros(y.size), np.zeros(y.size)
-    for step in np.arange(terms + 1.0):
-        jumps = first + step
-        chance = np.exp(xlogy(jumps, rate) - rate - gammaln(jumps + 1.0))
-        below += chance * gammainc(jumps * alpha, amount)
-        above += chance * gammaincc(jumps * alpha, amount)
-    nothing = np.exp(-rate)
-    positive = y > 0.0
-    at = np.where(positive, 0.0, nothing)
-    return Chances(np.where(positive, below + nothing, 0.0), at, np.where(positive, above, -np.expm1(-rate)))
+    nothing, positive = np.exp(-rate), np.flatnonzero(y > 0.0)
+    below, at, above = np.zeros(y.size), nothing.copy(), -np.expm1(-rate)
+    at[positive] = 0.0
+    amount = y * w / (phi * (p - 1.0) * mu ** (p - 1.0))
+    # the model whose mean is y has so many jumps, and so has the sum where it decides on a row far from its own mean
+    there = rate * (y / mu) ** (2.0 - p)
+    found = _jumps(rate[positive], there[positive], amount[positive], (2.0 - p) / (p - 1.0))
+    below[positive], above[positive] = found[0] + nothing[positive], found[1]
+    return Chances(below, at, above)
+
+
+def _jumps(rate: Vector, there: Vector, amount: Vector, alpha: float) -> tuple[Vector, Vector]:
+    """sum over j >= 1 of P(j jumps) times the lower and the upper tail of a gamma variable of shape j alpha at `amount`."""
+    from scipy.special import gammainc, gammaincc, gammaln, xlogy
+
+    high, low = np.maximum(rate, there), np.minimum(rate, there)
+    first = np.maximum(np.floor(low - DEVIATIONS * np.sqrt(low) - FEW), 1.0)
+    terms = high + DEVIATIONS * np.sqrt(high) + FEW - first
+    order = np.argsort(-terms, kind="stable")
+    rate, amount, first, terms = rate[order], amount[order], first[order], terms[order]
+    below, above = np.zeros(rate.size), np.zeros(rate.size)
+    for step in np.arange(np.max(terms, initial=-1.0) + 1.0):
+        # rows are in the order of how many terms they need
+        n = int(np.searchsorted(-terms, -step, side="right"))
+        jumps = first[:n] + step
+        chance = np.exp(xlogy(jumps, rate[:n]) - rate[:n] - gammaln(jumps + 1.0))
+        below[:n] += chance * gammainc(jumps * alpha, amount[:n])
+        above[:n] += chance * gammaincc(jumps * alpha, amount[:n])
+    back = np.empty_like(order)
+    back[order] = np.arange(order.size)
+    return below[back], above[back]
 
 
 def _stable(family: Any, y: Vector, mu: Vector, rest: Vector, w: Vector, phi: float) -> Chances:

@@ -186,9 +186,14 @@ class Spread:
     def of(values: Vector, copies: Vector) -> Spread:
         """Of values (n,), each counted as often as it has copies; NaN are left out."""
         there = ~np.isnan(values)
-        bins, which = np.unique(np.maximum(values[there], 0.0).view(np.int64) >> SHIFT, return_inverse=True)
-        counts = np.bincount(which, copies[there], bins.size) if bins.size else np.zeros(0)
-        return Spread(bins, np.asarray(counts).astype(np.int64))
+        if not there.any():
+            return Spread(np.zeros(0, np.int64), np.zeros(0, np.int64))
+        every = np.maximum(values[there], 0.0).view(np.int64) >> SHIFT
+        first = int(every.min())
+        # there are 2^18 bins in all, so that counting needs no sort
+        counts = np.bincount(every - first, copies[there])
+        bins = np.flatnonzero(counts)
+        return Spread(bins + first, counts[bins].astype(np.int64))
 
     def __add__(self, other: Spread) -> Spread:
         bins, which = np.unique(np.concatenate([self.bins, other.bins]), return_inverse=True)
@@ -265,8 +270,7 @@ def influences(rows: Any, model: Any, coef: Vector, bread: Bread, asked: Asked) 
     found = measures(block, model, coef, bread)
     sizes = {"cooks_distance": found.cooks, "leverage": found.leverage, "dffits": np.abs(found.dffits)}
     size = sizes[asked.by]
-    index = np.argsort(np.where(np.isnan(size), np.inf, -size), kind="stable")[: asked.k]
-    index = index[~np.isnan(size[index])]
+    index = largest(size, asked.k)
     chosen = rows.take(index)
     beside = dfbetas(chosen.block, model, bread, found.pull[:, index])
     values = np.column_stack([found.leverage[index], found.cooks[index], found.dffits[index], beside])
@@ -281,6 +285,15 @@ def influences(rows: Any, model: Any, coef: Vector, bread: Bread, asked: Asked) 
         Spread.of(found.cooks, found.copies),
         np.array(high, np.int64),
     )
+
+
+def largest(size: Vector, k: int) -> npt.NDArray[np.intp]:
+    """Places of the k largest, in that order, of equal ones the earlier; NaN is never among them."""
+    there = np.flatnonzero(~np.isnan(size))
+    if there.size > k:
+        least = np.partition(size[there], there.size - k)[there.size - k]
+        there = there[size[there] >= least]
+    return there[np.argsort(-size[there], kind="stable")][:k]
 
 
 def _written(column: Any) -> npt.NDArray[Any]:

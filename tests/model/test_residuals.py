@@ -170,6 +170,24 @@ def test_a_tweedie_zero_has_its_mass() -> None:
     assert found.above[0] == pytest.approx(-np.expm1(-rate), rel=CHANCE)
 
 
+def test_an_amount_far_beyond_its_mean_has_a_tail_of_its_own() -> None:
+    family, _ = resolve("tweedie(power=1.5)")
+    y, mu, phi = np.array([150.0]), np.ones(1), 1.0
+    found = chances(family, y, mu, 1.0 - mu, 1.0, phi)
+    with mpmath.workdps(40):
+        rate, alpha, scale = mpmath.mpf(2), mpmath.mpf(1), mpmath.mpf("0.5")
+        truth = mpmath.nsum(
+            lambda j: (
+                mpmath.exp(-rate)
+                * rate**j
+                / mpmath.factorial(j)
+                * mpmath.gammainc(j * alpha, 150 / scale, regularized=True)
+            ),
+            [1, 400],
+        )
+    assert found.above[0] == pytest.approx(float(truth), rel=1e-10)
+
+
 def test_tails_keep_their_digits() -> None:
     far = np.array([1e-290, 1e-30, 0.2])
     found = Chances(far, np.zeros(3), 1.0 - far)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from daskglm.totals.influence import Spread, Top
+from daskglm.totals.influence import Spread, Top, largest
 
 # Two ends of a bin are 1 part in 128 apart at most.
 SKETCH = 1.0 / 256.0
@@ -68,3 +68,11 @@ def test_the_top_of_two_parts_is_the_top_of_the_whole(at: int) -> None:
     expected = np.argsort(-size, kind="stable")[:9]
     assert found.values[:, 0].astype(int).tolist() == expected.tolist()
     assert found.keys[0].tolist() == expected.tolist()
+
+
+@pytest.mark.parametrize("k", [1, 5, 60, 100])
+def test_the_largest_are_found_without_sorting_all(k: int) -> None:
+    size = np.random.default_rng(2).integers(0, 12, 60).astype(float)
+    size[[3, 30]] = np.nan
+    order = [place for place in np.argsort(-size, kind="stable") if not np.isnan(size[place])]
+    assert largest(size, k).tolist() == order[:k]
