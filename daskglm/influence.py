@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from daskglm.aligned import aligned
 from daskglm.design.design import Rescaling
@@ -172,6 +173,20 @@ class Influential:
         return "".join(str(part.to_html()) for part in (self.rows, self.quantiles, self.above))
 
 
+def _readable(values: npt.NDArray[Any], kind: pa.DataType | None) -> pd.Series:
+    """A column of keys as its type says: rows are read as numbers, dates in days and times in seconds."""
+    import pandas as pd
+
+    column = pd.Series(list(values)).infer_objects()
+    if kind is None or column.dtype.kind not in "biuf":
+        return column
+    if pa.types.is_boolean(kind):
+        return column.astype(bool) if column.notna().all() else column
+    if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+        return pd.to_datetime(column, unit="D" if pa.types.is_date(kind) else "s")
+    return column
+
+
 def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Sequence[str]) -> Influential:
     """The k rows of largest `by` over all leaves in one pass."""
     import pandas as pd
@@ -193,8 +208,9 @@ def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Seque
     with Visit(record, data, names) as visit:
         asked = Asked(int(k), by, names, *cuts)
         found: Influences = visit.total_of_rows(influences, visit.model, visit.coef, bread, asked)
+        types = visit.types
     columns: dict[str, Any] = {
-        name: pd.Series(list(column)).infer_objects() for name, column in zip(names, found.top.keys, strict=True)
+        name: _readable(column, types.get(name)) for name, column in zip(names, found.top.keys, strict=True)
     }
     measured = ("leverage", "cooks_distance", "dffits", *columns_of(record, True)[2 if several else 3 :])
     columns |= {n: v for n, v in zip(measured, found.top.values.T, strict=True) if not (several and n == "dffits")}

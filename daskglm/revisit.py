@@ -189,7 +189,8 @@ class Visit:
     """A model and its rows. Use it as a context: what is kept of the rows is given up at its end.
 
     model, coef (r,): the model as totals know it, and the reported coefficients on its own scale, 0 where there is no
-    estimate; plan: the request, with the family as it was estimated; passes: totals taken.
+    estimate; plan: the request, with the family as it was estimated; types: Arrow types of the data's columns; passes: totals
+    taken.
     """
 
     def __init__(
@@ -212,7 +213,7 @@ class Visit:
         self.coef = self.parameters.own(record.finite[0])
         self.model = model_at(record, self.plan)
         columns, rows_of = recipe(record, self.plan, self.model, source, beside, every)
-        self.recipe = rows_of
+        self.types = dict(source.types)
         if not source.leaves:
             raise DataError("the data have no rows" + (f" where {self.plan.where}" if self.plan.where else ""))
         self._blas = one_blas_thread()

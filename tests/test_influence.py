@@ -268,6 +268,24 @@ def test_one_key_and_classes(tmp_path: Path) -> None:
     assert list(found.rows.columns[1:]) == list(every.columns)
 
 
+def test_keys_are_as_the_data_have_them() -> None:
+    data = frame("poisson", 50)
+    data["day"] = pd.Timestamp("2024-02-01") + pd.to_timedelta(np.arange(50) * 1.25, "D")
+    data["date"] = data.day.dt.date
+    data["new"] = data.year > 2021
+    data["plate"] = data.policy.where(data.year > 2021)
+    data["number"] = 2**53 + np.arange(50)
+    fit = dg.glm("y ~ x", data, family="poisson")
+    keys = ["day", "date", "new", "plate", "number"]
+    found = fit.influential(data, 50, keys=keys).rows
+    expected = data.loc[fit.influence(data).cooks_distance.sort_values(ascending=False, kind="stable").index, keys]
+    assert found.day.tolist() == expected.day.tolist()
+    assert found.date.tolist() == pd.to_datetime(expected.date).tolist()
+    assert found.new.tolist() == expected.new.tolist()
+    assert found.plate.fillna("-").tolist() == expected.plate.fillna("-").tolist()
+    assert found.number.tolist() == expected.number.tolist()
+
+
 def test_a_column_of_parquet_and_a_lazy_frame(tmp_path: Path) -> None:
     data = frame("gamma")
     data.loc[4, "x"] = np.nan

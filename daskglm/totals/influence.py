@@ -94,7 +94,7 @@ def measures(block: Block, model: Any, coef: Vector, bread: Bread) -> Measures:
         cooks = _defined((rows.pearson / (1.0 - h)) ** 2 * h / (bread.phi * bread.rank))
         raised = rows.signed_deviance / (deviation * (1.0 - h))
         # without the row its direction has no estimate: R says no change
-        pull = np.where(h < 1.0, np.sqrt(rows.weight) * raised, 0.0)
+        pull = np.where(h < 1.0, np.sqrt(rows.weight) * raised, 0.0 / deviation)
         return Measures(h, cooks, _defined(raised * np.sqrt(h)), pull[None], rows.copies)
 
 
