@@ -15,8 +15,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.aligned import aligned
-from daskglm.cluster.collections import is_collection
+from daskglm.aligned import aligned, is_lazy
 from daskglm.errors import DesignError, closest
 from daskglm.influence import bread_of, refuse_sampled
 from daskglm.model.residuals import (
@@ -193,7 +192,7 @@ def _check(record: FitRecord, data: Any, kind: str, seed: int, key: tuple[str, .
     if kind == "quantile":
         if known is None:
             refuse_without_distribution(record.family)
-        if is_collection(data) and not key:
+        if is_lazy(data) and not key:
             raise DesignError(
-                "quantile residuals of a Dask DataFrame are drawn by what identifies a row: name its columns with key="
+                "quantile residuals of a Dask collection are drawn by what identifies a row: name its columns with key="
             )

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from daskglm.aligned import aligned
 from daskglm.design.design import Rescaling
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DataError, DesignError, closest
 from daskglm.kernels.cholesky import factor
 from daskglm.record import FitRecord
 from daskglm.revisit import Rows, Visit, model_at, plan_of
@@ -82,6 +82,11 @@ def _summed(record: FitRecord, data: Any) -> Matrix:
     with Visit(record, data) as visit:
         request = Request(visit.coef, 2, visit.model.likelihood.reported)
         sums = visit.total(moments, visit.model, request)
+        if sums.n != record.statistics.n_rows:
+            raise DataError(
+                f"leverage is of the rows that the model was fitted to: of those it used {record.statistics.n_rows:,}, of these "
+                f"data it would use {sums.n:,}"
+            )
         gram = visit.model.gram(sums.tables)
     assert gram is not None
     return np.array(factor(gram).inverse())

@@ -332,7 +332,8 @@ class Fit:
         seed, key: quantile residuals are drawn by a hash of the seed and of the columns `key` that identify a row, or of its
         leaf and its place in it: the same on every engine, and with a key whatever the order.
         Of classes "response" and "pearson" have a column per class, "deviance" is sqrt(2 w loss); of ordered ones there
-        is "quantile", too. A Series named after the kind, with the data's index; lazy for a Dask DataFrame. out: a folder to
+        is "quantile", too. A Series named after the kind, with the data's index; lazy for a Dask DataFrame, and for arrays
+        {"X": X, "y": y}. out: a folder to
         write the column to instead, a Parquet file per leaf; then the number of rows.
         One pass, 1 row x vector evaluation; with leverage (standardized, studentized) the quadratic form of each row besides,
         and one pass more, with a Gram, where the fit's covariance is not model-based.

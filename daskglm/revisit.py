@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from daskglm.cluster import schemas, sources
+from daskglm.cluster import collections, schemas, sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
@@ -208,7 +208,7 @@ class Visit:
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
-        source = self._source(data)
+        source = source_of(record, data)
         self.parameters = record.parameters
         self.coef = self.parameters.own(record.finite[0])
         self.model = model_at(record, self.plan)
@@ -249,17 +249,21 @@ class Visit:
             partitions.release()
         self._blas.__exit__(kind, value, trace)
 
-    def _source(self, data: Any) -> Source:
-        if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
-            return open_source(data)
-        unknown = set(data) - set(ARRAYS)
-        if unknown:
-            raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
-        extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
-        matrix = self.record.design.matrix
-        x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
-        names = list(matrix.columns) if matrix is not None else list(self.record.specification.predictors)
-        return from_arrays(x, extra, names)[0]
+
+def source_of(record: FitRecord, data: Any) -> Source:
+    """The source of data as `Visit` takes them."""
+    if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
+        return open_source(data)
+    unknown = set(data) - set(ARRAYS)
+    if unknown:
+        raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
+    if any(collections.is_collection(value) for value in data.values()):
+        return collections.open_chunks(data["X"], {name: value for name, value in data.items() if name != "X"})[0]
+    extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
+    matrix = record.design.matrix
+    x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
+    names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
+    return from_arrays(x, extra, names)[0]
 
 
 def model_at(record: FitRecord, plan: Plan) -> AnyModel:

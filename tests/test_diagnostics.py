@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import dask.array as da
 import dask.dataframe as dd
 import numpy as np
 import pandas as pd
@@ -311,6 +312,39 @@ def test_arrays_and_sparse_matrices() -> None:
         np.testing.assert_allclose(sparse.residuals({"X": csr_array(x), "y": y}, kind), found, rtol=1e-8, atol=1e-9)
     measures = dense.influence({"X": x, "y": y})
     np.testing.assert_allclose(sparse.influence({"X": csr_array(x), "y": y}), measures, rtol=1e-7, atol=1e-9)
+
+
+def test_dask_arrays() -> None:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=(300, 3))
+    y = rng.poisson(np.exp(0.3 + 0.2 * x[:, 0])).astype(float)
+    w = rng.uniform(0.5, 2.0, 300)
+    fit = dg.glm(X=x, y=y, weights=w, family="poisson", covariance="HC0")
+    chunked = {
+        name: da.from_array(value, chunks=(70, 3)[: value.ndim]) for name, value in (("X", x), ("y", y), ("weights", w))
+    }
+    for kind in ("deviance", "studentized"):
+        lazy = fit.residuals(chunked, kind)
+        assert isinstance(lazy, da.Array)
+        found = lazy.compute(scheduler="synchronous")
+        np.testing.assert_allclose(found, fit.residuals({"X": x, "y": y, "weights": w}, kind), rtol=1e-9, atol=ROUNDING)
+    measures = fit.influence(chunked)
+    assert measures.shape == (300, 7)
+    whole = fit.influence({"X": x, "y": y, "weights": w})
+    np.testing.assert_allclose(measures.compute(scheduler="synchronous"), whole, rtol=1e-8, atol=ROUNDING)
+    np.testing.assert_allclose(
+        fit.influential(chunked, 4).rows, fit.influential({"X": x, "y": y, "weights": w}, 4).rows, rtol=1e-8
+    )
+    with pytest.raises(DesignError, match="no response"):
+        fit.residuals(chunked["X"])
+
+
+def test_leverage_is_of_the_rows_of_the_fit() -> None:
+    data = frame("poisson")
+    fit = fitted("poisson", data, covariance="HC0")
+    with pytest.raises(DataError, match="of these data it would use 599"):
+        fit.residuals(data[1:], "studentized")
+    np.testing.assert_allclose(fit.residuals(data[1:]), fit.residuals(data)[1:], rtol=1e-9)
 
 
 def test_one_of_several_responses() -> None:
