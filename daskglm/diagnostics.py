@@ -1,7 +1,12 @@
 """Residuals of every kind, one for each row of the data.
 
 Definitions are those of R's residuals.glm, rstandard.glm and rstudent.glm; weights of precision and trials enter by their root,
-a row that stands for several has the residual of one of them. Sources: McCullagh and Nelder (1989), chapters 2 and 12; Davison
+a row that stands for several has the residual of one of them. With p Pearson's residual, d that of the deviance, h the leverage:
+
+"anscombe" sqrt(w) (A(y) - A(mu)) / V^(1/6) with A' = V^(-1/3); "standardized_pearson" and "standardized_deviance" p and d over
+sqrt(phi (1 - h)); "studentized" sign(d) sqrt(d^2 + h p^2 / (1 - h)), over the deviation without the row where phi is estimated;
+"quantile" Phi^-1(F(y)), between F(y-) and F(y) at random where y is discrete. Of classes "response" and "pearson" have a column
+per class, "deviance" is sqrt(2 w loss), and ordered ones have "quantile". Sources: McCullagh and Nelder (1989), chapters 2 and 12; Davison
 and Snell (1991); Dunn and Smyth (1996).
 """
 

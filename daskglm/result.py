@@ -313,46 +313,24 @@ class Fit:
         return self._arrays(empty((0, int(width))), {name: np.zeros(0) for name in others})
 
     def residuals(
-        self,
-        data: Any,
-        kind: str = "deviance",
-        *,
-        seed: int = 0,
-        key: Any = None,
-        out: str | os.PathLike[str] | None = None,
-        **options: Any,
+        self, data: Any, kind: str = "deviance", *, seed: int = 0, key: Any = None, out: Any = None, **options: Any
     ) -> Any:
-        """Residuals: one per row of the data, in order, NaN where the model does not use the row. As R's.
+        """One residual per row of the data, in order, NaN where the model does not use the row: a Series, of classes perhaps a
+        DataFrame; lazy for Dask; out: a folder to write the column to instead, a Parquet file per leaf.
 
-        kind: "response" y - mu; "pearson" (y - mu) sqrt(w / V); "deviance" sign(y - mu) sqrt(w d(y, mu)); "working"
-        (y - mu) / (dmu/deta); "anscombe" sqrt(w) (A(y) - A(mu)) / V^(1/6), A' = V^(-1/3); "standardized_pearson" and
-        "standardized_deviance", over sqrt(phi (1 - h)); "studentized", sign(d) sqrt(d^2 + h p^2 / (1 - h)), over the deviation
-        without the row where phi is estimated; "quantile", Phi^-1 of F(y), between F(y-) and F(y) at random where y is
-        discrete. w are variance weights and trials; a row of frequency f has the residual of one copy.
-        seed, key: quantile residuals are drawn by a hash of the seed and of the columns `key` that identify a row, or of its
-        leaf and its place in it: the same on every engine, and with a key whatever the order.
-        Of classes "response" and "pearson" have a column per class, "deviance" is sqrt(2 w loss); of ordered ones there
-        is "quantile", too. A Series named after the kind, with the data's index; lazy for a Dask DataFrame, and for arrays
-        {"X": X, "y": y}. out: a folder to
-        write the column to instead, a Parquet file per leaf; then the number of rows.
-        One pass, 1 row x vector evaluation; with leverage (standardized, studentized) the quadratic form of each row besides,
-        and one pass more, with a Gram, where the fit's covariance is not model-based.
+        kind: "response", "pearson" (y - mu) sqrt(w / V), "deviance" sign(y - mu) sqrt(w d), "working" (y - mu) / mu', "anscombe",
+        "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.diagnostics`, of
+        one copy of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and of the columns
+        `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
+        need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based.
         """
         refuse_unknown(options, ["kind", "seed", "key", "out"])
         return diagnostics.residuals(self.record, data, kind, seed, key, out)
 
-    def influence(
-        self, data: Any, dfbetas: bool = True, *, out: str | os.PathLike[str] | None = None, **options: Any
-    ) -> Any:
-        """Influence of each row: a DataFrame of `leverage`, `cooks_distance`, `dffits` and `dfbetas[NAME]`, aligned as residuals
-        are; R's influence.measures for glm.
-
-        h = w x'(X'WX)^-1 x with W the expected information; Cook's distance (p / (1 - h))^2 h / (phi rank) from Pearson
-        residuals p; dffits d sqrt(h) / (s (1 - h)) from deviance residuals d and s the deviation without the row; dfbetas
-        the one-step change (X'WX)^-1 x sqrt(W) d / (1 - h) over s and the root of the diagonal of (X'WX)^-1. All of one copy of a
-        row of frequency f. Of classes leverage is the trace of the row's block, Cook's distance that of Lesaffre and Albert (1989),
-        and there are no dffits. NaN where an infinite linear predictor fits a row for good, and of aliased parameters.
-        data: the rows of the fit. One pass, and one more, with a Gram, where the fit's covariance is not model-based.
+    def influence(self, data: Any, dfbetas: bool = True, *, out: Any = None, **options: Any) -> Any:
+        """R's influence.measures of one copy of each row of the fit, aligned as residuals are: a DataFrame of `leverage`
+        h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) / (s (1 - h)) and `dfbetas[NAME]`.
+        Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`.
         """
         refuse_unknown(options, ["dfbetas", "out"])
         return measures.influence(self.record, data, bool(dfbetas), out)
@@ -360,9 +338,8 @@ class Fit:
     def influential(
         self, data: Any, k: int = 20, by: str = "cooks_distance", keys: Any = (), **options: Any
     ) -> measures.Influential:
-        """The k rows of largest `by` ("cooks_distance", "leverage" or "dffits" by size) of all the data, with their `keys` and all
-        measures, and how all rows are spread: quantiles of leverage and Cook's distance, each to 1 part in 256 from exact
-        counts, and how many exceed 2 p / n and 4 / n. Passes as `influence`.
+        """The k rows of largest `by` ("cooks_distance", "leverage", "dffits") with their `keys` and all measures; quantiles of
+        all rows to 1 part in 256, and how many exceed 2 p / n and 4 / n. Passes as `influence`.
         """
         refuse_unknown(options, ["k", "by", "keys"])
         return measures.influential(self.record, data, k, by, keys)
