@@ -48,9 +48,15 @@ def refuse_sampled(record: FitRecord, what: str) -> None:
 
 def bread_of(record: FitRecord, data: Any) -> Bread:
     """From the record, where the covariance it holds is model-based and has kept its digits; from one pass where not."""
-    inverse = _recorded(record)
+    inverse, exact = _recorded(record)
+    if not exact:
+        summed = _summed(record, data)
+        # columns that only residual passes tell apart: the record has made them, and is better than nothing
+        inverse = inverse if summed is None else summed
     if inverse is None:
-        inverse = _summed(record, data)
+        raise DesignError(
+            'leverage needs the model-based covariance of columns as nearly collinear as these: fit with covariance="model"'
+        )
     parameters, s = record.parameters, record.statistics
     identity = np.eye(parameters.n)
     reported = np.stack([parameters.coefficients(one) for one in identity], axis=1)
@@ -60,13 +66,13 @@ def bread_of(record: FitRecord, data: Any) -> Bread:
     return Bread(inverse, inverse @ reported.T / spread, s.rank, s.scale, s.deviance, s.df_resid, not s.scale_estimated)
 
 
-def _recorded(record: FitRecord) -> Matrix | None:
-    """(X'WX)^-1 of the model's own coefficients from the reported covariance, None where that does not tell."""
+def _recorded(record: FitRecord) -> tuple[Matrix | None, bool]:
+    """(X'WX)^-1 of the model's own coefficients from the reported covariance, None where that does not tell, and whether it has
+    kept its digits.
+    """
     s, parameters = record.statistics, record.parameters
     if record.specification.covariance != "model" or not (np.isfinite(s.scale) and s.scale > 0.0):
-        return None
-    if record.specification.weights is not None and record.specification.weights[0] == "probability":
-        return None
+        return None, False
     covariance = record.finite[1] / s.scale
     own = parameters.own_covariance(covariance)
     if parameters.kind == "number":
@@ -75,10 +81,11 @@ def _recorded(record: FitRecord) -> Matrix | None:
     else:
         back_again = np.abs(np.stack([parameters.own(one) for one in np.eye(parameters.n)], axis=1))
         size = np.einsum("ij,ij->i", back_again @ np.abs(covariance), back_again)
-    return own if bool((size <= MOST_LOST * np.abs(np.diag(own)) + np.finfo(float).tiny).all()) else None
+    return own, bool((size <= MOST_LOST * np.abs(np.diag(own)) + np.finfo(float).tiny).all())
 
 
-def _summed(record: FitRecord, data: Any) -> Matrix:
+def _summed(record: FitRecord, data: Any) -> Matrix | None:
+    """The inverse of the Gram of one pass, None where that has another rank than the fit."""
     with Visit(record, data) as visit:
         request = Request(visit.coef, 2, visit.model.likelihood.reported)
         sums = visit.total(moments, visit.model, request)
@@ -89,7 +96,8 @@ def _summed(record: FitRecord, data: Any) -> Matrix:
             )
         gram = visit.model.gram(sums.tables)
     assert gram is not None
-    return np.array(factor(gram).inverse())
+    found = factor(gram)
+    return np.array(found.inverse()) if found.rank == record.statistics.rank else None
 
 
 # -- every row -----------------------------------------------------------------------------------------------------------

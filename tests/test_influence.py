@@ -234,6 +234,31 @@ def test_rows_at_their_limit_have_no_measure_and_the_others_those_of_a_fit_witho
     assert found["dfbetas[s[T.c]]"].isna().all()
 
 
+def test_the_same_after_a_robust_fit() -> None:
+    data = frame("poisson")
+    data.loc[data.s == "c", "y"] = 0
+    fits = []
+    for kind in ("model", "HC0"):
+        with pytest.warns(dg.errors.SeparationWarning):
+            fits.append(dg.glm("y ~ x + s", data, family="poisson", covariance=kind))
+    np.testing.assert_allclose(fits[1].influence(data), fits[0].influence(data), rtol=1e-7, atol=ROUNDING)
+
+
+def test_columns_too_close_for_a_gram(monkeypatch: pytest.MonkeyPatch) -> None:
+    data = frame("poisson")
+    data["z"] = data.x + 1e-4 * data.o
+    plain = dg.glm("y ~ x + z", data, family="poisson")
+    assert plain.certificate.residual_columns == ("z",)
+    # the quadratic form of entries near 1e10 has that many digits fewer
+    assert plain.influence(data).leverage.sum() == pytest.approx(3.0, rel=1e-5)
+    robust = dg.glm("y ~ x + z", data, family="poisson", covariance="HC0")
+    np.testing.assert_allclose(robust.influence(data).leverage, plain.influence(data).leverage, rtol=1e-4)
+    # where weights leave less of a column than the columns themselves do, the sums of one pass have lost it
+    monkeypatch.setattr("daskglm.influence._summed", lambda record, data: None)
+    with pytest.raises(DesignError, match="nearly collinear"):
+        robust.influence(data)
+
+
 @pytest.mark.parametrize("by", ["cooks_distance", "leverage", "dffits"])
 def test_the_rows_on_top_are_those_of_all_rows(by: str, tmp_path: Path) -> None:
     data = frame("poisson")
