@@ -173,6 +173,31 @@ def recipe(
 
 @final
 @dataclass(frozen=True)
+class Both:
+    """The rows of a leaf that each of two models uses, in the same order."""
+
+    one: Rows
+    two: Rows
+
+
+@final
+@dataclass(frozen=True)
+class BothOf:
+    """A leaf to the rows that both models use."""
+
+    one: RowsOf
+    two: RowsOf
+
+    def __call__(self, leaf: Any) -> Both:
+        one, two = self.one(leaf), self.two(leaf)
+        if np.array_equal(one.place, two.place):
+            return Both(one, two)
+        _, first, second = np.intersect1d(one.place, two.place, assume_unique=True, return_indices=True)
+        return Both(one.take(first), two.take(second))
+
+
+@final
+@dataclass(frozen=True)
 class Passing:
     """function(block or rows of the finite linear predictors, *args)."""
 
@@ -202,9 +227,11 @@ class Visit:
         passes: int = 1,
         client: Any = None,
         every: bool = False,
+        other: FitRecord | None = None,
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
-        beside: further columns; passes: how many will be taken, about: rows are kept for several; every: as in `recipe`.
+        beside: further columns; passes: how many will be taken, about: rows are kept for several; every: as in `recipe`;
+        other: a second model, so that `rows` are `Both`, for one pass.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
@@ -212,8 +239,15 @@ class Visit:
         self.parameters = record.parameters
         self.coef = self.parameters.own(record.finite[0])
         self.model = model_at(record, self.plan)
+        whole: Any
         columns, rows_of = recipe(record, self.plan, self.model, source, beside, every)
-        self.types = dict(source.types)
+        self.types, whole = dict(source.types), rows_of
+        if other is not None:
+            plan = plan_of(other.specification, other)
+            more, second = recipe(other, plan, model_at(other, plan), source)
+            columns = tuple(dict.fromkeys((*columns, *more)))
+            recipe(record, self.plan, self.model, source, (*beside, *more), every)
+            whole = BothOf(rows_of, second)
         if not source.leaves:
             raise DataError("the data have no rows" + (f" where {self.plan.where}" if self.plan.where else ""))
         self._blas = one_blas_thread()
@@ -222,7 +256,7 @@ class Visit:
         self._opened.append(opened)
         self.ledger: Ledger | None = None
         if passes == 1:
-            self.rows: Partitions[Any] = opened.consumed(rows_of)
+            self.rows: Partitions[Any] = opened.consumed(whole)
         else:
             self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
             self.ledger = Ledger(used=counted.n)

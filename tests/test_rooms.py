@@ -52,10 +52,11 @@ ALLOWED: dict[str, set[str]] = {
     "aligned": BELOW_FIT | {"revisit", "writing"},
     "influence": BELOW_FIT | {"revisit", "aligned"},
     "diagnostics": BELOW_FIT | {"revisit", "aligned", "influence"},
+    "checks": BELOW_FIT | {"revisit"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
-    | {"diagnostics", "influence"},
+    | {"diagnostics", "influence", "checks"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
