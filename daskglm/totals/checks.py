@@ -17,7 +17,7 @@ from daskglm.totals.counting import Counting
 from daskglm.totals.fitted import Fitted, fitted, fitted_classes
 from daskglm.totals.identity import of_columns, of_places, uniforms
 from daskglm.totals.moments import Model
-from daskglm.totals.sketches import LabelSums, Sketch, by_code, residual_counts
+from daskglm.totals.sketches import COLUMN_LIMIT, LabelSums, Sketch, by_code, residual_counts
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -185,7 +185,7 @@ def sums_by(rows: Any, name: str, bands: Vector | None, channels: Matrix) -> Lab
             raise DataError(f'"{name}" is no number: it has levels, and no bands')
         return LabelSums.of(column.codes, column.levels, channels)
     if bands is None:
-        return Sketch.of(column, channels)
+        return Sketch.of(column, channels, COLUMN_LIMIT)
     codes = np.searchsorted(bands, column.astype(np.float64), side="right")
     codes[np.isnan(column.astype(np.float64))] = bands.size + 1
     return Bands(by_code(codes, channels, bands.size + 2))

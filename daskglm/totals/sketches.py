@@ -1,7 +1,7 @@
 """Sums of rows by a number or a label that nobody knew before they were read, in bounded memory; both add.
 
 Numbers are binned by the bits of their doubles, which stand in the order of the numbers. The bins are the distinct values
-themselves while there are few; where there are more than `LIMIT`, as many trailing bits are dropped as it takes. That level is
+themselves while there are few; where there are more than a limit, as many trailing bits are dropped as it takes. That level is
 the least at which all the data fit, whatever the parts were: bins and counts do not depend on how rows are divided.
 """
 
@@ -17,12 +17,13 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 Keys = npt.NDArray[np.uint64]
 
-# Bins of a number at most: of ratings over a factor of 16 each is 1 part in 2 000 wide or less.
-LIMIT = 8_192
+# Bins at most, of predictions: over a factor of 16 each is 1 part in 1 000 wide or less; and of a column that is cut into few.
+LIMIT = 4_096
+COLUMN_LIMIT = 2_048
 # Labels of a column at most.
 LABELS = 10_000
 # Bins looked up in a table rather than searched for.
-TABLE = 1 << 22
+TABLE = 1 << 16
 SIGN = np.uint64(1 << 63)
 # Quantile residuals are counted in bins of this many to the unit, as far as this on either side.
 FINE, FAR = 512, 9
@@ -45,16 +46,17 @@ class Sketch:
     """Sums of rows by the value of a number.
 
     level: trailing bits dropped, 0 where each bin is one value; keys (m,): bins, ascending; sums (m, k); missing (k,): of
-    rows without the number.
+    rows without the number; limit: bins at most.
     """
 
     level: int
     keys: Keys
     sums: Matrix
     missing: Vector
+    limit: int = LIMIT
 
     @staticmethod
-    def of(values: npt.NDArray[Any], channels: Matrix) -> Sketch:
+    def of(values: npt.NDArray[Any], channels: Matrix, limit: int = LIMIT) -> Sketch:
         """Of values (n,), NaN where missing, and what each row adds (k, n)."""
         there = ~np.isnan(values) if values.dtype.kind == "f" else np.ones(values.size, bool)
         missing = np.zeros(len(channels))
@@ -63,20 +65,25 @@ class Sketch:
             values = values[there]
         keys = ordered(values)
         found = np.sort(keys)
-        level = _level(found)
+        level = _level(found, limit)
         shifted = found >> np.uint64(level)
         bins = shifted[_firsts(shifted)]
-        return Sketch(level, bins, by_code(_places(bins, keys >> np.uint64(level)), channels, bins.size), missing)
+        return Sketch(level, bins, by_code(_places(bins, keys >> np.uint64(level)), channels, bins.size), missing, limit)
 
     def __add__(self, other: Sketch) -> Sketch:
         level = max(self.level, other.level)
         one, two = self.coarsened(level), other.coarsened(level)
-        keys = np.union1d(one.keys, two.keys)
-        sums = np.zeros((keys.size, self.sums.shape[1]))
-        for part in (one, two):
-            sums[np.searchsorted(keys, part.keys)] += part.sums
-        result = Sketch(level, keys, sums, self.missing + other.missing)
-        return result.coarsened(level + _level(keys))
+        # two ascending runs, which a stable sort merges; what is alike is added in their order
+        keys = np.concatenate([one.keys, two.keys])
+        order = np.argsort(keys, kind="stable")
+        keys = keys[order]
+        drop = np.uint64(_level(keys, self.limit))
+        keys = keys >> drop
+        first = _firsts(keys)
+        sums = np.concatenate([one.sums, two.sums])[order]
+        if keys.size:
+            sums = np.add.reduceat(sums, np.flatnonzero(first), axis=0)
+        return Sketch(level + int(drop), keys[first], sums, self.missing + other.missing, self.limit)
 
     def coarsened(self, level: int) -> Sketch:
         """With more bits dropped."""
@@ -85,7 +92,7 @@ class Sketch:
         keys = self.keys >> np.uint64(level - self.level)
         first = _firsts(keys)
         sums = np.add.reduceat(self.sums, np.flatnonzero(first), axis=0) if keys.size else self.sums
-        return Sketch(level, keys[first], sums, self.missing)
+        return Sketch(level, keys[first], sums, self.missing, self.limit)
 
     @property
     def exact(self) -> bool:
@@ -105,31 +112,32 @@ def _firsts(ascending: Keys) -> npt.NDArray[np.bool_]:
     return np.concatenate([np.ones(min(ascending.size, 1), bool), ascending[1:] != ascending[:-1]])
 
 
-def _level(ascending: Keys) -> int:
-    """The fewest trailing bits to drop so that at most LIMIT values remain."""
+def _level(ascending: Keys, limit: int) -> int:
+    """The fewest trailing bits to drop so that no more values than that remain."""
     steps = ascending[1:] ^ ascending[:-1]
     low, high = 0, 64
     while low < high:
         middle = (low + high) // 2
-        if 1 + np.count_nonzero(steps >> np.uint64(middle)) <= LIMIT:
+        if 1 + np.count_nonzero(steps >> np.uint64(middle)) <= limit:
             high = middle
         else:
             low = middle + 1
     return low
 
 
-def _places(bins: Keys, keys: Keys) -> npt.NDArray[np.intp]:
+def _places(bins: Keys, keys: Keys) -> npt.NDArray[Any]:
     """The bin of each key (n,)."""
     if not bins.size or int(bins[-1] - bins[0]) >= TABLE:
         return np.searchsorted(bins, keys)
-    table = np.zeros(int(bins[-1] - bins[0]) + 1, np.intp)
+    table = np.zeros(int(bins[-1] - bins[0]) + 1, np.int32)
     table[(bins - bins[0]).astype(np.intp)] = np.arange(bins.size)
     return table[(keys - bins[0]).astype(np.intp)]
 
 
 def by_code(codes: npt.NDArray[Any], channels: Matrix, n: int) -> Matrix:
     """Sums (n, k) of channels (k, rows) by code."""
-    return np.stack([np.bincount(codes, channel, n) for channel in channels], axis=1)
+    places = codes.astype(np.intp, copy=False)
+    return np.stack([np.bincount(places, channel, n) for channel in channels], axis=1)
 
 
 @final
