@@ -193,7 +193,8 @@ def hosmer_lemeshow(order: Sketch, groups: int) -> tuple[Columns, tuple[float, f
     # the bin of the last observation at or below each quantile
     last = np.floor((n - 1.0) * np.arange(1, groups) / groups + 1e-9) + 0.5
     ends = np.searchsorted(upto, last)
-    place = np.searchsorted(np.unique(ends), np.arange(count.size))
+    # a quantile at the least prediction ends no group of its own, for the first group begins there
+    place = np.searchsorted(np.unique(ends[ends > 0]), np.arange(count.size))
     place = np.unique(place, return_inverse=True)[1]
     sums = grouped(order.sums, place)
     formed = len(sums)
