@@ -26,7 +26,7 @@ LABELS = 10_000
 TABLE = 1 << 16
 SIGN = np.uint64(1 << 63)
 # Quantile residuals are counted in bins of this many to the unit, as far as this on either side.
-FINE, FAR = 512, 9
+FINE, FAR = 512, 38
 
 
 def ordered(values: npt.NDArray[Any]) -> Keys:
