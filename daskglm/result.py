@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import checks, diagnostics, persist, summary
+from daskglm import checking, diagnostics, persist, summary
 from daskglm import influence as measures
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
@@ -344,89 +344,13 @@ class Fit:
         refuse_unknown(options, ["k", "by", "keys"])
         return measures.influential(self.record, data, k, by, keys)
 
-    # -- checks of fit: one pass each, however many columns and parts; 1 row x vector evaluation, 2 with another fit ------------
+    # -- checks of fit ---------------------------------------------------------------------------------------------
 
-    def check(
-        self,
-        data: Any,
-        by: Any = None,
-        *,
-        exposure: str | None = None,
-        against: Any = None,
-        bins: int = 20,
-        level: float = 0.95,
-        groups: int = 10,
-        most: int | None = None,
-        seed: int = 0,
-        key: Any = None,
-    ) -> checks.Checks:
-        """Every check of fit that the model has, in one pass over the data: a record of DataFrames that prints.
-
-        by: columns to calibrate by, whether in the model or not, or a dict of columns to the ends of bands; exposure: the column
-        that the mean is proportional to, the model's own if it has one; against: another fit of the same response, for a
-        double lift; bins, level: of tables and of intervals; groups: of Hosmer and Lemeshow; most: the largest count told
-        apart in the rootogram; seed, key: of quantile residuals, as in `residuals`. The parts are the methods below, and what
-        does not exist for the model is named in `notes`.
-        """
-        asked = checks.Request.of(
-            by, key, exposure=exposure, bins=bins, level=level, groups=groups, most=most, seed=seed
-        )  # fmt: skip
-        return checks.check(self.record, data, asked, _record_of(against))
-
-    def calibration(
-        self, data: Any, by: Any, *, exposure: str | None = None, bins: int = 20, level: float = 0.95
-    ) -> pd.DataFrame:
-        """Actual against expected by level of any columns: A = sum w y, E = sum w mu, each over the exposure sum w e, and A / E
-        with limits A / E -+ z sqrt(phi sum w V) / E. Text: its levels; numbers: each value if there are at most `bins`, or else bins
-        of equal exposure, or the bands [a, b) of by={"age": [25, 40, 60]}. Of classes: class by class.
-        """
-        return self._one("calibration", data, by=by, exposure=exposure, bins=bins, level=level)
-
-    def lift(self, data: Any, *, exposure: str | None = None, bins: int = 10, level: float = 0.95) -> pd.DataFrame:
-        """Actual and expected in bins of equal exposure by the predicted mean per exposure, ties together."""
-        return self._one("lift", data, exposure=exposure, bins=bins, level=level)
-
-    def double_lift(self, data: Any, other: Fit, *, exposure: str | None = None, bins: int = 10) -> pd.DataFrame:
-        """Actual and both models' expected, in bins of equal exposure by the ratio of this model's predictions to the other's."""
-        return self._one("double_lift", data, other, exposure=exposure, bins=bins)
-
-    def lorenz(self, data: Any, *, exposure: str | None = None, bins: int = 100) -> pd.DataFrame:
-        """Shares of exposure, actual and expected of the rows with the least predictions."""
-        return self._one("lorenz", data, exposure=exposure, bins=bins)
-
-    def gini(self, data: Any, *, exposure: str | None = None) -> pd.Series:
-        """1 - 2 int L of the actual ordered by predictions, ties together; `perfect`, ordered by itself; `normalised`, their ratio
-        (2 AUC - 1 of a binary response). The exact ones lie within `..._error` of these.
-        """
-        return self._one("gini", data, exposure=exposure)
-
-    def reliability(self, data: Any, *, exposure: str | None = None) -> pd.DataFrame:
-        """Proper scores = miscalibration - discrimination + uncertainty, by isotonic recalibration: Brier and logarithmic of
-        probabilities, one class against the rest of classes; squared error per exposure and deviance of other means.
-        """
-        return self._one("reliability", data, exposure=exposure)
-
-    def hosmer_lemeshow(self, data: Any, *, groups: int = 10) -> pd.Series:
-        """sum (O - E)^2 / E over groups of predicted probability on groups - 2 degrees of freedom; as ResourceSelection::hoslem.test."""
-        return self._one("hosmer_lemeshow", data, groups=groups)
-
-    def rootogram(self, data: Any, *, most: int | None = None) -> pd.DataFrame:
-        """Observed and expected frequencies of 0, 1, ..., most, and more; `hanging` is sqrt(expected) - sqrt(observed)."""
-        return self._one("rootogram", data, most=most)
-
-    def qq(self, data: Any, *, seed: int = 0, key: Any = None) -> pd.DataFrame:
-        """Quantiles of the (randomised) quantile residuals beside those of a standard normal, to 1/512."""
-        return self._one("qq", data, seed=seed, key=key)
-
-    def overdispersion(self, data: Any) -> pd.DataFrame:
-        """Pearson's statistic and the deviance over their degrees of freedom; of a Poisson model Dean's and Cameron and Trivedi's
-        tests, one-sided.
-        """
-        return self._one("overdispersion", data)
-
-    def _one(self, part: str, data: Any, other: Any = None, *, by: Any = None, key: Any = None, **options: Any) -> Any:
-        asked = checks.Request.of(by, key, parts=(part,), **options)
-        return checks.check(self.record, data, asked, _record_of(other)).only(part)
+    check, calibration, lift, double_lift = checking.every, checking.calibration, checking.lift, checking.double_lift
+    lorenz, gini, reliability, hosmer_lemeshow = (
+        checking.lorenz, checking.gini, checking.reliability, checking.hosmer_lemeshow,
+    )  # fmt: skip
+    rootogram, qq, overdispersion = checking.rootogram, checking.qq, checking.overdispersion
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""
@@ -523,14 +447,6 @@ class Fit:
             table = array.reshape(len(parameters.classes) - 1, -1).T
             return pd.DataFrame(table, index=list(parameters.columns), columns=list(parameters.classes[1:]))
         return pd.Series(array, index=list(parameters.names))
-
-
-def _record_of(fit: Any) -> FitRecord | None:
-    if not (fit is None or isinstance(fit, Fit)):
-        raise DesignError(
-            f"another fit is wanted, not {type(fit).__name__}: what glm() gave, or one of several responses"
-        )
-    return None if fit is None else fit.record
 
 
 @final

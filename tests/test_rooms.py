@@ -52,11 +52,12 @@ ALLOWED: dict[str, set[str]] = {
     "aligned": BELOW_FIT | {"revisit", "writing"},
     "influence": BELOW_FIT | {"revisit", "aligned"},
     "diagnostics": BELOW_FIT | {"revisit", "aligned", "influence"},
-    "checks": BELOW_FIT | {"revisit"},
+    "checks": BELOW_FIT,
+    "checking": BELOW_FIT | {"checks", "revisit"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
-    | {"diagnostics", "influence", "checks"},
+    | {"diagnostics", "influence", "checking"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

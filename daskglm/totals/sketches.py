@@ -68,7 +68,9 @@ class Sketch:
         level = _level(found, limit)
         shifted = found >> np.uint64(level)
         bins = shifted[_firsts(shifted)]
-        return Sketch(level, bins, by_code(_places(bins, keys >> np.uint64(level)), channels, bins.size), missing, limit)
+        return Sketch(
+            level, bins, by_code(_places(bins, keys >> np.uint64(level)), channels, bins.size), missing, limit
+        )
 
     def __add__(self, other: Sketch) -> Sketch:
         level = max(self.level, other.level)
