@@ -7,11 +7,13 @@ fit, however many columns and parts it is asked for.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from daskglm.checks import Checks, Request, absent, exposure_of, weights_of
 from daskglm.errors import DataError, DesignError
@@ -75,6 +77,14 @@ def directions_of(record: FitRecord, model: Any) -> tuple[Vector, ...]:
     return tuple(model.raw(record.parameters.own(direction)) for direction in record.separation.directions)
 
 
+def date_of(kind: Any) -> Callable[[float], str] | None:
+    """How the numbers of a column of dates or times are written, days or seconds since 1970; None of any other."""
+    if kind is None or not (pa.types.is_date(kind) or pa.types.is_timestamp(kind)):
+        return None
+    unit: Any = "D" if pa.types.is_date32(kind) else "s"
+    return lambda value: str(np.datetime64(int(np.floor(value)), unit))
+
+
 class _Run:
     """One check from its request to its tables."""
 
@@ -117,6 +127,7 @@ class _Run:
                 plan = plan_of(other.specification, other)
                 there = model_at(other, plan)
                 second = there, other.parameters.own(other.finite[0]), directions_of(other, there)
+            self.types = visit.types
             function = SumsOf(
                 model, visit.coef, directions_of(self.record, model), dropped, self._asked(model, visit.coef), second
             )
@@ -231,18 +242,21 @@ class _Run:
             labels: list[Any] = [*texts, f">= {ends[-1]:g}", None]
             kept = np.flatnonzero(one.sums[:, 0] != 0.0)
             return [labels[i] for i in kept], one.sums[kept]
-        labels, sums = self._bins(one)
+        labels, sums = self._bins(name, one)
         if one.missing[0]:
             labels, sums = [*labels, None], np.vstack([sums, one.missing])
         return labels, sums
 
-    def _bins(self, sketch: Sketch) -> tuple[list[Any], Matrix]:
+    def _bins(self, name: str, sketch: Sketch) -> tuple[list[Any], Matrix]:
         """A level per value where there are few; else bins of equal exposure."""
+        dated = date_of(self.types.get(name))
         if sketch.exact and sketch.keys.size <= self.request.bins:
-            return [float(value) for value in sketch.ends[0]], sketch.sums
+            values = [float(value) for value in sketch.ends[0]]
+            return values if dated is None else [dated(value) for value in values], sketch.sums
         place = tables.even(sketch.sums[:, 1], self.request.bins)
-        low, high = tables.spans(sketch, place)
-        return [f"[{a:.6g}, {b:.6g}]" for a, b in zip(low, high, strict=True)], tables.grouped(sketch.sums, place)
+        written = dated or "{:.6g}".format
+        ends = zip(*tables.spans(sketch, place), strict=True)
+        return [f"[{written(a)}, {written(b)}]" for a, b in ends], tables.grouped(sketch.sums, place)
 
     def _by_prediction(self, sketch: Sketch) -> tuple[npt.NDArray[np.intp], Matrix]:
         place = tables.even(sketch.sums[:, 1], self.request.bins)

@@ -75,7 +75,10 @@ def _names(given: Any) -> tuple[str, ...]:
 def _bands(name: str, ends: Any) -> Vector | None:
     if ends is None:
         return None
-    found = np.asarray(ends, np.float64)
+    try:
+        found = np.asarray(ends, np.float64)
+    except (TypeError, ValueError):
+        found = np.empty(0)
     if found.ndim != 1 or not found.size or np.isnan(found).any() or not (np.diff(found) > 0.0).all():
         raise DesignError(f'the bands of "{name}" must be ascending numbers: each begins where the one before ends')
     return found
@@ -189,7 +192,7 @@ def _absent_of_classes(part: str, record: FitRecord) -> str | None:
 
 
 def _no_hosmer_lemeshow(request: Request, record: FitRecord) -> str | None:
-    if not record.family.name.endswith("binomial") or not record.family.bounded:
+    if record.family.name != "binomial":
         return f"the Hosmer-Lemeshow test is of binomial models, not of {record.specification.family}"
     if exposure_of(request, record) is not None or weights_of(record) not in (None, "frequency", "trials"):
         return "the Hosmer-Lemeshow test counts observations: it has no weights but frequencies and trials, and no exposure"

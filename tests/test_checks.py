@@ -396,6 +396,10 @@ def test_what_does_not_exist_is_refused() -> None:
         fit.calibration(frame, None)
     with pytest.raises(error, match="ascending"):
         fit.calibration(frame, {"age": [3, 2]})
+    with pytest.raises(error, match="ascending numbers"):
+        fit.calibration(frame, {"age": ["young", "old"]})
+    with pytest.raises(error, match="did you mean"):
+        fit.lift(frame, bin=3)
     with pytest.raises(error, match="bins must be"):
         fit.lift(frame, bins=0)
     with pytest.raises(error, match="level must be"):
@@ -416,6 +420,15 @@ def test_what_does_not_exist_is_refused() -> None:
         fit.check(frame).lyft  # noqa: B018
 
 
+def test_days_and_times_are_written_as_such() -> None:
+    frame = data(100)
+    frame["time"] = pd.date_range("2024-01-30", periods=100, freq="h")
+    frame["day"] = frame["time"].dt.date
+    found = dg.glm("count ~ x", frame, family="poisson", progress=False).calibration(frame, ["day", "time"], bins=5)
+    assert found.loc["day"].index.tolist() == [f"2024-{day}" for day in ("01-30", "01-31", "02-01", "02-02", "02-03")]
+    assert found.loc["time"].index[0] == "[2024-01-30T00:00:00, 2024-01-30T19:00:00]"
+
+
 def test_too_many_labels_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sketches, "LABELS", 2)
     frame = data()
@@ -430,6 +443,16 @@ def test_a_record_prints(tmp_path: Path) -> None:
     assert "Hosmer-Lemeshow test is of binomial" in str(found)
     assert "<table" in found._repr_html_()
     assert np.isclose(found.observations, ROWS)
+
+
+def test_a_row_or_two(tmp_path: Path) -> None:
+    frame = data()
+    fit = fitted("poisson", frame)
+    assert fit.check(frame.head(1), "area").observations == 1.0
+    with pytest.raises(dg.errors.DataError, match="no rows"):
+        fit.check(frame.head(0), "area")
+    fit.save(tmp_path / "model")
+    assert str(dg.load(tmp_path / "model").check(frame, "area")) == str(fit.check(frame, "area"))
 
 
 def test_another_data_set_is_judged_without_its_coefficients() -> None:

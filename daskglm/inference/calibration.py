@@ -257,12 +257,12 @@ def overdispersion(sums: Vector) -> dict[str, tuple[float, float, float]]:
     against a mu; Cameron and Trivedi's t of the regression without constant of ((y - mu)^2 - y) / mu on 1 (variance
     (1 + a) mu) and on mu (variance mu + a mu^2), a the estimate.
     """
-    n, t, tt, tm, mm, excess = (float(one) for one in sums)
+    n, t, tt, tm, mm, excess = sums
 
     def regression(cross: float, square: float) -> tuple[float, float]:
-        slope = cross / square
-        left = max(tt - slope * cross, 0.0) / (n - 1.0)
-        return slope / np.sqrt(left / square), slope
+        slope = np.float64(cross) / square
+        left = max(tt - slope * cross, 0.0) / np.float64(n - 1.0)
+        return float(slope / np.sqrt(left / square)), float(slope)
 
     one, two = regression(t, n), regression(tm, mm)
     found = {
