@@ -379,6 +379,7 @@ def every(
     data: Any,
     by: Any = None,
     *,
+    parts: Any = None,
     exposure: str | None = None,
     against: Any = None,
     bins: int = 20,
@@ -391,15 +392,15 @@ def every(
 ) -> Checks:
     """Every check of fit that the model has, in one pass over the data: a record of DataFrames that prints.
 
-    by: columns to calibrate by, whether in the model or not, or a dict of columns to the ends of bands; exposure: the column
+    parts: some of them alone, by the names of the methods; by: columns to calibrate by, whether in the model or not, or a dict of columns to the ends of bands; exposure: the column
     that the mean is proportional to, the model's own if it has one; against: another fit of the same response, for a double
     lift; bins, level: of tables and of intervals; groups: of Hosmer and Lemeshow; most: the largest count told apart in the
     rootogram; seed, key: of quantile residuals, as in `residuals`. The parts are the methods `calibration`, `lift`, ...; what
     does not exist for the model is named in `notes`.
     """
     given = {"exposure": exposure, "bins": bins, "level": level, "groups": groups, "most": most, "seed": seed}
-    refuse_unknown(options, ["by", "against", *given, "key"])
-    return check(fit.record, data, Request.of(by, key, **given), _record_of(against))
+    refuse_unknown(options, ["by", "parts", "against", *given, "key"])
+    return check(fit.record, data, Request.of(by, key, parts=parts, **given), _record_of(against))
 
 
 def calibration(
@@ -474,7 +475,7 @@ def overdispersion(fit: Any, data: Any, **options: Any) -> pd.DataFrame:
 
 def _one(fit: Any, part: str, data: Any, unknown: dict[str, Any], other: Any = None, **given: Any) -> Any:
     refuse_unknown(unknown, list(given))
-    asked = Request.of(given.pop("by", None), given.pop("key", None), parts=(part,), **given)
+    asked = Request.of(given.pop("by", None), given.pop("key", None), parts=part, **given)
     return check(fit.record, data, asked, _record_of(other)).only(part)
 
 

@@ -54,10 +54,16 @@ class Request:
     key: tuple[str, ...] = ()
 
     @staticmethod
-    def of(by: Any, key: Any, **options: Any) -> Request:
-        """With columns named one by one, in a list, or as a dict of columns to the ends of their bands."""
+    def of(by: Any, key: Any, parts: Any = None, **options: Any) -> Request:
+        """With columns named one by one, in a list, or as a dict of columns to the ends of their bands; parts: None for all."""
+        chosen = _names(parts)
+        for name in chosen:
+            if name not in PARTS:
+                raise DesignError(f"there is no check {name!r}{closest(name, PARTS)}; there are {', '.join(PARTS)}")
         names = {} if by is None else dict(by) if isinstance(by, Mapping) else dict.fromkeys(_names(by))
-        request = Request(by={str(n): _bands(n, ends) for n, ends in names.items()}, key=_names(key), **options)
+        request = Request(
+            by={str(n): _bands(n, ends) for n, ends in names.items()}, key=_names(key), parts=chosen or PARTS, **options
+        )
         for name, least in (("bins", 1), ("groups", 3)):
             if not isinstance(value := getattr(request, name), int) or value < least:
                 raise DesignError(f"{name} must be a whole number from {least} on, not {value!r}")

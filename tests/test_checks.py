@@ -392,6 +392,9 @@ def test_what_does_not_exist_is_refused() -> None:
     fit, error = fitted("poisson", frame), dg.errors.DesignError
     with pytest.raises(error, match="Hosmer-Lemeshow test is of binomial models, not of poisson"):
         fit.hosmer_lemeshow(frame)
+    with pytest.raises(error, match="there is no check 'lifft' \\(did you mean"):
+        fit.check(frame, parts="lifft")
+    assert set(fit.check(frame, parts=("lift", "gini")).parts) == {"lift", "gini"}
     with pytest.raises(error, match="needs columns"):
         fit.calibration(frame, None)
     with pytest.raises(error, match="ascending"):
