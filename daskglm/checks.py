@@ -193,8 +193,7 @@ def _absent_of_classes(part: str, record: FitRecord) -> str | None:
         return None
     if part == "qq" and record.specification.response_kind == "ordered":
         return _no_residuals(record)
-    family = record.specification.family
-    return f"{part} is of a response that is a number, not of the classes of a {family} model"
+    return f"{part} is of a response that is a number, and that of this model is one of several classes"
 
 
 def _no_hosmer_lemeshow(request: Request, record: FitRecord) -> str | None:

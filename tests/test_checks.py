@@ -337,8 +337,35 @@ def test_frequencies_are_rows_written_out(family: str, tmp_path: Path, small: No
     np.testing.assert_allclose(one["stat"].iloc[:-1], two["stat"].iloc[:-1], rtol=1e-6, atol=1e-9)
 
 
+def test_trials_are_successes_and_failures_written_out() -> None:
+    frame = data(400)
+    fit = dg.glm("wins ~ x + area", frame, family="binomial", trials="m", progress=False)
+    long = frame.loc[frame.index.repeat(frame["m"])].reset_index(drop=True)
+    long["won"] = (long.groupby(frame.index.repeat(frame["m"])).cumcount() < long["wins"]).astype(int)
+    twin = dg.glm("won ~ x + area", long, family="binomial", progress=False)
+    one, two = fit.check(frame, ["area", "age"]), twin.check(long, ["area", "age"])
+    np.testing.assert_allclose(one.hosmer_lemeshow, two.hosmer_lemeshow, rtol=BALANCE)
+    np.testing.assert_allclose(one.reliability, two.reliability, rtol=BALANCE, atol=SAME)
+    assert one.gini["gini"] == pytest.approx(two.gini["gini"], rel=BALANCE)
+    columns = ["exposure", "actual", "expected", "lower", "upper"]
+    np.testing.assert_allclose(one.calibration.loc["area", columns], two.calibration.loc["area", columns], rtol=BALANCE)
+
+
 @pytest.mark.parametrize("family", ["multinomial", "ordinal"])
-def test_classes_are_checked_one_by_one(family: str, tmp_path: Path, small: None) -> None:
+def test_classes_do_not_depend_on_parts_and_order(family: str, tmp_path: Path, small: None) -> None:
+    frame = data(1_000)
+    frame["id"] = np.arange(len(frame))
+    frame["kind"] = pd.Categorical(frame["kind"], ["a", "b", "c"], ordered=family == "ordinal")
+    fit = dg.glm("kind ~ x + area", frame, family=family, weights=dg.Frequency("f"), progress=False)
+    shuffled = parts(frame.sample(frac=1.0, random_state=2), tmp_path / "many", 7)
+    same(fit.check(frame, ["colour", "score"], key="id"), fit.check(shuffled, ["colour", "score"], key="id"))
+    long = frame.loc[frame.index.repeat(frame["f"])].reset_index(drop=True)
+    twin = dg.glm("kind ~ x + area", long, family=family, progress=False)
+    same(fit.check(frame, "colour"), twin.check(long, "colour"), ("qq", "tests"), rtol=BALANCE)
+
+
+@pytest.mark.parametrize("family", ["multinomial", "ordinal"])
+def test_classes_are_are_checked_one_by_one(family: str, tmp_path: Path, small: None) -> None:
     frame = data()
     frame["kind"] = pd.Categorical(frame["kind"], ["a", "b", "c"], ordered=family == "ordinal")
     fit = dg.glm("kind ~ x + area", frame, family=family, weights=dg.Variance("w"), progress=False)

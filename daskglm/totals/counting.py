@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, final
@@ -33,7 +34,7 @@ class Counting:
         """Rows y (n,) with mean mu; size: trials of a binomial response."""
         count = np.round(size * y)
         chance = np.stack(list(_chances(family, mu, rest, size, most)))
-        running = np.cumsum(chance, axis=0)
+        running = np.stack(list(itertools.accumulate(chance)))
         rows, place = np.arange(y.size), np.clip(count, 0, most).astype(np.intp)
         at = chance[place, rows]
         upto = running[place, rows]

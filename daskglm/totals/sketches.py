@@ -23,7 +23,7 @@ COLUMN_LIMIT = 2_048
 # Labels of a column at most.
 LABELS = 10_000
 # Bins looked up in a table rather than searched for.
-TABLE = 1 << 16
+TABLE = 1 << 20
 SIGN = np.uint64(1 << 63)
 # Quantile residuals are counted in bins of this many to the unit, as far as this on either side.
 FINE, FAR = 512, 38
@@ -131,7 +131,8 @@ def _places(bins: Keys, keys: Keys) -> npt.NDArray[Any]:
     """The bin of each key (n,)."""
     if not bins.size or int(bins[-1] - bins[0]) >= TABLE:
         return np.searchsorted(bins, keys)
-    table = np.zeros(int(bins[-1] - bins[0]) + 1, np.int32)
+    # only the places of bins are ever written or read
+    table = np.empty(int(bins[-1] - bins[0]) + 1, np.int32)
     table[(bins - bins[0]).astype(np.intp)] = np.arange(bins.size)
     return table[(keys - bins[0]).astype(np.intp)]
 
