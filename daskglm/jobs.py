@@ -5,15 +5,11 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shutil
-import tempfile
 import tomllib
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from daskglm.cluster.connect import SCHEDULER_OPTIONS
 from daskglm.cluster.local import open_partitions
@@ -23,6 +19,7 @@ from daskglm.model.weights import WEIGHTS, cluster_of
 from daskglm.plan import DEFAULTS
 from daskglm.predict import Prediction, scorer
 from daskglm.record import FitRecord
+from daskglm.writing import new_folder, write_parts
 
 JOB_KEYS = ("formula", "data", "out", *DEFAULTS, "threads", "memory_limit", "progress", *SCHEDULER_OPTIONS)
 _CALL = re.compile(r"\s*(?:dg\.)?([A-Za-z_]+)\s*\(\s*(.*?)\s*\)\s*", re.DOTALL)
@@ -82,9 +79,7 @@ def write_predictions(
 
     carried: columns of the data to write beside the predictions; None: all of them. Returns the number of rows.
     """
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DesignError(f"{target} exists and is not an empty folder: name a new one for the predictions")
+    target = new_folder(out, "predictions")
     source = open_source(data)
     score = scorer(record, prediction, source, offset, exposure)
     # terms are called what the columns are called, and stand alone
@@ -97,33 +92,8 @@ def write_predictions(
             raise DesignError(f"the data already have a column {name!r}: choose with --columns what to carry along")
     read = tuple(dict.fromkeys((*score.reading.columns, *beside))) or tuple(source.types)[:1]
     source.select(read)
-    draft = draft_beside(target)
-    rows = 0
-    try:
-        draft.chmod(0o755)
-        partitions = open_partitions(source, read, "reread", threads)
-        for index, table in enumerate(partitions.map(_scored, score, beside)):
-            pq.write_table(table, draft / f"part-{index:05d}.parquet")
-            rows += table.num_rows
-        if not rows:
-            empty = pa.table({name: pa.array([], pa.float64()) for name in score.columns})
-            pq.write_table(empty, draft / "part-00000.parquet")
-        if target.exists():
-            target.rmdir()
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
-    return rows
-
-
-def draft_beside(target: Path) -> Path:
-    """A new folder next to the target, to become it by renaming; DesignError where nothing can be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise DesignError(f"{target} cannot be written: {error.strerror}") from None
+    partitions = open_partitions(source, read, "reread", threads)
+    return write_parts(target, partitions.map(_scored, score, beside), score.columns)
 
 
 def _scored(leaf: Any, score: Any, beside: tuple[str, ...]) -> pa.Table:

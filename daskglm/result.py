@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import persist, sandwich, summary
+from daskglm import checking, diagnostics, persist, sandwich, summary
+from daskglm import influence as measures
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
 # Words of the contract that a later version will speak.
 LATER = (
-    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot",
+    "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot",
 )  # fmt: skip
 
 
@@ -334,6 +335,46 @@ class Fit:
             raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
         empty = type(data._meta) if is_sparse(data._meta) else np.zeros
         return self._arrays(empty((0, int(width))), {name: np.zeros(0) for name in others})
+
+    def residuals(
+        self, data: Any, kind: str = "deviance", *, seed: int = 0, key: Any = None, out: Any = None, **options: Any
+    ) -> Any:
+        """One residual per row of the data, in order, NaN where the model does not use the row: a Series, of classes perhaps a
+        DataFrame; lazy for Dask; out: a folder to write the column to instead, a Parquet file per leaf.
+
+        kind: "response", "pearson" (y - mu) sqrt(w / V), "deviance" sign(y - mu) sqrt(w d), "working" (y - mu) / mu', "anscombe",
+        "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.diagnostics`, of
+        one copy of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and of the columns
+        `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
+        need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based.
+        """
+        refuse_unknown(options, ["kind", "seed", "key", "out"])
+        return diagnostics.residuals(self.record, data, kind, seed, key, out)
+
+    def influence(self, data: Any, dfbetas: bool = True, *, out: Any = None, **options: Any) -> Any:
+        """R's influence.measures of one copy of each row of the fit, aligned as residuals are: a DataFrame of `leverage`
+        h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) / (s (1 - h)) and `dfbetas[NAME]`.
+        Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`.
+        """
+        refuse_unknown(options, ["dfbetas", "out"])
+        return measures.influence(self.record, data, bool(dfbetas), out)
+
+    def influential(
+        self, data: Any, k: int = 20, by: str = "cooks_distance", keys: Any = (), **options: Any
+    ) -> measures.Influential:
+        """The k rows of largest `by` ("cooks_distance", "leverage", "dffits") with their `keys` and all measures; quantiles of
+        all rows to 1 part in 256, and how many exceed 2 p / n and 4 / n. Passes as `influence`.
+        """
+        refuse_unknown(options, ["k", "by", "keys"])
+        return measures.influential(self.record, data, k, by, keys)
+
+    # -- checks of fit ---------------------------------------------------------------------------------------------
+
+    check, calibration, lift, double_lift = checking.every, checking.calibration, checking.lift, checking.double_lift
+    lorenz, gini, reliability, hosmer_lemeshow = (
+        checking.lorenz, checking.gini, checking.reliability, checking.hosmer_lemeshow,
+    )  # fmt: skip
+    rootogram, qq, overdispersion = checking.rootogram, checking.qq, checking.overdispersion
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads."""

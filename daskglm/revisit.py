@@ -9,8 +9,9 @@ from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
-from daskglm.cluster import sources
+from daskglm.cluster import collections, schemas, sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
@@ -36,6 +37,8 @@ Mask = npt.NDArray[np.bool_]
 
 # What arrays are called that a model was fitted to without a table.
 ARRAYS = ("X", "y", "weights", "offset", "exposure", "trials")
+# What the number of a row is called in a table: a name that no column has.
+PLACE = "\0place"
 
 
 @final
@@ -85,17 +88,26 @@ class Rows:
 @final
 @dataclass(frozen=True)
 class RowsOf:
-    """A leaf to its Rows: the whole way, as it can be sent to another process."""
+    """A leaf to its Rows: the whole way, as it can be sent to another process.
+
+    directions: of an infinite optimum, of the raw columns. where: an Arrow expression that rows must pass, of a leaf that was
+    read whole, so that places are those of all its rows; unseen: what is done about levels that were not learnt.
+    """
 
     reading: Reading
     design: Design
     beside: tuple[expressions.Expression, ...]
     directions: tuple[Vector, ...]
+    where: Any = None
+    unseen: str = "raise"
 
     def __call__(self, leaf: Any) -> Rows:
+        total, passed = leaf.table.num_rows, None
+        if self.where is not None:
+            leaf, passed = _passing(leaf, self.where)
         columns: Columns = self.reading.read(leaf)
         try:
-            block = self.design.encode(columns)
+            block = self.design.encode(columns, "baseline" if self.unseen == "missing" else self.unseen)
         except DataError as error:
             raise DataError(f"{leaf.label}: {error}") from None
         if isinstance(columns.y, Coded) and (block.y < 0).any():
@@ -106,7 +118,89 @@ class RowsOf:
         for direction in self.directions:
             moved = movement(block, self.design.scaling, direction) != 0.0
             at_limit = moved if at_limit is None else at_limit | moved
-        return Rows(block, beside, leaf.label, place, leaf.table.num_rows, at_limit)
+        found = Rows(block, beside, leaf.label, place if passed is None else passed[place], total, at_limit)
+        strange = self.design.unseen_rows(columns) if self.unseen == "missing" else np.zeros(0, bool)
+        return found.take(np.flatnonzero(~strange)) if strange.any() else found
+
+
+def _passing(leaf: Any, where: Any) -> tuple[Any, npt.NDArray[np.intp]]:
+    """A leaf of the rows that pass a filter, and their places."""
+    numbered = leaf.table.append_column(PLACE, pa.array(np.arange(leaf.table.num_rows)))
+    passed = schemas.filtered(numbered, where, leaf.label)
+    place = np.asarray(passed.column(PLACE).to_numpy(), np.intp)
+    return replace(leaf, table=passed.drop_columns([PLACE])), place
+
+
+def recipe(
+    record: FitRecord,
+    plan: Plan,
+    model: AnyModel,
+    source: Source,
+    beside: Sequence[str] = (),
+    every: bool = False,
+    clusters: tuple[str, ...] = (),
+) -> tuple[tuple[str, ...], RowsOf]:
+    """Names of the columns that a model and a request need, and how a leaf becomes Rows; settles what the source reads.
+
+    every: leaves are read whole, so that places are those of all rows, and rows that a filter leaves out are left out later;
+    levels that were not learnt are treated as they are in predictions.
+    """
+    kinds = sources.kinds(source)
+    terms = formula.parse(str(plan.formula), kinds)
+    reading = replace(reading_of(plan, terms, kinds, source.matrix_names), clusters=clusters)
+    formula.require_columns(reading.of_model, kinds, "the model")
+    formula.require_columns(reading.clusters, source.types, "Cluster")
+    extra = tuple(_expression(text, kinds) for text in beside)
+    formula.require_columns(tuple(c for e in extra for c in e.columns), kinds, "the request")
+    changed = [n for n, kind in record.specification.kinds.items() if n in kinds and kinds[n] != kind]
+    if changed:
+        name = changed[0]
+        was = record.specification.kinds[name]
+        raise DesignError(f'the column "{name}" was {was} when the model was fitted and is {kinds[name]} now')
+    directions: tuple[Vector, ...] = ()
+    if record.separation is not None and isinstance(model, Model):
+        found = [record.parameters.own(direction) for direction in record.separation.directions]
+        directions = tuple(model.raw(direction) for direction in found)
+    columns = tuple(dict.fromkeys((*reading.columns, *(c for e in extra for c in e.columns))))
+    condition: Any = None
+    used: tuple[str, ...] = ()
+    if plan.where:
+        where = expressions.parse_filter(plan.where)
+        condition, used = expressions.to_arrow(where, source.types), where.columns
+    if every:
+        columns = tuple(dict.fromkeys((*columns, *used)))
+        source.select(columns or list(source.types)[:1])
+    else:
+        source.select(columns or list(source.types)[:1], condition, used)
+    rows_of = RowsOf(replace(reading, passing=True), record.design, extra, directions)
+    if every:
+        rows_of = replace(rows_of, where=condition, unseen=record.specification.unseen)
+    return columns, rows_of
+
+
+@final
+@dataclass(frozen=True)
+class Both:
+    """The rows of a leaf that each of two models uses, in the same order."""
+
+    one: Rows
+    two: Rows
+
+
+@final
+@dataclass(frozen=True)
+class BothOf:
+    """A leaf to the rows that both models use."""
+
+    one: RowsOf
+    two: RowsOf
+
+    def __call__(self, leaf: Any) -> Both:
+        one, two = self.one(leaf), self.two(leaf)
+        if np.array_equal(one.place, two.place):
+            return Both(one, two)
+        _, first, second = np.intersect1d(one.place, two.place, assume_unique=True, return_indices=True)
+        return Both(one.take(first), two.take(second))
 
 
 @final
@@ -127,7 +221,8 @@ class Visit:
     """A model and its rows. Use it as a context: what is kept of the rows is given up at its end.
 
     model, coef (r,): the model as totals know it, and the reported coefficients on its own scale, 0 where there is no
-    estimate; plan: the request, with the family as it was estimated; passes: totals taken.
+    estimate; plan: the request, with the family as it was estimated; types: Arrow types of the data's columns; passes: totals
+    taken.
     """
 
     def __init__(
@@ -139,40 +234,29 @@ class Visit:
         passes: int = 1,
         client: Any = None,
         clusters: Sequence[str] = (),
+        every: bool = False,
+        other: FitRecord | None = None,
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
-        beside: further columns; passes: how many will be taken, about: rows are kept for several; clusters: columns whose
-        keys the blocks carry.
+        beside: further columns; passes: how many will be taken, about: rows are kept for several; clusters: columns whose keys
+        the blocks carry; every: as in `recipe`;
+        other: a second model, so that `rows` are `Both`, for one pass.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
-        source = self._source(data, tuple(clusters))
-        kinds = sources.kinds(source)
-        terms = formula.parse(str(self.plan.formula), kinds)
-        reading = replace(reading_of(self.plan, terms, kinds, source.matrix_names), clusters=tuple(clusters))
-        formula.require_columns(reading.of_model, kinds, "the model")
-        formula.require_columns(reading.clusters, source.types, "Cluster")
-        extra = tuple(_expression(text, kinds) for text in beside)
-        formula.require_columns(tuple(c for e in extra for c in e.columns), kinds, "the request")
-        changed = [n for n, kind in record.specification.kinds.items() if n in kinds and kinds[n] != kind]
-        if changed:
-            name = changed[0]
-            was = record.specification.kinds[name]
-            raise DesignError(f'the column "{name}" was {was} when the model was fitted and is {kinds[name]} now')
+        source = source_of(record, data, tuple(clusters))
         self.parameters = record.parameters
         self.coef = self.parameters.own(record.finite[0])
-        self.model = self._model()
-        directions: tuple[Vector, ...] = ()
-        if record.separation is not None and isinstance(self.model, Model):
-            found = [self.parameters.own(direction) for direction in record.separation.directions]
-            directions = tuple(self.model.raw(direction) for direction in found)
-        columns = tuple(dict.fromkeys((*reading.columns, *(c for e in extra for c in e.columns))))
-        condition: Any = None
-        used: tuple[str, ...] = ()
-        if self.plan.where:
-            where = expressions.parse_filter(self.plan.where)
-            condition, used = expressions.to_arrow(where, source.types), where.columns
-        source.select(columns or list(source.types)[:1], condition, used)
+        self.model = model_at(record, self.plan)
+        whole: Any
+        columns, rows_of = recipe(record, self.plan, self.model, source, beside, every, tuple(clusters))
+        self.types, whole = dict(source.types), rows_of
+        if other is not None:
+            plan = plan_of(other.specification, other)
+            more, second = recipe(other, plan, model_at(other, plan), source)
+            columns = tuple(dict.fromkeys((*columns, *more)))
+            recipe(record, self.plan, self.model, source, (*beside, *more), every)
+            whole = BothOf(rows_of, second)
         if not source.leaves:
             raise DataError("the data have no rows" + (f" where {self.plan.where}" if self.plan.where else ""))
         self._blas = one_blas_thread()
@@ -181,10 +265,9 @@ class Visit:
         keep = "reread" if passes == 1 and not hasattr(source, "chunks") else "auto"
         opened = open_rows(source, columns, keep, Engine(client=client))
         self._opened.append(opened)
-        rows_of = RowsOf(replace(reading, passing=True), record.design, extra, directions)
         self.ledger: Ledger | None = None
         if passes == 1:
-            self.rows: Partitions[Any] = opened.consumed(rows_of)
+            self.rows: Partitions[Any] = opened.consumed(whole)
         else:
             self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
             self.ledger = Ledger(used=counted.n)
@@ -211,26 +294,31 @@ class Visit:
             partitions.release()
         self._blas.__exit__(kind, value, trace)
 
-    def _model(self) -> AnyModel:
-        model = model_of(self.plan, self.record.design)
-        separation = self.record.separation
-        if separation is None or isinstance(model, Model):
-            return model
-        limits = tuple(Limit(self.parameters.own(direction)) for direction in separation.directions)
-        found: AnyModel = replace(model, limits=limits)  # type: ignore[type-var]
-        return found
 
-    def _source(self, data: Any, others: tuple[str, ...]) -> Source:
-        if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
-            return open_source(data)
-        unknown = set(data) - {*ARRAYS, *others}
-        if unknown:
-            raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
-        extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
-        matrix = self.record.design.matrix
-        x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
-        names = list(matrix.columns) if matrix is not None else list(self.record.specification.predictors)
-        return from_arrays(x, extra, names)[0]
+def source_of(record: FitRecord, data: Any, others: tuple[str, ...] = ()) -> Source:
+    """The source of data as `Visit` takes them."""
+    if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
+        return open_source(data)
+    unknown = set(data) - {*ARRAYS, *others}
+    if unknown:
+        raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
+    if any(collections.is_collection(value) for value in data.values()):
+        return collections.open_chunks(data["X"], {name: value for name, value in data.items() if name != "X"})[0]
+    extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
+    matrix = record.design.matrix
+    x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
+    names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
+    return from_arrays(x, extra, names)[0]
+
+
+def model_at(record: FitRecord, plan: Plan) -> AnyModel:
+    """The model of a record as totals know it, with the directions of its infinite optimum where there are classes."""
+    model = model_of(plan, record.design)
+    if record.separation is None or isinstance(model, Model):
+        return model
+    limits = tuple(Limit(record.parameters.own(direction)) for direction in record.separation.directions)
+    found: AnyModel = replace(model, limits=limits)  # type: ignore[type-var]
+    return found
 
 
 @final

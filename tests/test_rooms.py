@@ -50,20 +50,16 @@ ALLOWED: dict[str, set[str]] = {
     "revisit": BELOW_FIT | {"estimation", "fit"},
     "sandwich": BELOW_FIT | {"estimation", "fit", "revisit"},
     "persist": BELOW_FIT,
+    "writing": {"errors"},
+    "aligned": BELOW_FIT | {"revisit", "writing"},
+    "influence": BELOW_FIT | {"revisit", "aligned"},
+    "diagnostics": BELOW_FIT | {"revisit", "aligned", "influence"},
+    "checks": BELOW_FIT,
+    "checking": BELOW_FIT | {"checks", "revisit"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {
-        "checkpoint",
-        "separation",
-        "choices",
-        "conclude",
-        "fit",
-        "predict",
-        "persist",
-        "summary",
-        "revisit",
-        "sandwich",
-    },
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
+    | {"sandwich", "diagnostics", "influence", "checking"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
