@@ -283,6 +283,7 @@ class _Fitting:
             where=plan.where,
             predictors=tuple(dict.fromkeys(c for e in right for c in e.columns)),
             response_kind=plan.family.response,
+            separation=plan.separation,
         )
 
 

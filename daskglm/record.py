@@ -43,6 +43,7 @@ class Specification:
     where: str | None
     predictors: tuple[str, ...] = ()
     response_kind: str = "number"
+    separation: str = "limit"
 
 
 @final

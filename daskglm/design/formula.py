@@ -76,6 +76,32 @@ class Terms:
         return tuple(found.values())
 
 
+@final
+@dataclass(frozen=True)
+class Term:
+    """A term by itself: its name and its variables."""
+
+    name: str
+    variables: tuple[Variable, ...]
+
+
+def terms_of(terms: Terms) -> tuple[Term, ...]:
+    """Every term but the intercept, in order."""
+    found: dict[str, tuple[Variable, ...]] = {}
+    for name, part in terms.parts:
+        # of the parts of a term one has all of its variables
+        if part.variables and len(part.variables) > len(found.get(name, ())):
+            found[name] = part.variables
+    return tuple(Term(name, variables) for name, variables in found.items())
+
+
+def beside(terms: Terms, further: Term) -> tuple[tuple[str, Part], ...]:
+    """The parts of one more term, coded by what it adds to those that are there; none where it adds nothing."""
+    own = [(term.name, term.variables) for term in terms_of(terms)]
+    every = _scoped(terms.intercept, [*own, (further.name, further.variables)])
+    return tuple(every)[len(terms.parts) :]
+
+
 def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -> Terms:
     """Read a formula over columns of the given kinds.
 
