@@ -188,7 +188,8 @@ def _groups(wide: Widened, candidates: Sequence[str]) -> tuple[tuple[Group, ...]
             room = most
         batches[-1].append(name)
         room -= columns[name]
-    groups, places = [], {}
+    groups: list[Group] = []
+    places: Places = {}
     coef = record.parameters.own(record.finite[0])
     known = dict(zip(own_names(record.parameters), coef, strict=True))
     for number, batch in enumerate(batches):

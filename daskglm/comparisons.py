@@ -30,7 +30,9 @@ def distribution(record: FitRecord, test: str | None, default: str) -> str:
         raise DesignError(f'test={test!r} is not one of "F", "chi2"{closest(test, TESTS)}')
     if not record.statistics.scale_estimated:
         if test == "F":
-            raise DesignError('the dispersion is known, for which the test is test="chi2": an F test is of an estimated one')
+            raise DesignError(
+                'the dispersion is known, for which the test is test="chi2": an F test is of an estimated one'
+            )
         return "chi2"
     return default if test is None else test
 
@@ -103,10 +105,11 @@ def _pairs(
         else:
             wanted[name] = (everything - {name}, everything)
     needed = [each for pair in wanted.values() for each in pair if each != everything]
-    found = searching.of(list(dict.fromkeys(needed))) | {everything: full}
-    result = {name: (found[one], found[two]) for name, (one, two) in wanted.items()}
     bases = [sum_contrasts(searching.wide, name) for name in sums]
-    result |= {n: (model, full) for n, model in zip(sums, searching.combined(bases) if bases else [], strict=True)}
+    found, combined = searching.of(list(dict.fromkeys(needed)), bases=bases)
+    found = found | {everything: full}
+    result = {name: (found[one], found[two]) for name, (one, two) in wanted.items()}
+    result |= {name: (model, full) for name, model in zip(sums, combined, strict=True)}
     return {name: result[name] for name in terms}
 
 
@@ -134,7 +137,7 @@ def drop1(record: FitRecord, data: Any, test: str | None = None, client: Any = N
         names = droppable(terms)
         searching = Submodels(wide)
         everything = frozenset(terms)
-        found = searching.of([everything - {name} for name in names])
+        found, _ = searching.of([everything - {name} for name in names])
         passes = wide.passes
     rows = {}
     for name in names:
@@ -260,10 +263,12 @@ def different_rows(one: FitRecord, other: FitRecord) -> str | None:
     for key, moments in one.design.moments.items():
         if key in other.design.moments and not np.allclose(moments, other.design.moments[key], rtol=SAME, atol=0.0):
             return f"the values of {':'.join(key)} differ"
-    comparable = one.design.intercept == other.design.intercept and one.family.text == other.family.text
-    if comparable and _offsets(one) == _offsets(other) and one.specification.weights == other.specification.weights:
-        if not np.isclose(a.null_deviance, b.null_deviance, rtol=SAME, atol=0.0):
-            return f"the null deviances differ: {a.null_deviance:.10g} and {b.null_deviance:.10g}"
+    alike = [
+        (r.design.intercept, r.family.text, r.specification.weights, r.specification.trials, _offsets(r))
+        for r in (one, other)
+    ]
+    if alike[0] == alike[1] and not np.isclose(a.null_deviance, b.null_deviance, rtol=SAME, atol=0.0):
+        return f"the null deviances differ: {a.null_deviance:.10g} and {b.null_deviance:.10g}"
     return None
 
 
@@ -280,9 +285,7 @@ def _is_nested(smaller: FitRecord, larger: FitRecord) -> bool:
     if larger.design.matrix is not None or smaller.design.matrix is not None:
         return _is_nested_by_columns(smaller, larger)
     spaces = _spaces(larger)
-    return all(
-        any(numbers == n and factors <= f for n, f in spaces) for numbers, factors in _spaces(smaller)
-    )
+    return all(any(numbers == n and factors <= f for n, f in spaces) for numbers, factors in _spaces(smaller))
 
 
 def _is_nested_by_columns(smaller: FitRecord, larger: FitRecord) -> bool:

@@ -75,19 +75,22 @@ class Submodels:
             self._full = _Full.of(self.wide)
         return self._full
 
-    def of(self, wanted: Sequence[Terms], start: FitRecord | None = None) -> dict[Terms, Submodel]:
-        """The models of these terms; start: a model close by, in place of the full one."""
+    def of(
+        self, wanted: Sequence[Terms], start: FitRecord | None = None, bases: Sequence[Matrix] = ()
+    ) -> tuple[dict[Terms, Submodel], list[Submodel]]:
+        """The models of these terms, and those whose columns are combinations of the raw ones, one basis for each; start: a
+        model close by, in place of the full one.
+        """
         fresh = [terms for terms in dict.fromkeys(wanted) if terms not in self._found]
         finite = self.record.separation is None and not self.record.separated
-        full = self.full() if finite and start is None and fresh else None
+        full = self.full() if finite and start is None and (fresh or bases) else None
         searches = [partial(self._search, terms, full, start) for terms in fresh]
-        self._found |= dict(zip(fresh, self._side_by_side(searches), strict=True))
-        return {terms: self._found[terms] for terms in wanted}
-
-    def combined(self, bases: Sequence[Matrix]) -> list[Submodel]:
-        """Models whose columns are combinations of the raw ones, one basis for each."""
-        full = self.full()
-        return self._side_by_side([partial(self._combined, basis, full) for basis in bases])
+        if bases:
+            assert full is not None
+            searches += [partial(self._combined, basis, full) for basis in bases]
+        found = self._side_by_side(searches)
+        self._found |= dict(zip(fresh, found, strict=False))
+        return {terms: self._found[terms] for terms in wanted}, found[len(fresh) :]
 
     def _side_by_side(self, searches: Sequence[Callable[[View], Submodel]]) -> list[Submodel]:
         """What the searches find, as many at a time as fit."""
@@ -197,7 +200,8 @@ class _Full:
         request = Request(coef, 2, own.likelihood.reported, statistics=True)
         sums: Moments = wide.blocks.total(_narrow_moments, narrow, model, request)
         gram, score = model.gram(sums.tables), model.gradient(sums)
-        assert gram is not None and sums.statistics is not None
+        assert gram is not None
+        assert sums.statistics is not None
         step = factor(gram[np.ix_(place, place)]).solve(score[place])
         phi = record.statistics.scale
         decrement = float(score[place] @ step) / phi if phi > 0 else 0.0
@@ -238,10 +242,11 @@ def sum_contrasts(wide: Widened, dropped: str) -> Matrix:
     """The columns of all terms but one in sum contrasts, as combinations of the raw columns that a `raw_model` has."""
     design = narrowed(wide.design, set(wide.record.design.terms))[0]
     dense_at, level_at = 1, 1 + len(design.dense)
+    table: Matrix
     parts: list[tuple[int, Matrix]] = [(0, np.ones((1, 1)))] if design.intercept else []
     for piece in design.pieces:
         if piece.columns:
-            at, table = design.width - len(piece.columns), np.eye(len(piece.columns))
+            at, table = design.width - len(piece.columns), np.asarray(np.eye(len(piece.columns)))
         elif not piece.factors:
             at, table = dense_at, np.ones((1, 1))
             dense_at += 1
@@ -249,7 +254,7 @@ def sum_contrasts(wide: Widened, dropped: str) -> Matrix:
             at, table = level_at, np.ones((1, 1))
             for name, full in zip(piece.factors, piece.full, strict=True):
                 # the first factor is the fastest
-                table = np.kron(_contrasts(len(design.levels[name]), full), table)
+                table = np.asarray(np.kron(_contrasts(len(design.levels[name]), full), table), np.float64)
             level_at += design.n_levels(piece)
         if piece.term != dropped:
             parts.append((at, table))

@@ -19,7 +19,7 @@ from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Columns, Ledger
-from daskglm.design.design import Classes, Design, products_of
+from daskglm.design.design import Classes, Design
 from daskglm.design.formula import Terms
 from daskglm.design.parameters import Parameters
 from daskglm.design.profile import profile_of
@@ -98,20 +98,30 @@ class Widened:
     """A model, its rows, and terms beside its own. Use it as a context: what is kept of the rows is given up at its end.
 
     design: the pieces of the model's own terms first, with the levels, baselines and scales it was fitted with, then the
-    others; blocks: Partitions of Shared; ledger: what became of the rows; plan: the request, with the family as it was
+    others, each coded by what it adds to the model or, `jointly`, as in one formula; blocks: Partitions of Shared; ledger: what became of the rows; plan: the request, with the family as it was
     estimated. One decode.
     """
 
-    def __init__(self, record: FitRecord, data: Any, further: Sequence[formula.Term] = (), *, client: Any = None) -> None:
-        self.record, self.plan, self.client = record, plan_of(record.specification, record), client
+    def __init__(
+        self,
+        record: FitRecord,
+        data: Any,
+        further: Sequence[formula.Term] = (),
+        *,
+        jointly: bool = False,
+        client: Any = None,
+    ) -> None:
+        self.record, self.plan, self.jointly = record, plan_of(record.specification, record), jointly
         self.source = source_of(record, data)
         self.kinds = sources.kinds(self.source)
         self.base = formula.parse(str(self.plan.formula), self.kinds)
         self._refuse_other_kinds()
-        parts = tuple(part for term in further for part in formula.beside(self.base, term))
-        self.terms = replace(
-            self.base, names=(*self.base.names, *(term.name for term in further)), parts=self.base.parts + parts
-        )
+        if jointly:
+            self.terms = formula.joined(self.base, further)
+        else:
+            parts = tuple(part for term in further for part in formula.beside(self.base, term))
+            names = (*self.base.names, *(term.name for term in further))
+            self.terms = replace(self.base, names=names, parts=self.base.parts + parts)
         self.reading = reading_of(self.plan, self.terms, self.kinds, self.source.matrix_names)
         formula.require_columns(self.reading.columns, self.kinds, "the model")
         select(self.source, self.plan, self.reading)
@@ -157,10 +167,12 @@ class Widened:
 
     def _learn(self, profile: Any) -> Design:
         own, family = self.record.design, self.plan.family
-        classes = Classes() if family.response == "number" else Classes(None, family.levels, family.response == "ordered")
+        classes = (
+            Classes() if family.response == "number" else Classes(None, family.levels, family.response == "ordered")
+        )
         found = Design.learn(
             self.terms, profile, self.source.ordered, self.reading.response_name, self.source.matrix_names, classes,
-            distinct=False,
+            distinct=self.jointly,
         )  # fmt: skip
         frozen = replace(
             found, levels={**found.levels, **own.levels}, moments={**found.moments, **own.moments},

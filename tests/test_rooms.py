@@ -47,10 +47,18 @@ ALLOWED: dict[str, set[str]] = {
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
+    "widened": BELOW_FIT | {"fit", "revisit"},
+    "submodels": BELOW_FIT | {"conclude", "estimation", "together", "widened"},
+    "comparisons": BELOW_FIT | {"revisit", "submodels", "widened"},
+    "stepwise": BELOW_FIT | {"comparisons", "fit", "revisit", "submodels", "widened"},
+    "candidates": BELOW_FIT | {"estimation", "revisit", "widened"},
+    "criteria": {"errors", "record"},
+    "comparing": {"errors", "record", "criteria", "comparisons", "result"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
+    | {"candidates", "comparisons", "criteria", "stepwise"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

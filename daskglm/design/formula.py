@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from daskglm.design import expressions
@@ -100,6 +100,14 @@ def beside(terms: Terms, further: Term) -> tuple[tuple[str, Part], ...]:
     own = [(term.name, term.variables) for term in terms_of(terms)]
     every = _scoped(terms.intercept, [*own, (further.name, further.variables)])
     return tuple(every)[len(terms.parts) :]
+
+
+def joined(terms: Terms, further: Sequence[Term]) -> Terms:
+    """The terms of one model and more of them, coded together as in one formula."""
+    every = sorted([*terms_of(terms), *further], key=lambda term: len(term.variables))
+    names = tuple((["Intercept"] if terms.intercept else []) + [term.name for term in every])
+    parts = tuple(_scoped(terms.intercept, [(term.name, term.variables) for term in every]))
+    return replace(terms, names=names, parts=parts)
 
 
 def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -> Terms:
