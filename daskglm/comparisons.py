@@ -68,17 +68,15 @@ def anova(record: FitRecord, data: Any, kind: int = 1, test: str | None = None, 
     with Widened(record, data, client=client) as wide:
         searching = Submodels(wide)
         terms = described(wide.base)
-        full = Submodel(s.deviance, estimates(record))
+        full = Submodel(s.deviance, estimates(record), s.df_resid)
         pairs = _pairs(searching, terms, full, kind)
         passes = wide.passes
-    observations = s.df_resid + s.rank
     rows = {}
     for name, (smaller, larger) in pairs.items():
         df = float(larger.estimates - smaller.estimates)
         deviance = max(smaller.deviance - larger.deviance, 0.0) if df else 0.0
         stat = deviance / s.scale / (df if chosen == "F" else 1.0) if df else np.nan
-        left = observations - larger.estimates
-        rows[name] = (df, deviance, left, larger.deviance, stat, p_value(chosen, stat, df, s.df_resid))
+        rows[name] = (df, deviance, larger.df_resid, larger.deviance, stat, p_value(chosen, stat, df, s.df_resid))
     columns = ["df", "deviance", "resid_df", "resid_dev", "stat", "pvalue"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     frame.attrs |= {"type": kind, "distribution": chosen, "passes": passes}
@@ -253,7 +251,9 @@ def different_rows(one: FitRecord, other: FitRecord) -> str | None:
         return f"where= differs: {one.specification.where!r} and {other.specification.where!r}"
     if one.ledger.used != other.ledger.used:
         return f"the rows used differ: {one.ledger.used:,} and {other.ledger.used:,}"
-    if a.nobs != b.nobs:
+    # of an infinite optimum these are of the rows that are not at their limit
+    finite = one.separation is None and other.separation is None
+    if finite and a.nobs != b.nobs:
         return f"the numbers of observations differ: {a.nobs:.15g} and {b.nobs:.15g}"
     if tuple(one.design.y_levels) != tuple(other.design.y_levels):
         return "the levels of the response differ"
@@ -267,7 +267,7 @@ def different_rows(one: FitRecord, other: FitRecord) -> str | None:
         (r.design.intercept, r.family.text, r.specification.weights, r.specification.trials, _offsets(r))
         for r in (one, other)
     ]
-    if alike[0] == alike[1] and not np.isclose(a.null_deviance, b.null_deviance, rtol=SAME, atol=0.0):
+    if finite and alike[0] == alike[1] and not np.isclose(a.null_deviance, b.null_deviance, rtol=SAME, atol=0.0):
         return f"the null deviances differ: {a.null_deviance:.10g} and {b.null_deviance:.10g}"
     return None
 

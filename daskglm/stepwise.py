@@ -72,6 +72,7 @@ class Rule:
 
 def rule_of(record: FitRecord, direction: str, criterion: str, enter: float | None, leave: float | None) -> Rule:
     """The options, checked."""
+    refuse_without_likelihood(record, "stepwise choice")
     for word, value, known in (("direction", direction, DIRECTIONS), ("criterion", criterion, CRITERIA)):
         if value not in known:
             raise DesignError(f"{word}={value!r} is not one of {', '.join(known)}{closest(value, known)}")
@@ -93,7 +94,6 @@ def step(record: FitRecord, data: Any, rule: Rule, scope: Any, client: Any = Non
 
     scope: what may be in the model, None for the terms it has; a formula, or {"lower": ..., "upper": ...}.
     """
-    refuse_without_likelihood(record, "stepwise choice")
     refuse_separated(record, "stepwise choice")
     from daskglm.cluster import sources
 
@@ -159,7 +159,6 @@ class _Walk:
         self.terms = described(wide.terms)
         self.begun = self.present = frozenset(described(wide.base))
         self.searching = Submodels(wide)
-        self.observations = wide.record.statistics.df_resid + wide.record.statistics.rank
         # what was estimated beside the coefficients and is held on the way counts in every model alike
         self.held = sum(1 for name in wide.record.shape if name in ("theta", "power"))
         self._refuse_missing()
@@ -238,7 +237,7 @@ class _Walk:
             return float("nan")
         if not s.scale_estimated:
             return p_value("chi2", difference / s.scale, df, np.inf)
-        left = self.observations - larger.estimates
+        left = larger.df_resid
         return p_value("F", difference / df / (larger.deviance / left), df, left) if left > 0 else float("nan")
 
     def _value(self, model: Submodel) -> float:
@@ -266,7 +265,7 @@ class _Walk:
             "step": text,
             "df": np.nan if before is None else float(abs(model.estimates - before.estimates)),
             "deviance": np.nan if before is None else abs(model.deviance - before.deviance),
-            "resid_df": self.observations - model.estimates,
+            "resid_df": model.df_resid,
             "resid_dev": model.deviance,
             **({"pvalue": p} if criterion == "test" else {criterion: self._value(model)}),
         }

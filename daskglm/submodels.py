@@ -46,12 +46,13 @@ Terms = frozenset[str]
 @final
 @dataclass(frozen=True)
 class Submodel:
-    """A model of some terms, fitted: estimates counts its coefficients, infinite ones among them; record: all that is known
-    of it, None where its columns are combinations of the design's.
+    """A model of some terms, fitted: estimates counts its coefficients, infinite ones among them; df_resid: as its fit would
+    say it; record: all that is known of it, None where it has no coefficients, or columns that are combinations of others.
     """
 
     deviance: float
     estimates: int
+    df_resid: float
     record: FitRecord | None = None
 
 
@@ -117,7 +118,7 @@ class Submodels:
         if not model.n_coefficients:
             point = Objective(blocks, model, False).evaluate(np.zeros(0), 0, "expected", statistics=True)
             assert point.sums.statistics is not None
-            return Submodel(point.sums.statistics.deviance, 0)
+            return Submodel(point.sums.statistics.deviance, 0, self._observations())
         begin: Any = None
         parameters = Parameters(design, wide.plan.family.response)
         if start is not None:
@@ -135,7 +136,11 @@ class Submodels:
             record = self._record(replace(plan, start=None), design, blocks)
         if not record.converged and record.status != "boundary":
             raise SolverError(f"the model of {', '.join(sorted(terms)) or 'no terms'} was not fitted: {record.reason}")
-        return Submodel(record.statistics.deviance, estimates(record), record)
+        return Submodel(record.statistics.deviance, estimates(record), record.statistics.df_resid, record)
+
+    def _observations(self) -> float:
+        """Of the full model, one for each predictor of several classes."""
+        return self.record.statistics.df_resid + self.record.statistics.rank
 
     def _record(self, plan: Plan, design: Any, blocks: View) -> FitRecord:
         wide = self.wide
@@ -165,7 +170,8 @@ class Submodels:
         if not optimum.converged and optimum.status != "boundary":
             raise SolverError(f"a model in sum contrasts was not fitted: {optimum.reason}")
         assert optimum.point.sums.statistics is not None
-        return Submodel(optimum.point.sums.statistics.deviance, optimum.curvature.factor.rank)
+        rank = optimum.curvature.factor.rank
+        return Submodel(optimum.point.sums.statistics.deviance, rank, self._observations() - rank)
 
 
 def _silent(phase: str) -> None:

@@ -73,7 +73,9 @@ def test_add1(case: dict[str, Any]) -> None:
     table = base.add1(data, f"~ . + {case['scope']}")
     assert table.attrs["passes"] == 1
     # R leaves out interactions whose margins are not in the model yet
-    tested = table[[frozenset(n.split(":")) in {frozenset(t.split(":")) for t in case["add1"]["terms"]} for n in table.index]]
+    tested = table[
+        [frozenset(n.split(":")) in {frozenset(t.split(":")) for t in case["add1"]["terms"]} for n in table.index]
+    ]
     same(tested, case["add1"])
     pd.testing.assert_frame_equal(base.score_test(list(table.index), data), table)
 
