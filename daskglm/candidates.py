@@ -44,9 +44,10 @@ Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
 # Candidates share a Gram until its columns are so many times those of the model: products of candidates with each other are
-# of no use, and a Gram per candidate would repeat those of the model.
+# of no use, and a Gram per candidate would repeat those of the model. 200 columns beside 16 took, in groups of 8, 16, 32, 64
+# and 200, 0.80, 0.76, 0.62, 0.84 and 1.17 seconds.
 WIDER = 2
-LEAST_COLUMNS = 16
+LEAST_COLUMNS = 32
 
 
 @final

@@ -359,7 +359,7 @@ class Fit:
         """Rao's score test of each of some terms that are not in the model: columns df, stat, pvalue, a row per term.
 
         terms: "z", ["z", "area:bonus"] or "~ . + a + b". U' (I_cc - I_cb I_bb^-1 I_bc)^-1 U / phi, chi-square, with phi as
-        the model has it (R's add1(test = "Rao")). One decode, which learns levels and scales, and one pass for all terms:
+        the model has it (R's add1(test = "Rao")). One decode, which learns levels and scales (two where the new columns do not fit in memory), and one pass for all:
         a score and, per group of candidates about as wide as the model, a Gram of each row.
         """
         return candidates.score_tests(self.record, terms, data)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
-from daskglm.cluster.machine import one_blas_thread
+from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design import expressions, formula
@@ -35,6 +35,7 @@ from daskglm.revisit import ARRAYS, plan_of
 Vector = npt.NDArray[np.float64]
 # A deviance that is another by this part is one of other rows.
 OTHER_ROWS = 1e-7
+PART_OF_MEMORY = 0.3
 
 
 @final
@@ -126,7 +127,7 @@ class Widened:
         formula.require_columns(self.reading.columns, self.kinds, "the model")
         select(self.source, self.plan, self.reading)
         self._blas = one_blas_thread()
-        rows = open_rows(self.source, self.reading.columns, "auto", Engine(client=client))
+        rows = open_rows(self.source, self.reading.columns, self._keep(), Engine(client=client))
         self._opened: list[Partitions[Any]] = [rows]
         passing = replace(self.reading, passing=True)
         read = ReadLeaf(self.reading if further else passing, rows.keep == "memory")
@@ -164,6 +165,14 @@ class Widened:
     def keep(self, partitions: Any) -> None:
         """To be released at the end."""
         self._opened.append(partitions)
+
+    def _keep(self) -> str:
+        """Where rows live between passes. An engine goes by the columns it reads, of which terms may make many more: what
+        would not fit is read again, which costs a second decode.
+        """
+        made = len(self.reading.variables) + len(self.reading.products)
+        needed = 8 * (self.source.n_rows or 0) * made
+        return "reread" if needed > PART_OF_MEMORY * memory_limit() else "auto"
 
     def _learn(self, profile: Any) -> Design:
         own, family = self.record.design, self.plan.family
