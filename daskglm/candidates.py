@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy import special
 
+from daskglm.cluster import sources
 from daskglm.design import formula
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
@@ -26,6 +27,7 @@ from daskglm.estimation import model_of
 from daskglm.kernels.cholesky import factor
 from daskglm.model.likelihoods import Information
 from daskglm.record import FitRecord
+from daskglm.revisit import plan_of
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
 from daskglm.widened import (
     Narrow,
@@ -35,6 +37,7 @@ from daskglm.widened import (
     own_names,
     refuse_other_deviance,
     refuse_without_likelihood,
+    source_of,
 )
 
 if TYPE_CHECKING:
@@ -90,9 +93,6 @@ def score_tests(record: FitRecord, candidates: Any, data: Any, client: Any = Non
             "the fit has infinite coefficients, where the information of the rows at their limit is 0: score tests need a "
             'model without them (leave the term out, or separation="firth" and wald_test)'
         )
-    from daskglm.cluster import sources
-    from daskglm.widened import source_of
-
     terms = candidate_terms(record, candidates, sources.kinds(source_of(record, data)))
     with Widened(record, data, terms, client=client) as wide:
         groups, places = _groups(wide, [term.name for term in terms])
@@ -163,8 +163,6 @@ def _texts(candidates: Any) -> Iterable[str]:
 
 def base_of(record: FitRecord, kinds: Mapping[str, Any]) -> formula.Terms:
     """The model's own terms."""
-    from daskglm.revisit import plan_of
-
     return formula.parse(str(plan_of(record.specification, record).formula), kinds)
 
 

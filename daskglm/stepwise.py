@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
+from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine
 from daskglm.comparisons import droppable, p_value
 from daskglm.design import formula
@@ -95,11 +96,12 @@ def step(record: FitRecord, data: Any, rule: Rule, scope: Any, client: Any = Non
     scope: what may be in the model, None for the terms it has; a formula, or {"lower": ..., "upper": ...}.
     """
     refuse_separated(record, "stepwise choice")
-    from daskglm.cluster import sources
-
     kinds = sources.kinds(source_of(record, data))
     lower, upper = _scope(record, scope, kinds)
     with Widened(record, data, upper, jointly=True, client=client) as wide:
+        if {"power", "dispersion"} <= set(record.shape):
+            # where both were estimated, so is the dispersion of each model on the way
+            wide.plan = replace(wide.plan, dispersion="ml")
         walk = _Walk(wide, rule, lower)
         path = walk.run()
         formula_text = walk.formula()

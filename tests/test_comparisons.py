@@ -160,6 +160,24 @@ def test_a_walk_ends_at_the_fit_of_its_formula(data: pd.DataFrame) -> None:
     assert (by_test.fit.drop1(data)["pvalue"] <= 0.1).all()
 
 
+CONTINUOUS = ["gaussian", "gamma", "inverse_gaussian", "tweedie"]
+
+
+@pytest.mark.parametrize(
+    ("family", "weights"),
+    [(f, w) for f in CONTINUOUS for w in (None, "w")] + [("poisson", None), ("negative_binomial", None)],
+)
+def test_a_walk_begins_at_the_criterion_of_the_fit(data: pd.DataFrame, family: str, weights: str | None) -> None:
+    rng = np.random.default_rng(8)
+    counts = rng.negative_binomial(1.5, 0.4, len(data))
+    y = {"tweedie": rng.gamma(1.0 + counts, 1.0) * (counts > 0), "negative_binomial": counts, "poisson": counts}
+    rows = data.assign(y=y.get(family, data["amount"]))
+    fit = dg.glm("y ~ x", rows, family=dg.families.Tweedie() if family == "tweedie" else family, weights=weights)
+    for criterion in ("aic", "bic"):
+        path = fit.step(rows, scope="~ z", criterion=criterion).path
+        assert path[criterion].iloc[0] == pytest.approx(getattr(fit, criterion), rel=1e-8)
+
+
 def test_theta_is_estimated_again_at_the_end(data: pd.DataFrame) -> None:
     rng = np.random.default_rng(4)
     spread = data.assign(count=rng.negative_binomial(1.5, 0.4, len(data)))
