@@ -269,6 +269,12 @@ def different_rows(one: FitRecord, other: FitRecord) -> str | None:
     ]
     if finite and alike[0] == alike[1] and not np.isclose(a.null_deviance, b.null_deviance, rtol=SAME, atol=0.0):
         return f"the null deviances differ: {a.null_deviance:.10g} and {b.null_deviance:.10g}"
+    if finite and alike[0][1:4] == alike[1][1:4] and one.family.likelihood_at == "known":
+        # what the likelihood of the saturated model was made of is the response and its weights alone
+        most = [s.llf + 0.5 * s.deviance / one.family.dispersion for s in (a, b)]
+        size = max(abs(a.llf), abs(a.deviance), 1.0)
+        if abs(most[0] - most[1]) > SAME * size:
+            return f"the likelihoods of the saturated models differ: {most[0]:.10g} and {most[1]:.10g}"
     return None
 
 

@@ -258,6 +258,8 @@ def test_what_is_refused_says_why(data: pd.DataFrame) -> None:
     refused("offsets differ", lambda: fit.lr_test(other("count ~ x + offset(z)")))
     refused("rows used differ", lambda: fit.lr_test(other(rows=data.iloc[:-1])))
     refused("null deviances differ|values of", lambda: fit.lr_test(other(rows=data.assign(count=data["count"] + 1))))
+    last = data.assign(count=np.roll(data["count"], 1) + (data.index == 3))
+    refused("saturated", lambda: other("count ~ 1").lr_test(other("count ~ a - 1", rows=last)))
     refused("where= differs", lambda: fit.lr_test(other(where="x > -10")))
     quasi = dg.glm("count ~ x + a", data, family="quasipoisson")
     refused("no likelihood", lambda: quasi.lr_test(dg.glm("count ~ x", data, family="quasipoisson")))
