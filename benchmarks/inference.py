@@ -54,7 +54,7 @@ def report(folder: Path, rows: int, repeat: int, only: tuple[str, ...]) -> None:
         found = [_once(task, lake, model) for _ in range(repeat)]
         ratio = statistics.median(one["seconds"] / one["closing"] for one in found)
         most, passes = GOALS[task]
-        goal = " and ".join([f"{most:g}"] * (most is not None) + [f"{passes} passes"] * (passes is not None))
+        goal = " and ".join(([] if most is None else [f"{most:g}"]) + ([] if passes is None else [f"{passes} passes"]))
         click.echo(
             f"| {task} | {statistics.median(one['seconds'] for one in found):.2f} | {ratio:.2f} | {goal} | "
             f"{found[0]['passes']} | {max(one['peak'] for one in found):.2f} | {found[0]['said']} |"

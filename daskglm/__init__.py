@@ -2,6 +2,7 @@
 
 from daskglm import errors, families, links
 from daskglm.api import glm, plan
+from daskglm.comparing import compare
 from daskglm.model.describe import describe
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
 from daskglm.result import Fit
@@ -17,6 +18,7 @@ __all__ = [
     "Trials",
     "Variance",
     "__version__",
+    "compare",
     "describe",
     "errors",
     "families",

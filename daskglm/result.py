@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import checking, diagnostics, persist, sandwich, summary
+from daskglm import (
+    candidates,
+    checking,
+    comparisons,
+    criteria,
+    diagnostics,
+    persist,
+    sandwich,
+    stepwise,
+    summary,
+)
 from daskglm import influence as measures
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
@@ -31,7 +41,7 @@ if TYPE_CHECKING:
 
 # Words of the contract that a later version will speak.
 LATER = (
-    "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot",
+    "margins", "plot",
 )  # fmt: skip
 
 
@@ -168,6 +178,27 @@ class Fit:
     def bic(self) -> float:
         """-2 llf + log(nobs) k, an estimated dispersion counted."""
         return self._likelihood("bic")
+
+    @property
+    def aicc(self) -> float:
+        """aic + 2 k (k + 1) / (nobs - k - 1), k as aic counts."""
+        self._likelihood("aic")
+        return criteria.aicc(self.record)
+
+    def qaic(self, chat: float | None = None) -> float:
+        """-2 llf / chat + 2 k, k as aic counts; chat None: pearson_chi2 / df_resid. For families of known dispersion."""
+        self._likelihood("aic")
+        return criteria.qaic(self.record, chat)
+
+    @property
+    def deviance_explained(self) -> float:
+        """1 - deviance / null_deviance."""
+        return criteria.deviance_explained(self.record)
+
+    def r2(self, kind: str = "mcfadden") -> float:
+        """Pseudo R-squared "mcfadden", "cox_snell" or "nagelkerke"; the null log-likelihood comes from null_deviance."""
+        self._likelihood("llf")
+        return criteria.r2(self.record, kind)
 
     @property
     def scale(self) -> float:
@@ -386,8 +417,69 @@ class Fit:
         are clustered.
         """
         s = self.record.statistics
-        matrix, value = hypotheses.parse(hypothesis, self.record.names)
-        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test)
+        names = self.record.names
+        matrix, value = hypotheses.parse(hypothesis, names)
+        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test, names)
+
+    def lr_test(self, other: Fit) -> hypotheses.TestResult:
+        """Likelihood ratio of two nested fits, in either order: 2 (llf_1 - llf_0), chi-square; where the dispersion is
+        estimated (D_0 - D_1) / df / phi_1, F(df, df_resid_1). DesignError where the fits are not nested by their terms, not
+        of the same response, family, link, weights, offset or rows, or have no likelihood. No pass over data.
+        """
+        if not isinstance(other, Fit):
+            raise DesignError(f"lr_test takes another fit, not {type(other).__name__}")
+        return comparisons.lr_test(self.record, other.record)
+
+    def score_test(self, terms: Any, data: Any) -> pd.DataFrame:
+        """Rao's score test of each of some terms that are not in the model: columns df, stat, pvalue, a row per term.
+
+        terms: "z", ["z", "area:bonus"] or "~ . + a + b". U' (I_cc - I_cb I_bb^-1 I_bc)^-1 U / phi, chi-square, with phi as
+        the model has it (R's add1(test = "Rao")). One decode, which learns levels and scales (two where the new columns do not fit in memory), and one pass for all:
+        a score and, per group of candidates about as wide as the model, a Gram of each row.
+        """
+        return candidates.score_tests(self.record, terms, data)
+
+    def add1(self, data: Any, terms: Any) -> pd.DataFrame:
+        """What each term would add: `score_test` with its arguments as R's add1 has them. One decode, one pass."""
+        return candidates.score_tests(self.record, terms, data)
+
+    def anova(self, data: Any, type: int = 1, test: str | None = None) -> pd.DataFrame:
+        """Analysis of deviance, a row per term: df, deviance, resid_df, resid_dev, stat, pvalue.
+
+        type 1: each term after those before it, F with the Pearson dispersion (R's anova.glm); 2: after all but those that
+        contain it; 3: after all others in sum contrasts, both chi-square of deviance / phi (car's Anova) unless test="F".
+        Chi-square where the dispersion is known; theta and power are held. resid_*: of the larger of the two models. One
+        decode; reduced models share each of about 3 to 6 passes, with a Gram of every row for each in each.
+        """
+        return comparisons.anova(self.record, data, type, test)
+
+    def drop1(self, data: Any, test: str | None = None) -> pd.DataFrame:
+        """Each term left out that no other contains: df, deviance and aic of the reduced model, stat, pvalue.
+
+        F with deviance / df_resid, or chi-square of the likelihood ratio where the dispersion is known or test="chi2" (R's
+        drop1); theta and power are held. Passes as `anova`.
+        """
+        return comparisons.drop1(self.record, data, test)
+
+    def step(
+        self,
+        data: Any,
+        direction: str = "both",
+        scope: Any = None,
+        criterion: str = "aic",
+        enter: float | None = None,
+        leave: float | None = None,
+    ) -> stepwise.Stepwise:
+        """Stepwise choice of terms: `.path`, a row per model, and `.fit`, the last one.
+
+        direction: "both", "forward", "backward"; scope: what may be in the model, "~ a + b" or {"lower": ..., "upper": ...};
+        criterion: "aic", "bic", or "test", by p-values (enter= 0.05, leave= 0.10). theta and power are held on the way. One
+        decode; the models that are one term away are fitted side by side, about 3 to 5 passes a step; the last one is fitted
+        anew, as `glm` would.
+        """
+        rule = stepwise.rule_of(self.record, direction, criterion, enter, leave)
+        path, record = stepwise.step(self.record, data, rule, scope)
+        return stepwise.Stepwise(path, self if record is self.record else Fit(record))
 
     def vif(self, data: Any = None) -> pd.DataFrame:
         """Variance inflation factors: how many times larger the variance of an estimate is than with uncorrelated columns.

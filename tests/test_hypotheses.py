@@ -8,6 +8,7 @@ import pytest
 from scipy import stats
 
 import daskglm as dg
+from daskglm.errors import DesignError
 
 EXACT = 1e-10
 
@@ -65,3 +66,44 @@ def test_a_single_coefficient_is_the_square_of_its_own_test(fits: dict[str, dg.F
 def test_refusals(fits: dict[str, dg.Fit], hypothesis: str, said: str) -> None:
     with pytest.raises(dg.errors.DesignError, match=said):
         fits["poisson"].wald_test(hypothesis)
+
+
+def test_what_cannot_be_tested_is_named() -> None:
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"x": rng.normal(size=200), "a": rng.choice(list("pqr"), 200)})
+    data["y"] = np.where(data["a"] == "r", 0, rng.poisson(2.0, 200))
+    with pytest.warns(dg.errors.SeparationWarning):
+        separated = dg.glm("y ~ x + a", data, family="poisson")
+    with pytest.raises(DesignError, match=r"infinite coefficient \(separated\), .*: a\[T.r\]"):
+        separated.wald_test("a[T.r] = 0")
+    with pytest.warns(dg.errors.AliasWarning):
+        aliased = dg.glm("y ~ x + I(2*x)", data, family="poisson")
+    with pytest.raises(DesignError, match=r"\(aliased\): I\(2 \* x\)|\(aliased\): I\(2\*x\)"):
+        aliased.wald_test(np.eye(3)[2:])
+    with pytest.raises(DesignError, match="not independent"):
+        separated.wald_test("x = 0, 2*x = 0")
+    with pytest.raises(DesignError, match="empty"):
+        separated.wald_test("")
+
+
+def test_scales_of_columns_do_not_matter() -> None:
+    rng = np.random.default_rng(6)
+    data = pd.DataFrame({"x": rng.normal(size=200), "z": rng.normal(size=200)})
+    data["y"] = rng.poisson(np.exp(0.2 * data["x"]))
+    data["far"] = data["x"] * 1e11
+    plain = dg.glm("y ~ x + z", data, family="poisson").wald_test("x, z")
+    scaled = dg.glm("y ~ far + z", data, family="poisson").wald_test("far, z")
+    assert scaled.statistic == pytest.approx(plain.statistic, rel=1e-9)
+
+
+@pytest.mark.parametrize("family", ["multinomial", "ordinal"])
+def test_responses_of_classes(family: str) -> None:
+    rng = np.random.default_rng(7)
+    data = pd.DataFrame({"x": rng.normal(size=300), "y": rng.choice(["high", "low", "mid"], 300)})
+    fit = dg.glm("y ~ x", data, family=family)
+    names = [name for name in fit.cov_params().index if name.endswith("x")]
+    covariance = fit.cov_params().loc[names, names].to_numpy()
+    values = np.asarray(fit.params.loc["x"], float).ravel()
+    found = fit.wald_test(", ".join(f"{name} = 0" for name in names))
+    assert found.statistic == pytest.approx(values @ np.linalg.solve(covariance, values), rel=EXACT)
+    assert fit.wald_test(names).pvalue == found.pvalue

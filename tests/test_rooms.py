@@ -49,6 +49,13 @@ ALLOWED: dict[str, set[str]] = {
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
     "sandwich": BELOW_FIT | {"estimation", "fit", "revisit"},
+    "widened": BELOW_FIT | {"fit", "revisit"},
+    "submodels": BELOW_FIT | {"conclude", "estimation", "together", "widened"},
+    "comparisons": BELOW_FIT | {"revisit", "submodels", "widened"},
+    "stepwise": BELOW_FIT | {"comparisons", "fit", "revisit", "submodels", "widened"},
+    "candidates": BELOW_FIT | {"estimation", "revisit", "widened"},
+    "criteria": {"errors", "record"},
+    "comparing": {"errors", "record", "criteria", "comparisons", "result"},
     "persist": BELOW_FIT,
     "writing": {"errors"},
     "aligned": BELOW_FIT | {"revisit", "writing"},
@@ -59,7 +66,7 @@ ALLOWED: dict[str, set[str]] = {
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
-    | {"sandwich", "diagnostics", "influence", "checking"},
+    | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

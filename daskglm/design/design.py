@@ -119,10 +119,12 @@ class Design:
         response: str = "",
         matrix: Sequence[str] = (),
         classes: Classes | None = None,
+        distinct: bool = True,
     ) -> Design:
         """Settle levels, baselines, names and scales. keep_order: factors whose levels stay in their declared order;
         matrix: names of the columns of the sparse matrix that the terms may name; classes: what is asked of the levels
-        of the response, where it is one of several classes.
+        of the response, where it is one of several classes; distinct: whether all terms are of one model, in which two
+        parameters of the same name are an error.
         """
         levels: dict[str, tuple[Any, ...]] = {}
         baselines: dict[str, int] = {}
@@ -147,7 +149,7 @@ class Design:
         ordered = bool(terms.response) and terms.response[0].text in keep_order
         y_levels = _y_levels(profile, response, ordered, classes or Classes(), notes)
         names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
-        if len(set(names)) < len(names):
+        if distinct and len(set(names)) < len(names):
             twice = min(name for name, count in Counter(names).items() if count > 1)
             raise DesignError(f'two parameters would be called "{twice}": rename the column')
         return Design(

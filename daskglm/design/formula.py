@@ -9,8 +9,8 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from daskglm.design import expressions
@@ -74,6 +74,40 @@ class Terms:
         """Every variable of the right side, once, in order of appearance."""
         found = {variable.name: variable for _, part in self.parts for variable in part.variables}
         return tuple(found.values())
+
+
+@final
+@dataclass(frozen=True)
+class Term:
+    """A term by itself: its name and its variables."""
+
+    name: str
+    variables: tuple[Variable, ...]
+
+
+def terms_of(terms: Terms) -> tuple[Term, ...]:
+    """Every term but the intercept, in order."""
+    found: dict[str, tuple[Variable, ...]] = {}
+    for name, part in terms.parts:
+        # of the parts of a term one has all of its variables
+        if part.variables and len(part.variables) > len(found.get(name, ())):
+            found[name] = part.variables
+    return tuple(Term(name, variables) for name, variables in found.items())
+
+
+def beside(terms: Terms, further: Term) -> tuple[tuple[str, Part], ...]:
+    """The parts of one more term, coded by what it adds to those that are there; none where it adds nothing."""
+    own = [(term.name, term.variables) for term in terms_of(terms)]
+    every = _scoped(terms.intercept, [*own, (further.name, further.variables)])
+    return tuple(every)[len(terms.parts) :]
+
+
+def joined(terms: Terms, further: Sequence[Term]) -> Terms:
+    """The terms of one model and more of them, coded together as in one formula."""
+    every = sorted([*terms_of(terms), *further], key=lambda term: len(term.variables))
+    names = tuple((["Intercept"] if terms.intercept else []) + [term.name for term in every])
+    parts = tuple(_scoped(terms.intercept, [(term.name, term.variables) for term in every]))
+    return replace(terms, names=names, parts=parts)
 
 
 def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -> Terms:

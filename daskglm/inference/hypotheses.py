@@ -36,21 +36,40 @@ class TestResult:
         return f"<{self.distribution}({freedom}) = {self.statistic:.6g}, p = {self.pvalue:.4g}>"
 
 
-def wald(coefficients: Vector, covariance: Matrix, matrix: Matrix, value: Vector, df_denom: float | None) -> TestResult:
+def wald(
+    coefficients: Vector,
+    covariance: Matrix,
+    matrix: Matrix,
+    value: Vector,
+    df_denom: float | None,
+    names: Sequence[str] = (),
+) -> TestResult:
     """Test L b = c: (L b - c)' (L C L')^-1 (L b - c), chi-square with rank(L) degrees of freedom; where the dispersion
-    was estimated (df_denom given), that over rank(L), against F(rank, df_denom).
+    was estimated (df_denom given), that over rank(L), against F(rank, df_denom). names: of the coefficients, for messages.
     """
+    if not np.isfinite(matrix).all() or not np.isfinite(value).all():
+        raise DesignError("the hypothesis has numbers that are not finite")
+    if not matrix.size:
+        raise DesignError('the hypothesis is empty: write, for example, "x = 0"')
     involved = np.any(matrix != 0.0, axis=0)
-    if np.isnan(coefficients[involved]).any():
-        raise DesignError("the hypothesis involves a coefficient that was not estimated (aliased)")
-    if np.isinf(coefficients[involved]).any():
-        raise DesignError("the hypothesis involves an infinite coefficient (separated), which has no standard error")
+    for odd, what in (
+        (np.isnan(coefficients), "a coefficient that was not estimated (aliased)"),
+        (np.isinf(coefficients), "an infinite coefficient (separated), which has no standard error"),
+        (np.isnan(np.diag(covariance)), "a coefficient that has no standard error"),
+    ):
+        if (odd & involved).any():
+            at = int(np.flatnonzero(odd & involved)[0])
+            raise DesignError(f"the hypothesis involves {what}{f': {names[at]}' if names else ''}")
     difference = matrix[:, involved] @ coefficients[involved] - value
-    middle = matrix @ np.nan_to_num(covariance) @ matrix.T
-    rank = int(np.linalg.matrix_rank(middle)) if middle.size else 0
+    middle = matrix[:, involved] @ covariance[np.ix_(involved, involved)] @ matrix[:, involved].T
+    # in units of their own errors, so that scales of columns are not taken for dependence
+    with np.errstate(divide="ignore", invalid="ignore"):
+        unit = 1.0 / np.sqrt(np.diag(middle))
+    size = middle * unit[:, None] * unit
+    rank = int(np.linalg.matrix_rank(size, tol=1e-10, hermitian=True)) if np.isfinite(size).all() else 0
     if rank < matrix.shape[0]:
         raise DesignError("the hypotheses are not independent of each other: leave out those that follow from the rest")
-    amount = float(difference @ np.linalg.solve(middle, difference))
+    amount = float((difference * unit) @ np.linalg.solve(size, difference * unit))
     if df_denom is None:
         return TestResult(amount, float(special.chdtrc(rank, amount)), rank, "chi2")
     return TestResult(amount / rank, float(special.fdtrc(rank, df_denom, amount / rank)), rank, "F", df_denom)
