@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import persist, summary
+from daskglm import intervals, persist, summary
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -83,28 +83,51 @@ class Fit:
         method: str = "wald",
         dist: str | None = None,
         data: Any = None,
+        params: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
-        """Wald intervals, params -+ q bse, with the quantile of the test's distribution unless `dist` names another.
+        """Intervals for the parameters, or those named in `params`: columns lower, upper.
 
-        level: coverage; dist: "normal" or "t". Columns lower, upper. No pass over data.
+        method "wald": params -+ q bse, with the quantile of the test's distribution unless `dist` ("normal" or "t") names
+        another. No pass over data.
+
+        method "profile", with the `data` of the fit: where 2 (l_max - l_profile(b)) / phi is q squared, at the reported phi and
+        with parameters beside the coefficients held (as MASS's confint). -inf and inf where the likelihood stays above
+        that, NaN where there is no limit to give; `attrs["notes"]` says why. One pass with a Gram, then about two to eight
+        with a gradient for each limit still open: 2 x parameters row x vector evaluations a pass (with a Gram each where
+        rows are few). Venzon and Moolgavkar (1988).
         """
         import pandas as pd
 
         if "alpha" in options:
             raise DesignError("there is no option 'alpha'; here it is level= (0.95 for alpha=0.05)")
-        refuse_unknown(options, ["level", "method", "dist", "data"])
+        refuse_unknown(options, ["level", "method", "dist", "data", "params"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
+        if method == "profile":
+            return self._profile(level, dist, data, params)
         if method != "wald":
-            raise DesignError(f'method={method!r} is not available in this version; there is "wald"')
+            raise DesignError(f'method must be "wald" or "profile", not {method!r}')
         if data is not None:
-            raise DesignError("Wald intervals need no data: leave data= out")
+            raise DesignError('Wald intervals need no data: leave data= out, or say method="profile"')
         if dist not in (None, "normal", "t"):
             raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
         quantile = distributions.quantile(self.record.statistics, level, dist)  # type: ignore[arg-type]
         center, half = self.record.coefficients, quantile * self._errors()
-        return pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
+        frame = pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
+        return frame.loc[list(intervals.chosen(self.record, params))]
+
+    def _profile(self, level: float, dist: str | None, data: Any, params: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        if dist is not None:
+            raise DesignError("profile intervals take the distribution of the likelihood ratio: leave dist= out")
+        if data is None:
+            raise DesignError("profile intervals need the rows again: data= takes what the model was fitted to")
+        found = intervals.profile_intervals(self.record, data, level, params)
+        frame = pd.DataFrame(found.limits, index=list(found.names), columns=["lower", "upper"])
+        frame.attrs |= {"notes": found.notes, "passes": found.passes}
+        return frame
 
     def cov_params(self, kind: str | None = None, data: Any = None) -> pd.DataFrame:
         """Covariance of the parameters, NaN where aliased. No pass over data."""
