@@ -270,8 +270,11 @@ class Fit:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
-        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval: "confidence", built on
-        the link scale and mapped back, at `level`. Offset and exposure are read from the data; `exposure=1` or `offset=0`
+        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval, at `level`: "confidence",
+        for the mean, built on the link scale and mapped back; or "prediction", for a new y of dispersion phi / weight, or the
+        proportion of its trials (columns of the new rows, where the fit had them), with the uncertainty of the coefficients:
+        mu -+ t sqrt(phi / w + se^2) under the gaussian identity, as R's predict.lm; otherwise quantiles of the family's
+        distribution averaged over a normal linear predictor (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data; `exposure=1` or `offset=0`
         override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
