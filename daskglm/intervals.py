@@ -119,11 +119,12 @@ def functions(record: FitRecord, places: Sequence[int]) -> list[Vector]:
     return [matrix[j] for j in places]
 
 
-def at_optimum(objective: Objective, coef: Vector, phi: float) -> tuple[Point, Curvature]:
-    """The objective at the reported coefficients with its observed information factored, the expected one where that is
-    not positive definite; DesignError where they are no optimum of these data.
+def at_optimum(
+    objective: Objective, coef: Vector, phi: float, kinds: tuple[Information, ...] = ("observed", "expected")
+) -> tuple[Point, Curvature]:
+    """The objective at the reported coefficients with its information factored, the first of those kinds that is positive
+    definite; DesignError where they are no optimum of these data.
     """
-    kinds: tuple[Information, ...] = ("observed", "expected")
     for information in kinds:
         point = objective.evaluate(coef, 2, information)
         found = curvature(objective, point, None)

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 
 from daskglm import intervals, persist, summary
+from daskglm.bootstrap import Bootstrap, bootstrap
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -128,6 +129,27 @@ class Fit:
         frame = pd.DataFrame(found.limits, index=list(found.names), columns=["lower", "upper"])
         frame.attrs |= {"notes": found.notes, "passes": found.passes}
         return frame
+
+    def bootstrap(
+        self,
+        data: Any,
+        *,
+        replicates: int = 1000,
+        method: str = "one-step",
+        seed: int = 0,
+        key: Any = None,
+        level: float = 0.95,
+    ) -> Bootstrap:
+        """Replicates of the estimates, every row drawn Poisson(1) times (Poisson(f) for a frequency f) in each.
+
+        The draws are hashed from seed, replicate and the values of the `key` columns: the same in any order and partition,
+        and rows of one key form a cluster that is drawn as one; without a key from the leaf's label and the row's place in it.
+        method "one-step": b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes) and g_r the
+        gradient under the weights: linear, so its covariance tends to HC0 (with a key, the clustered one without correction).
+        Two passes, of one Gram and of `replicates` gradients. "full": refits, all side by side, about four passes of
+        `replicates` Grams. Parameters beside the coefficients are held. Chamandy et al. (2012).
+        """
+        return bootstrap(self.record, data, replicates, method, seed, key, level)
 
     def cov_params(self, kind: str | None = None, data: Any = None) -> pd.DataFrame:
         """Covariance of the parameters, NaN where aliased. No pass over data."""
