@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, final
@@ -14,14 +14,16 @@ import numpy.typing as npt
 from daskglm.design.columns import Coded
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
-from daskglm.intervals import Blocks, at_optimum
+from daskglm.intervals import at_optimum, blocks_of, require_optimum
 from daskglm.kernels.blocks import Block, Column
 from daskglm.kernels.resampling import Draws, mixed
 from daskglm.record import FitRecord
 from daskglm.revisit import Rows, Visit
 from daskglm.solvers.driver import Optimum, Stopping, minimise
+from daskglm.solvers.newton import curvature
 from daskglm.solvers.objective import Objective
 from daskglm.together import Together
+from daskglm.totals.moments import Moments, Request, moments
 from daskglm.totals.resampling import Resampled, copies_of, resampled
 
 if TYPE_CHECKING:
@@ -79,7 +81,9 @@ class Bootstrap:
         import pandas as pd
 
         if method not in INTERVALS:
-            raise DesignError(f"method must be one of {', '.join(INTERVALS)}, not {method!r}{closest(method, INTERVALS)}")
+            raise DesignError(
+                f"method must be one of {', '.join(INTERVALS)}, not {method!r}{closest(method, INTERVALS)}"
+            )
         level = checked_level(self.level if level is None else level)
         tails = [0.5 - 0.5 * level, 0.5 + 0.5 * level]
         low, high = (self.params.quantile(tail) for tail in tails)
@@ -116,7 +120,7 @@ def bootstrap(
     level = checked_level(level)
     key = () if key is None else (key,) if isinstance(key, str) else tuple(key)
     notes = [f"{' and '.join(record.shape)} held at the estimate"] if record.shape else []
-    with Visit(record, data, beside=key, passes=2 if method == "one-step" else FULL_PASSES) as visit:
+    with Visit(record, data, beside=key, passes=1 if method == "one-step" else FULL_PASSES) as visit:
         found = (_one_step if method == "one-step" else _full)(visit, replicates, seed, key)
         passes = visit.passes
     parameters = record.parameters
@@ -151,19 +155,35 @@ def _check(record: FitRecord, replicates: Any, method: Any, seed: Any) -> None:
         )
 
 
-def _one_step(visit: Visit, replicates: int, seed: int, key: Sequence[str]) -> Matrix:
+@final
+@dataclass(frozen=True)
+class Stepped:
+    """What one step of all replicates takes: the Gram of all rows, and the gradients of all replicates."""
+
+    moments: Moments
+    resampled: Resampled
+
+    def __add__(self, other: Stepped) -> Stepped:
+        return Stepped(self.moments + other.moments, self.resampled + other.resampled)
+
+
+def _one_step(visit: Visit, replicates: int, seed: int, key: tuple[str, ...]) -> Matrix:
     """b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes)."""
-    objective = Objective(Blocks(visit), visit.model, visit.record.design.intercept)  # type: ignore[arg-type]
-    _, found = at_optimum(
-        objective, visit.coef, visit.record.statistics.scale, (visit.model.likelihood.reported,)
-    )
-    sums: Resampled = visit.total_of_rows(gradients, visit.model, visit.coef, seed, replicates, tuple(key))
-    return np.stack([visit.coef + found.solve(gradient) for gradient in sums.gradients.T])
+    model, phi = visit.model, visit.record.statistics.scale
+    request = Request(visit.coef, 2, model.likelihood.reported)
+    found: Stepped = visit.total_of_rows(stepped, model, request, seed, replicates, key)
+    objective = Objective(blocks_of(visit), model, visit.record.design.intercept)
+    point = objective.point(visit.coef, found.moments, request.information)
+    curved = curvature(objective, point, None)
+    require_optimum(point, curved, phi)
+    return np.stack([visit.coef + curved.solve(gradient) for gradient in found.resampled.gradients.T])
 
 
-def gradients(rows: Rows, model: Any, coef: Vector, seed: int, replicates: int, key: tuple[str, ...]) -> Resampled:
+def stepped(rows: Rows, model: Any, request: Request, seed: int, replicates: int, key: tuple[str, ...]) -> Stepped:
     """Of one leaf's rows."""
-    return resampled(rows.block, model, coef, draws_of(rows, model, seed, replicates, key))
+    assert request.coef is not None
+    drawn = resampled(rows.block, model, request.coef, draws_of(rows, model, seed, replicates, key))
+    return Stepped(moments(rows.block, model, request), drawn)
 
 
 def draws_of(rows: Rows, model: Any, seed: int, replicates: int, key: tuple[str, ...]) -> Draws:
@@ -186,7 +206,7 @@ def _values(column: Column | Coded, name: str, label: str) -> Keys:
     if isinstance(column, Coded):
         absent = np.array([level is None for level in column.levels], bool)
         missing = bool(absent.size and absent[column.codes].any())
-        of_levels = np.array([hashed(str(level)) for level in column.levels] or [0], np.uint64)
+        of_levels = np.array([hashed(str(level)) for level in column.levels] or [np.uint64(0)], np.uint64)
         values = of_levels[column.codes]
     else:
         numbers = np.asarray(column)
@@ -252,18 +272,18 @@ class Replicates:
         return self.visit.total_of_rows(self.asked, function, args)
 
 
-def _full(visit: Visit, replicates: int, seed: int, key: Sequence[str]) -> Matrix:
+def _full(visit: Visit, replicates: int, seed: int, key: tuple[str, ...]) -> Matrix:
     """Maximum likelihood of each replicate, by Newton steps from the estimate of all rows."""
     statistics = visit.record.statistics
-    objective = Objective(Blocks(visit), visit.model, visit.record.design.intercept)  # type: ignore[arg-type]
+    objective = Objective(blocks_of(visit), visit.model, visit.record.design.intercept)
     at_optimum(objective, visit.coef, statistics.scale, (visit.model.likelihood.reported,))
     together = Together()
-    rows = Replicates(visit, partial(_asked, visit.model, int(seed), replicates, tuple(key)))
+    rows: Any = Replicates(visit, partial(_asked, visit.model, int(seed), replicates, tuple(key)))
     stopping = Stopping(1e-12, MAX_STEPS)
     phi = statistics.scale if statistics.scale > 0.0 else 1.0
 
     def search(k: int) -> Optimum:
-        one = Objective(together.of(rows, k), visit.model, visit.record.design.intercept)  # type: ignore[arg-type]
+        one = Objective(together.of(rows, k), visit.model, visit.record.design.intercept)
         return minimise(one, visit.coef, stopping, dispersion=phi, quadratic=visit.model.likelihood.quadratic)
 
     found = together.run([partial(search, k) for k in range(replicates)])

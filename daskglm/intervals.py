@@ -52,7 +52,7 @@ def profile_intervals(record: FitRecord, data: Any, level: float, params: Any = 
     passes = 0
     if usual:
         with Visit(record, data, passes=PASSES) as visit:
-            objective = Objective(Blocks(visit), visit.model, record.design.intercept)
+            objective = Objective(blocks_of(visit), visit.model, record.design.intercept)
             point, curved = at_optimum(objective, visit.coef, phi)
             rows = functions(record, usual)
             ends = profile_limits(objective, point, curved, rows, quantile, phi, point.sums.n)
@@ -87,7 +87,9 @@ def _note(name: str, side: str, end: Limit) -> str:
 def _refuse(record: FitRecord) -> None:
     weights = record.specification.weights
     if weights is not None and weights[0] == "probability":
-        raise DesignError("with probability weights there is no likelihood to profile: use Wald intervals or bootstrap()")
+        raise DesignError(
+            "with probability weights there is no likelihood to profile: use Wald intervals or bootstrap()"
+        )
     if record.status == "boundary":
         raise DesignError(
             "the optimum lies on the boundary of the possible means, where likelihood ratios have other distributions: "
@@ -130,20 +132,28 @@ def at_optimum(
         found = curvature(objective, point, None)
         if found.definite:
             break
+    require_optimum(point, found, phi)
+    return point, found
+
+
+def require_optimum(point: Point, found: Curvature, phi: float) -> None:
+    """DesignError where a point is no optimum of the data."""
     # an aliased column's coefficient is zero, and its gradient no sign of anything
     uphill = np.where(found.kept, point.gradient, 0.0)
     if not float(uphill @ found.solve(uphill)) <= NOT_THE_OPTIMUM * phi:
         raise DesignError(
             "the likelihood of these data is not at its maximum at the reported coefficients: the data are not those of the "
-            'fit, or its bias was reduced (separation="firth"), for which there are no profile intervals'
+            'fit, or its bias was reduced (separation="firth"), for which this is not done'
         )
-    return point, found
+
+
+def blocks_of(visit: Visit) -> Any:
+    """The rows of a visit as the partitions that an objective sums over."""
+    return _Blocks(visit)
 
 
 @final
-class Blocks:
-    """The rows of a visit as the partitions that an objective sums over."""
-
+class _Blocks:
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
 

@@ -363,7 +363,9 @@ def scorer(
 def _check_new(record: FitRecord, prediction: Prediction) -> None:
     """Whether a new y has a distribution."""
     if record.specification.response_kind != "number":
-        raise DesignError("a new y of a model of classes is one of them: their probabilities are its prediction interval")
+        raise DesignError(
+            "a new y of a model of classes is one of them: their probabilities are its prediction interval"
+        )
     if prediction.kind != "mean":
         raise DesignError('interval="prediction" is for a new y, on the scale of the mean: leave type= out')
     distribution(record.family)

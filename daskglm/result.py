@@ -146,7 +146,7 @@ class Fit:
         and rows of one key form a cluster that is drawn as one; without a key from the leaf's label and the row's place in it.
         method "one-step": b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes) and g_r the
         gradient under the weights: linear, so its covariance tends to HC0 (with a key, the clustered one without correction).
-        Two passes, of one Gram and of `replicates` gradients. "full": refits, all side by side, about four passes of
+        One pass: a Gram and `replicates` gradients. "full": refits, all side by side, about four passes of
         `replicates` Grams. Parameters beside the coefficients are held. Chamandy et al. (2012).
         """
         return bootstrap(self.record, data, replicates, method, seed, key, level)

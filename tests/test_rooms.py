@@ -47,10 +47,13 @@ ALLOWED: dict[str, set[str]] = {
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
+    "intervals": BELOW_FIT | {"revisit"},
+    "bootstrap": BELOW_FIT | {"revisit", "together", "intervals"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
+    | {"intervals", "bootstrap"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -69,7 +69,7 @@ class Optimum:
 
     def norm(self, step: Vector) -> float:
         """Length of a step in standard errors, times sqrt(phi)."""
-        return float(np.sqrt(max(step @ self.gram @ step, 0.0)))
+        return float(np.sqrt(max(float(step @ self.gram @ step), 0.0)))
 
 
 @final

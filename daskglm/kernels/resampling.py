@@ -1,8 +1,8 @@
 """Bootstrap weights drawn from what a row is, and the gradients of all replicates of one reading.
 
-Row i of replicate r has the uniform number u = mix(key_i xor stream_(r div 2)), its lower half for even r and its upper half
-for odd ones, with the finaliser of splitmix64 (Steele, Lea and Flood 2014; variant 13 of Stafford). Its weight is the number
-of thresholds that u has reached: floor(2^32 P(count <= k)), so that every probability is right to 2^-32. Nothing is
+Row i of replicate r has the uniform number u = half of mix(key_i xor stream): of each 64 replicates the first 32 take the lower
+halves of 32 streams, the others the upper ones, with the finaliser of splitmix64 (Steele, Lea and Flood 2014; variant 13 of Stafford). Its weight is the number
+of thresholds that u has passed: 2^32 P(count <= k), rounded, less 1, so that every probability is right to 2^-32. Nothing is
 remembered from one row to the next: a draw depends on key and replicate alone.
 """
 
@@ -21,6 +21,9 @@ Keys = npt.NDArray[np.uint64]
 
 # Replicates that are drawn side by side; a multiple of both lanes and halves.
 PANEL = 64
+HALF = PANEL // 2
+# Thresholds of the shortest tables, filled up with some that no number passes.
+FEW = 12
 # Rows of a panel that is written out for sparse columns.
 SPARSE_ROWS = 2_048
 _NOBODY = np.zeros((0, 2), np.int64), np.zeros((0, 2)), np.zeros((0, 6), np.int64), np.zeros(0)
@@ -41,41 +44,71 @@ def _mixed(values):  # type: ignore[no-untyped-def]
 
 
 @part
-def _draw(key, streams, first, starts, thresholds, tables, table, uniform, out):  # type: ignore[no-untyped-def]
-    """out[r] = weight of a row in replicates first .. first + out.size - 1; thresholds of its table begin at starts."""
-    half = out.size // 2
-    for q in range(half):
-        h = _mix(key ^ streams[first // 2 + q])
-        uniform[2 * q] = np.uint32(h & np.uint64(0xFFFFFFFF))
-        uniform[2 * q + 1] = np.uint32(h >> np.uint64(32))
-    out[:] = tables[table]
-    if starts[table + 1] - starts[table] <= 32:
-        for k in range(starts[table], starts[table + 1]):
-            t = thresholds[k]
-            for r in range(out.size):
-                if uniform[r] >= t:
-                    out[r] += 1.0
-        return
-    for r in range(out.size):
-        low, high = starts[table], starts[table + 1]
-        while low < high:
-            middle = (low + high) // 2
-            if uniform[r] >= thresholds[middle]:
-                low = middle + 1
-            else:
-                high = middle
-        out[r] += float(low - starts[table])
+def _draw(key, streams, first, starts, thresholds, tables, table, uniform, counts, factor, out):  # type: ignore[no-untyped-def]
+    """out[r] = factor times the weight of a row in replicates first .. first + PANEL - 1; thresholds of its table begin at starts."""
+    for q in range(HALF):
+        h = _mix(key ^ streams[np.uint64(first // 2 + q)])
+        uniform[q] = np.uint32(h)
+        uniform[HALF + q] = np.uint32(h >> np.uint64(32))
+    begin, end = starts[table], starts[table + 1]
+    lowest = tables[table]
+    if end - begin == FEW:
+        # written out, so that sixteen numbers meet all thresholds without leaving the registers
+        t = thresholds[begin:end]
+        t0, t1, t2, t3, t4, t5, t6, t7 = t[0], t[1], t[2], t[3], t[4], t[5], t[6], t[7]
+        t8, t9, t10, t11 = t[8], t[9], t[10], t[11]
+        for r in range(PANEL):
+            u, count = uniform[r], np.int32(0)
+            if u > t0:
+                count = np.int32(1)
+            if u > t1:
+                count = np.int32(2)
+            if u > t2:
+                count = np.int32(3)
+            if u > t3:
+                count = np.int32(4)
+            if u > t4:
+                count = np.int32(5)
+            if u > t5:
+                count = np.int32(6)
+            if u > t6:
+                count = np.int32(7)
+            if u > t7:
+                count = np.int32(8)
+            if u > t8:
+                count = np.int32(9)
+            if u > t9:
+                count = np.int32(10)
+            if u > t10:
+                count = np.int32(11)
+            if u > t11:
+                count = np.int32(12)
+            counts[r] = count
+    else:
+        for r in range(PANEL):
+            low, high = begin, end
+            while low < high:
+                middle = (low + high) // 2
+                if uniform[r] > thresholds[middle]:
+                    low = middle + 1
+                else:
+                    high = middle
+            counts[r] = low - begin
+    for r in range(PANEL):
+        out[r] = factor * (lowest + np.float64(counts[r]))
 
 
 @kernel(
     "void(uint64[::1], int64[::1], uint64[::1], int64, int64[::1], uint32[::1], float64[::1], int64, int64,"
     " float64[:,::1])"
 )
-def _draws(keys, which, streams, first, starts, thresholds, tables, start, stop, out):  # type: ignore[no-untyped-def]
-    """out[i, r]: the weights of rows start .. stop - 1, of the tables `which`, in replicates first + r."""
-    uniform = np.empty(out.shape[1], np.uint32)
+def _draws(keys, which, streams, columns, starts, thresholds, tables, start, stop, out):  # type: ignore[no-untyped-def]
+    """out[i, r]: the weights of rows start .. stop - 1, of the tables `which`, in replicates 0 .. columns - 1."""
+    uniform, counts = np.empty(PANEL, np.uint32), np.empty(PANEL, np.int32)
     for i in range(start, stop):
-        _draw(keys[i], streams, first, starts, thresholds, tables, which[i], uniform, out[i - start])
+        for first in range(0, columns, PANEL):
+            line = out[i - start, first : first + PANEL]
+            _draw(keys[i], streams, first, starts, thresholds, tables, which[i], uniform, counts, 1.0, line)
 
 
 @kernel(
@@ -90,7 +123,7 @@ def _resample(  # type: ignore[no-untyped-def]
     """sums[j, r] += sum_i x_ij score_i W_ir over the rows start .. stop - 1; keys, which and score are of rows from origin."""
     d = dense.shape[0]
     columns = (d + 1 + 3) // 4 * 4
-    uniform = np.empty(PANEL, np.uint32)
+    uniform, counts = np.empty(PANEL, np.uint32), np.empty(PANEL, np.int32)
     panel = np.empty(rows * PANEL)
     for t in range(start, stop, rows):
         m = min(rows, stop - t)
@@ -106,10 +139,8 @@ def _resample(  # type: ignore[no-untyped-def]
         for first in range(0, stride, PANEL):
             for i in range(m):
                 line = panel[i * PANEL : (i + 1) * PANEL]
-                _draw(keys[o + i], streams, first, starts, thresholds, tables, which[o + i], uniform, line)
                 s = score[o + i]
-                for r in range(PANEL):
-                    line[r] *= s
+                _draw(keys[o + i], streams, first, starts, thresholds, tables, which[o + i], uniform, counts, s, line)
             for j in range(0, columns, 4):
                 p = j * rows
                 for c in range(0, PANEL, 16):
@@ -185,7 +216,7 @@ class Draws:
         """(stop - start, R), of rows start .. stop - 1."""
         out = np.empty((stop - start, self.padded))
         _draws(
-            self.keys, self.which, self.streams, 0, self.starts, self.thresholds, self.lowest, start, stop, out
+            self.keys, self.which, self.streams, self.padded, self.starts, self.thresholds, self.lowest, start, stop, out
         )  # fmt: skip
         return out[:, : self.replicates]
 
@@ -198,15 +229,17 @@ def mixed(values: Keys) -> Keys:
 
 
 def poisson_thresholds(mean: float) -> tuple[float, npt.NDArray[np.uint32]]:
-    """(k_0, thresholds): a uniform 32-bit number stands for k_0 and one more for each threshold that it has reached."""
+    """(k_0, thresholds): a uniform 32-bit number stands for k_0 and one more for each threshold that it has passed."""
     from scipy.special import pdtr
 
-    spread_out = 8.0 * np.sqrt(mean) + 40.0
-    counts = np.arange(max(np.floor(mean - spread_out), 0.0), np.ceil(mean + spread_out))
-    reached = np.floor(pdtr(counts, mean) * 2.0**32)
+    about = 8.0 * np.sqrt(mean) + 40.0
+    counts = np.arange(max(np.floor(mean - about), 0.0), np.ceil(mean + about))
+    reached = np.rint(pdtr(counts, mean) * 2.0**32)
     low = int(np.searchsorted(reached, 0.0, side="right"))
     high = int(np.searchsorted(reached, 2.0**32, side="left"))
-    return float(counts[low]), reached[low:high].astype(np.uint32)
+    thresholds = (reached[low:high] - 1.0).astype(np.uint32)
+    never = np.full(max(FEW - thresholds.size, 0), np.iinfo(np.uint32).max, np.uint32)
+    return float(counts[low]), np.concatenate([thresholds, never])
 
 
 def add_resampled(
