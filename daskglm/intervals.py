@@ -143,7 +143,7 @@ def require_optimum(point: Point, found: Curvature, phi: float) -> None:
     if not float(uphill @ found.solve(uphill)) <= NOT_THE_OPTIMUM * phi:
         raise DesignError(
             "the likelihood of these data is not at its maximum at the reported coefficients: the data are not those of the "
-            'fit, or its bias was reduced (separation="firth"), for which this is not done'
+            'fit, its bias was reduced (separation="firth"), or a mean is at the boundary of the possible ones'
         )
 
 

@@ -39,8 +39,10 @@ TOO_HIGH = 4.0
 # A step is at most so many times as long as the way so far, in the norm of the information.
 GROWTH = 4.0
 MAX_HALVINGS = 30
+# So many trials at means that are not possible are those of a limit on the boundary of those that are.
+MAX_OUTSIDE = 20
 # So many standard errors out, and at that slope as many times further from where the limit would be: there is none.
-FAR = 1e3
+FAR = 50.0
 AHEAD = 1e3
 # Passes after which a candidate asks for its own Hessian.
 PATIENCE = 6
@@ -61,11 +63,11 @@ class Limit:
 class Optimum:
     """What all candidates start from: the optimum, its loss, gram and factored Hessian, and how far the loss may rise."""
 
-    def __init__(self, point: Point, found: Curvature, rise: float, phi: float) -> None:
+    def __init__(self, point: Point, found: Curvature, rise: float, phi: float, bordered: bool) -> None:
         assert point.gram is not None
         self.coef, self.loss, self.gram = point.coef, point.loss, point.gram
         self.found, self.rise, self.phi = found, rise, phi
-        self.kept = found.kept
+        self.kept, self.bordered = found.kept, bordered
 
     def norm(self, step: Vector) -> float:
         """Length of a step in standard errors, times sqrt(phi)."""
@@ -84,7 +86,7 @@ class Candidate:
         self.pairs: list[tuple[Vector, Vector, float]] = []
         self.factor: tuple[Matrix, bool] | None = None
         self.limit: Limit | None = None
-        self.passes = self.halvings = 0
+        self.passes = self.halvings = self.outside = 0
         self.step = np.zeros_like(self.coef)
         self._plan()
 
@@ -106,9 +108,10 @@ class Candidate:
         possible = bool(np.isfinite(loss) and np.isfinite(gradient).all())
         if not possible or loss > top:
             self.halvings += 1
+            self.outside += not possible
             self.step = 0.5 * self.step
-            if self.halvings > MAX_HALVINGS:
-                self._end("open" if possible else "boundary")
+            if self.outside > MAX_OUTSIDE or self.halvings > MAX_HALVINGS:
+                self._end("boundary" if self.outside > 1 and self.optimum.bordered else "open")
             return
         self.halvings = 0
         moved, bent = self.step, self.gradient - gradient
@@ -195,7 +198,8 @@ def profile_limits(
     point, found: the optimum with its Gram and that factored; quantile: of the signed root of the likelihood ratio over phi;
     rows: of the data, which say whether Hessians are cheap; told: is told the number of candidates before each pass.
     """
-    optimum = Optimum(point, found, 0.5 * phi * quantile * quantile, phi)
+    bordered = bool(objective.model.likelihood.bordered)
+    optimum = Optimum(point, found, 0.5 * phi * quantile * quantile, phi, bordered)
     p = point.coef.size
     cheap = 2.0 * len(functions) * rows * p * p <= CHEAP
     candidates = [Candidate(optimum, a, side, cheap) for a in functions for side in (-1.0, 1.0)]
