@@ -15,7 +15,7 @@ from daskglm.kernels import sparse as sparse_products
 from daskglm.kernels.blocks import Vector
 from daskglm.kernels.compiled import kernel, part
 from daskglm.kernels.lanes import fma, load, spread, store
-from daskglm.kernels.products import Pieces, Workspace, _positions, standardised
+from daskglm.kernels.products import Pieces, _positions, standardised
 
 Keys = npt.NDArray[np.uint64]
 
@@ -244,7 +244,6 @@ def poisson_thresholds(mean: float) -> tuple[float, npt.NDArray[np.uint32]]:
 
 def add_resampled(
     pieces: Pieces | None,
-    workspace: Workspace | None,
     draws: Draws,
     score: Vector,
     start: int,

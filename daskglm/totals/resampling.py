@@ -62,7 +62,7 @@ class _Resampling:
                 scores = self._scores(start, stop)
             for k, (score, total) in enumerate(zip(scores, sums, strict=True)):
                 pieces = None if k < len(through) else self.pieces
-                add_resampled(pieces, self.workspace, draws, np.ascontiguousarray(score), start, stop, total)
+                add_resampled(pieces, draws, np.ascontiguousarray(score), start, stop, total)
         thresholds = [of_columns(None, draws, total) for total in sums[: len(through)]]
         columns = [of_columns(self.pieces, draws, total)[model.select] for total in sums[len(through) :]]
         return np.concatenate([*thresholds, *columns])
