@@ -285,7 +285,7 @@ def _certificate(found: Any) -> dict[str, Any]:
 @click.option("--out", type=click.Path(), required=True, help="Folder for the predictions.")
 @click.option("--type", "kind", default="mean", help="mean, link or terms.")
 @click.option("--se", is_flag=True, help="Also standard errors.")
-@click.option("--interval", help="confidence.")
+@click.option("--interval", help="confidence, or prediction for a new response.")
 @click.option("--level", type=float, help="Coverage of the interval; 0.95 if left out.")
 @click.option("--offset", help="A number, column or expression in place of the model's.")
 @click.option("--exposure", help="A number or column in place of the model's.")

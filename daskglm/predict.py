@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 import numpy as np
@@ -22,13 +22,14 @@ from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.pairs import likelihood_of
+from daskglm.model.predictive import distribution, hermite, predictive_quantile
 from daskglm.record import FitRecord
 from daskglm.totals.separation import movement
 from daskglm.totals.vector import Limit, Rows, choices, class_model
 
 Vector = npt.NDArray[np.float64]
 Kind = Literal["mean", "link", "terms"]
-Interval = Literal["confidence"]
+Interval = Literal["confidence", "prediction"]
 
 # Rows of X written out at a time where standard errors are asked for.
 ROWS_IN_FULL = 2_048
@@ -150,7 +151,9 @@ class Scorer:
                     of_mean = np.where(np.isinf(eta), 0.0, error * np.abs(slope))
                 result["se"] = error if self.prediction.kind == "link" else of_mean
             if self.prediction.interval:
-                result["lower"], result["upper"] = self._limits(eta, error)
+                of_what = self._limits_of_new if self.prediction.interval == "prediction" else self._limits
+                weight = np.ones(block.n) if block.weight is None else np.asarray(block.weight, np.float64)
+                result["lower"], result["upper"] = of_what(eta, error, weight)
         return result
 
     def _classes(self, block: Block) -> dict[str, Vector]:
@@ -277,7 +280,26 @@ class Scorer:
         raw[np.ix_(design.select, design.select)] = self.record.parameters.own_covariance(self._covariance())
         return np.sqrt(np.maximum(quadratic_form(block, design.scaling, raw), 0.0))
 
-    def _limits(self, eta: Vector, error: Vector) -> tuple[Vector, Vector]:
+    def _limits_of_new(self, eta: Vector, error: Vector, weight: Vector) -> tuple[Vector, Vector]:
+        """Where a new y lies: mu -+ t sqrt(phi / w + se^2) of gaussian models with the identity link; otherwise quantiles of
+        the distribution averaged over a linear predictor that is normal about eta with its error, at the reported phi.
+        """
+        level, phi = self.prediction.level, new_dispersion(self.record)
+        family = self.record.family
+        if self.likelihood.quadratic:
+            half = distributions.quantile(self.record.statistics, level) * np.sqrt(phi / weight + error * error)
+            return eta - half, eta + half
+        nodes, chances = hermite()
+        low, high = np.empty(eta.size), np.empty(eta.size)
+        for start in range(0, eta.size, ROWS_IN_FULL):
+            rows = slice(start, start + ROWS_IN_FULL)
+            about = eta[rows] + nodes[:, None] * np.where(np.isfinite(error[rows]), error[rows], 0.0)
+            means = np.stack([self.likelihood.mean_range_of(one, one)[0] for one in about])
+            for tail, out in ((0.5 - 0.5 * level, low), (0.5 + 0.5 * level, high)):
+                out[rows] = predictive_quantile(family, tail, means, chances, weight[rows], phi)
+        return low, high
+
+    def _limits(self, eta: Vector, error: Vector, weight: Vector) -> tuple[Vector, Vector]:
         """eta -+ q se, mapped back to the mean where that is what was asked for."""
         quantile = distributions.quantile(self.record.statistics, self.prediction.level)
         low, high = eta - quantile * error, eta + quantile * error
@@ -306,14 +328,14 @@ def scorer(
         raise DesignError("errors of a model of classes are those of its probabilities: leave type= out")
     if prediction.kind not in ("mean", "link", "terms"):
         raise DesignError(f'type must be "mean", "link" or "terms", not {prediction.kind!r}')
-    if prediction.interval == "prediction":  # type: ignore[comparison-overlap]
-        raise DesignError('interval="prediction" is not available in this version; interval="confidence" is')
-    if prediction.interval not in (None, "confidence"):
-        raise DesignError(f'interval must be "confidence" or None, not {prediction.interval!r}')
+    if prediction.interval not in (None, "confidence", "prediction"):
+        raise DesignError(f'interval must be "confidence", "prediction" or None, not {prediction.interval!r}')
     if prediction.kind == "terms" and (prediction.se or prediction.interval):
         raise DesignError('type="terms" has no errors: ask for "mean" or "link"')
     if not 0.0 < prediction.level < 1.0:
         raise DesignError(f"level must be between 0 and 1, not {prediction.level!r}")
+    if prediction.interval == "prediction":
+        _check_new(record, prediction)
     for name in prediction.without:
         if name not in design.terms:
             raise DesignError(f"the model has no term {name!r}{closest(name, design.terms)}: {', '.join(design.terms)}")
@@ -323,6 +345,8 @@ def scorer(
     found = sources.kinds(source)
     matrix = () if design.matrix is None else design.matrix.columns
     reading = _reading(terms, specification, offset, exposure, found, matrix)
+    if prediction.interval == "prediction":
+        reading = _weighed(reading, specification, found)
     formula.require_columns(reading.columns, found, "the model")
     for name in reading.columns:
         # a column without a single value has no type to speak of
@@ -334,6 +358,43 @@ def scorer(
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
     return Scorer(record, prediction, reading, likelihood)
+
+
+def _check_new(record: FitRecord, prediction: Prediction) -> None:
+    """Whether a new y has a distribution."""
+    if record.specification.response_kind != "number":
+        raise DesignError(
+            "a new y of a model of classes is one of them: their probabilities are its prediction interval"
+        )
+    if prediction.kind != "mean":
+        raise DesignError('interval="prediction" is for a new y, on the scale of the mean: leave type= out')
+    distribution(record.family)
+    if record.family.discrete and record.statistics.scale != 1.0:
+        raise DesignError(
+            f"with a dispersion of {record.statistics.scale:.3g} the {record.family.name} family is no distribution of counts: "
+            'use "negative_binomial", or interval="confidence"'
+        )
+    if not new_dispersion(record) > 0.0:
+        raise DesignError("the dispersion is not positive, so a new y has no prediction interval")
+
+
+def new_dispersion(record: FitRecord) -> float:
+    """phi of a new y: that of the density where it was estimated beside the coefficients, the reported one otherwise."""
+    return record.shape["dispersion"][0] if "dispersion" in record.shape else record.statistics.scale
+
+
+def _weighed(reading: Reading, specification: Any, found: Mapping[str, Any]) -> Reading:
+    """With what a new y weighs: its variance weight and its trials, which are columns of the new rows."""
+    kind, column = specification.weights or ("", "")
+    weight = formula.numeric(column, found) if kind == "variance" else None
+    trials = None
+    if specification.trials is not None or kind == "trials":
+        trials = formula.numeric(specification.trials or column, found)
+    elif specification.response.startswith("cbind("):
+        raise DesignError(
+            "a new y of cbind(successes, failures) needs its number of trials: fit the model with trials= or dg.Trials"
+        )
+    return replace(reading, weight=weight, trials=trials)
 
 
 def _reading(

@@ -16,12 +16,14 @@ from daskglm import (
     comparisons,
     criteria,
     diagnostics,
+    intervals,
     persist,
     sandwich,
     stepwise,
     summary,
 )
 from daskglm import influence as measures
+from daskglm.bootstrap import Bootstrap, bootstrap
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -99,28 +101,72 @@ class Fit:
         method: str = "wald",
         dist: str | None = None,
         data: Any = None,
+        params: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
-        """Wald intervals, params -+ q bse, with the quantile of the test's distribution unless `dist` names another.
+        """Intervals for the parameters, or those named in `params`: columns lower, upper.
 
-        level: coverage; dist: "normal" or "t". Columns lower, upper. No pass over data.
+        method "wald": params -+ q bse, with the quantile of the test's distribution unless `dist` ("normal" or "t") names
+        another. No pass over data.
+
+        method "profile", with the `data` of the fit: where 2 (l_max - l_profile(b)) / phi is q squared, at the reported phi and
+        with parameters beside the coefficients held (as MASS's confint). -inf and inf where the likelihood stays above
+        that, NaN where there is no limit to give; `attrs["notes"]` says why. One pass with a Gram, then about two to eight
+        with a gradient for each limit still open: 2 x parameters row x vector evaluations a pass (with a Gram each where
+        rows are few). Venzon and Moolgavkar (1988).
         """
         import pandas as pd
 
         if "alpha" in options:
             raise DesignError("there is no option 'alpha'; here it is level= (0.95 for alpha=0.05)")
-        refuse_unknown(options, ["level", "method", "dist", "data"])
+        refuse_unknown(options, ["level", "method", "dist", "data", "params"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
+        if method == "profile":
+            return self._profile(level, dist, data, params)
         if method != "wald":
-            raise DesignError(f'method={method!r} is not available in this version; there is "wald"')
+            raise DesignError(f'method must be "wald" or "profile", not {method!r}')
         if data is not None:
-            raise DesignError("Wald intervals need no data: leave data= out")
+            raise DesignError('Wald intervals need no data: leave data= out, or say method="profile"')
         if dist not in (None, "normal", "t"):
             raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
         quantile = distributions.quantile(self.record.statistics, level, dist)  # type: ignore[arg-type]
         center, half = self.record.coefficients, quantile * self._errors()
-        return pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
+        frame = pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
+        return frame.loc[list(intervals.chosen(self.record, params))]
+
+    def _profile(self, level: float, dist: str | None, data: Any, params: Any) -> pd.DataFrame:
+        import pandas as pd
+
+        if dist is not None:
+            raise DesignError("profile intervals take the distribution of the likelihood ratio: leave dist= out")
+        if data is None:
+            raise DesignError("profile intervals need the rows again: data= takes what the model was fitted to")
+        found = intervals.profile_intervals(self.record, data, level, params)
+        frame = pd.DataFrame(found.limits, index=list(found.names), columns=["lower", "upper"])
+        frame.attrs |= {"notes": found.notes, "passes": found.passes}
+        return frame
+
+    def bootstrap(
+        self,
+        data: Any,
+        *,
+        replicates: int = 1000,
+        method: str = "one-step",
+        seed: int = 0,
+        key: Any = None,
+        level: float = 0.95,
+    ) -> Bootstrap:
+        """Replicates of the estimates, every row drawn Poisson(1) times (Poisson(f) for a frequency f) in each.
+
+        The draws are hashed from seed, replicate and the values of the `key` columns: the same in any order and partition,
+        and rows of one key form a cluster that is drawn as one; without a key from the leaf's label and the row's place in it.
+        method "one-step": b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes) and g_r the
+        gradient under the weights: linear, so its covariance tends to HC0 (with a key, the clustered one without correction).
+        One pass: a Gram and `replicates` gradients. "full": refits, all side by side, about four passes of
+        `replicates` Grams. Parameters beside the coefficients are held. Chamandy et al. (2012).
+        """
+        return bootstrap(self.record, data, replicates, method, seed, key, level)
 
     def cov_params(self, kind: str | Cluster | None = None, data: Any = None) -> pd.DataFrame:
         """Covariance of the parameters (r, r), NaN where aliased or infinite: the one that was fitted, or with data, the rows
@@ -303,8 +349,11 @@ class Fit:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
         type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
-        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval: "confidence", built on
-        the link scale and mapped back, at `level`. Offset and exposure are read from the data; `exposure=1` or `offset=0`
+        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval, at `level`: "confidence",
+        for the mean, built on the link scale and mapped back; or "prediction", for a new y of dispersion phi / weight, or the
+        proportion of its trials (columns of the new rows, where the fit had them), with the uncertainty of the coefficients:
+        mu -+ t sqrt(phi / w + se^2) under the gaussian identity, as R's predict.lm; otherwise quantiles of the family's
+        distribution averaged over a normal linear predictor (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data; `exposure=1` or `offset=0`
         override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or

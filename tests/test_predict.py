@@ -351,7 +351,7 @@ def test_an_aliased_column_adds_nothing() -> None:
     "options, message",
     [
         ({"type": "response"}, "response"),
-        ({"interval": "prediction"}, "prediction"),
+        ({"interval": "prediction", "type": "link"}, "prediction"),
         ({"interval": "credible"}, "credible"),
         ({"level": 1.0}, "level"),
         ({"level": 0.0}, "level"),

@@ -56,6 +56,8 @@ ALLOWED: dict[str, set[str]] = {
     "candidates": BELOW_FIT | {"estimation", "revisit", "widened"},
     "criteria": {"errors", "record"},
     "comparing": {"errors", "record", "criteria", "comparisons", "result"},
+    "intervals": BELOW_FIT | {"revisit"},
+    "bootstrap": BELOW_FIT | {"revisit", "together", "intervals"},
     "persist": BELOW_FIT,
     "writing": {"errors"},
     "aligned": BELOW_FIT | {"revisit", "writing"},
@@ -66,7 +68,8 @@ ALLOWED: dict[str, set[str]] = {
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
-    | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"},
+    | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"}
+    | {"intervals", "bootstrap"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -40,6 +40,11 @@ def quantile(statistics: HasFreedom, level: float, dist: Name | None = None) -> 
     return float(special.stdtrit(freedom, tail)) if freedom > 0 else float("nan")
 
 
+def normal_quantile(level: float) -> float:
+    """The two-sided critical value of a normal variable."""
+    return float(special.ndtri(0.5 + 0.5 * level))
+
+
 def p_value(statistics: HasFreedom, value: Any) -> Vector:
     """Two-sided p-values of z or t statistics."""
     size = np.abs(np.asarray(value, np.float64))
