@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import persist, summary
+from daskglm import effects, persist, summary
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 # Words of the contract that a later version will speak.
 LATER = (
-    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "margins", "plot",
+    "residuals", "influence", "lr_test", "score_test", "anova", "drop1", "add1", "plot",
 )  # fmt: skip
 
 
@@ -334,6 +334,31 @@ class Fit:
         if self.record.parameters.kind == "ordered":
             frame = frame.loc[list(self.record.parameters.columns)]
         return frame.apply(np.exp)
+
+    def margins(
+        self,
+        data: Any,
+        at: str = "overall",
+        variables: Any = None,
+        kind: str = "dydx",
+        level: float = 0.95,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Marginal effects on the mean, with errors by the delta method: of a number x the derivative d mu / d x, of a factor
+        the change mu(level) - mu(baseline), the whole row evaluated again with the column set to the level.
+
+        at: "overall", sum_i w_i d mu_i / d x_i / sum_i w_i over the rows, w the fit's weights (trials: each trial counts); or
+        "mean", of one row at the weighted mean of every number and in the share of every level, the offset at its mean.
+        variables: names of columns of the data, None for all (those of conditions such as C(age > 30) have none). kind:
+        "dydx"; "eydx", of log mu; and of numbers alone "dyex", in log x, and "eyex", an elasticity. Derivatives are exact,
+        through every term the column is part of, the offset included. Of a response of classes, the effect on each class's
+        probability. Columns effect, se, stat, pvalue, lower, upper; rows (variable, contrast), of classes (variable,
+        contrast, class). Rows fitted at an infinite estimate count with their limits.
+        One pass; at="overall" takes for each number 2 and for each level of a factor 1 evaluation per row and as many
+        gradients, times predictors and classes; at="mean" none.
+        """
+        refuse_unknown(options, ["at", "variables", "kind", "level"])
+        return effects.margins(self.record, data, at, variables, kind, level)
 
     def natural_parameter(self, mean: Any) -> Any:
         """theta = Psi(mu): canonical parameters of means, an array (n,), or (n, K) probabilities of K classes."""

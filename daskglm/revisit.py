@@ -93,7 +93,10 @@ class RowsOf:
     directions: tuple[Vector, ...]
 
     def __call__(self, leaf: Any) -> Rows:
-        columns: Columns = self.reading.read(leaf)
+        return self.of(leaf, self.reading.read(leaf))
+
+    def of(self, leaf: Any, columns: Columns) -> Rows:
+        """The Rows of a leaf that was read."""
         try:
             block = self.design.encode(columns)
         except DataError as error:
@@ -131,10 +134,18 @@ class Visit:
     """
 
     def __init__(
-        self, record: FitRecord, data: Any, beside: Sequence[str] = (), *, passes: int = 1, client: Any = None
+        self,
+        record: FitRecord,
+        data: Any,
+        beside: Sequence[str] = (),
+        *,
+        passes: int = 1,
+        client: Any = None,
+        reader: Any = None,
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
-        beside: further columns; passes: how many will be taken, about: rows are kept for several.
+        beside: further columns; passes: how many will be taken, about: rows are kept for several; reader: for one pass,
+        reader(rows_of, terms, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
@@ -173,7 +184,7 @@ class Visit:
         rows_of = RowsOf(replace(reading, passing=True), record.design, extra, directions)
         self.ledger: Ledger | None = None
         if passes == 1:
-            self.rows: Partitions[Any] = opened.consumed(rows_of)
+            self.rows: Partitions[Any] = opened.consumed(rows_of if reader is None else reader(rows_of, terms, source))
         else:
             self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
             self.ledger = Ledger(used=counted.n)

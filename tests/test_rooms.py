@@ -47,10 +47,14 @@ ALLOWED: dict[str, set[str]] = {
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "revisit": BELOW_FIT | {"estimation", "fit"},
+    "effects": BELOW_FIT | {"revisit"},
+    "marginal_means": BELOW_FIT | {"revisit", "effects"},
+    "relativities": BELOW_FIT | {"revisit", "effects"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
+    | {"effects", "marginal_means", "relativities"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}
