@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import effects, persist, summary
+from daskglm import effects, marginal_means, persist, summary
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions, hypotheses
+from daskglm.marginal_means import MarginalMeans
 from daskglm.model import canonical
 from daskglm.plan import refuse_unknown
 from daskglm.predict import Prediction, predict, result_columns, scorer
@@ -359,6 +360,34 @@ class Fit:
         """
         refuse_unknown(options, ["at", "variables", "kind", "level"])
         return effects.margins(self.record, data, at, variables, kind, level)
+
+    def emmeans(
+        self,
+        specs: Any,
+        data: Any = None,
+        at: Mapping[str, Any] | None = None,
+        by: Any = None,
+        weights: str = "equal",
+        type: str = "link",
+        level: float = 0.95,
+        offset: float | None = None,
+        **options: Any,
+    ) -> MarginalMeans:
+        """Estimated marginal means of the levels of a factor, or of the combinations of several, as R's emmeans: L b with
+        the numbers of the model at their means and the linear predictor averaged over the levels of its other factors.
+
+        specs: a column or several; by: columns within whose levels means are compared; at: values of columns, several of
+        which are averaged over where the column is neither in specs nor in by. weights: "equal", each level alike, or
+        "proportional", as the rows of the levels averaged over. type: "link", or "response": mapped back to the mean with
+        its limits. offset: held at its mean unless given, as a number on the scale of the linear predictor (0: a rate).
+        Means of numbers and of the offset and shares of levels are weighted by the fit's weights (R's emmeans takes them
+        over rows). Without data, means are those that the fit knows: of columns that enter as they are, without weights;
+        with data, one pass and no evaluations. NaN where the data do not tell (an empty cell of an interaction).
+        The result prints, has `.table` (estimate, se, lower, upper) and `.contrasts(...)`.
+        """
+        refuse_unknown(options, ["specs", "data", "at", "by", "weights", "type", "level", "offset"])
+        request = marginal_means.asked(specs, at, by, weights, type, level, offset)
+        return marginal_means.emmeans(self.record, request, data)
 
     def natural_parameter(self, mean: Any) -> Any:
         """theta = Psi(mu): canonical parameters of means, an array (n,), or (n, K) probabilities of K classes."""
