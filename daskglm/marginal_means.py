@@ -203,9 +203,7 @@ def asked(
     check_level(level)
     if offset is not None and not isinstance(offset, (int, float)):
         raise DesignError(f"offset= is a number on the scale of the linear predictor, not {offset!r}")
-    values = {
-        name: (value,) if np.ndim(value) == 0 else tuple(value) for name, value in (at or {}).items()
-    }
+    values = {name: (value,) if np.ndim(value) == 0 else tuple(value) for name, value in (at or {}).items()}
     empty = [name for name, value in values.items() if not value]
     if empty:
         raise DesignError(f"at= has no value for {empty[0]}")
@@ -215,7 +213,9 @@ def asked(
 def emmeans(record: FitRecord, request: Asked, data: Any) -> MarginalMeans:
     """See `Fit.emmeans`."""
     if record.parameters.kind != "number":
-        raise DesignError("marginal means are there for a response of one linear predictor: margins() tells effects on classes")
+        raise DesignError(
+            "marginal means are there for a response of one linear predictor: margins() tells effects on classes"
+        )
     if record.design.matrix is not None:
         raise DesignError("a sparse matrix has no means to hold it at: marginal means need a formula of columns")
     recipe, roles = recipe_of(record)
@@ -287,11 +287,11 @@ def _grid(
             chosen[name] = tuple(levels[role.place(value)] for value in request.at[name])  # type: ignore[union-attr]
         else:
             chosen[name] = levels
-        if request.weights == "proportional" and levels and name not in (*request.specs, *request.by):
-            if len(chosen[name]) > 1:
-                raise DesignError(
-                    f'weights="proportional" averages over all levels of "{name}": give one of them in at=, or none'
-                )
+        free = name not in (*request.specs, *request.by)
+        if request.weights == "proportional" and levels and free and len(chosen[name]) > 1:
+            raise DesignError(
+                f'weights="proportional" averages over all levels of "{name}": give one of them in at=, or none'
+            )
     averaged = [name for name, role in roles.items() if role.levels is not None and name not in chosen]
     averaged += [name for name in request.at if name not in (*request.specs, *request.by) and len(chosen[name]) > 1]
     return chosen, tuple(averaged)
@@ -310,7 +310,9 @@ def _centers(
     needed = [
         name
         for name in _columns(recipe)
-        if name not in chosen and record.specification.kinds[name] == "numeric" and (name not in roles or roles[name].numeric)
+        if name not in chosen
+        and record.specification.kinds[name] == "numeric"
+        and (name not in roles or roles[name].numeric)
     ]
     equal = outer({name: np.full(len(levels), 1.0 / len(levels)) for name, levels in design.levels.items()})
     has_offset = bool(recipe.offsets) or recipe.exposure is not None
@@ -326,7 +328,9 @@ def _centers(
         return held, equal, offset, _notes(held)
     free = {v.name for v in recipe.variables if v.kind == "factor" and not set(v.expression.columns) <= set(chosen)}
     groups = [tuple(name for name in piece.factors if name in free) for piece in design.factors]
-    joint = tuple(dict.fromkeys(names for names in groups if len(names) > 1)) if request.weights == "proportional" else ()
+    joint = (
+        tuple(dict.fromkeys(names for names in groups if len(names) > 1)) if request.weights == "proportional" else ()
+    )
     reader = LeafReader()
     with Visit(record, data, reader=reader) as v:
         v.passes += 1
@@ -417,6 +421,4 @@ def _means(
         notes = (*notes, f"on the scale of the linear predictor ({record.specification.link})")
     labels = tuple(" ".join(str(part) for part in key[:n]) for key in keys)
     groups = tuple(tuple(key[n:]) for key in keys)
-    return MarginalMeans(
-        table, eta, covariance, labels, groups, request.by, request.type, request.level, notes, record
-    )
+    return MarginalMeans(table, eta, covariance, labels, groups, request.by, request.type, request.level, notes, record)

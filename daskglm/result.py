@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import pyarrow as pa
 
-from daskglm import effects, marginal_means, persist, summary
+from daskglm import effects, marginal_means, persist, relativities, summary
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
@@ -325,11 +325,35 @@ class Fit:
         freedom = s.df_resid if s.scale_estimated else None
         return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, freedom)
 
-    def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
-        """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""
+    def relativities(
+        self,
+        *,
+        level: float = 0.95,
+        data: Any = None,
+        exposure: str | None = None,
+        bands: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """exp(params) with their limits, for models with a log or logit link (odds ratios under logit). No pass.
+
+        With data a table by level: rows (variable, level), of every factor of the model with its baseline at 1, of columns of
+        true and false, and of numbers that `bands` cuts at the given points, {"age": [25, 40]} into < 25, [25, 40), >= 40.
+        Columns relativity, lower, upper: exp(b_level - b_baseline), of a factor's own columns (where it is part of
+        interactions, at the baseline of the others; NaN where it has none), of a band the mean of the number's own columns
+        against that of the first band with rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and
+        s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
+        rows. One pass, one evaluation per row.
+        """
+        refuse_unknown(options, ["level", "data", "exposure", "bands"])
         link = self.record.specification.link
         if link not in ("log", "logit"):
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
+        effects.check_level(level)
+        if data is not None:
+            return relativities.table(self.record, data, level, exposure, bands)
+        for name, value in (("exposure", exposure), ("bands", bands)):
+            if value is not None:
+                raise DesignError(f"{name}= is of rows: give data=, too")
         frame = self.conf_int(level=level)
         frame.insert(0, "relativity", self.record.coefficients)
         if self.record.parameters.kind == "ordered":

@@ -49,7 +49,7 @@ ALLOWED: dict[str, set[str]] = {
     "revisit": BELOW_FIT | {"estimation", "fit"},
     "effects": BELOW_FIT | {"revisit"},
     "marginal_means": BELOW_FIT | {"revisit", "effects"},
-    "relativities": BELOW_FIT | {"revisit", "effects"},
+    "relativities": BELOW_FIT | {"revisit", "effects", "marginal_means"},
     "persist": BELOW_FIT,
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT

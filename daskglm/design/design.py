@@ -263,7 +263,9 @@ class Design:
 
     def changed(self, block: Block, columns: Columns, names: Collection[str], unseen: str = "raise") -> Block:
         """The block of the same rows with other values of some variables, `columns` having those; the rest is shared."""
-        needed = {name for piece in self.factors if set(names) & {*piece.factors, *piece.numeric} for name in piece.factors}
+        needed = {
+            name for piece in self.factors if set(names) & {*piece.factors, *piece.numeric} for name in piece.factors
+        }
         codes = {name: self._codes(name, columns.factors[name], unseen) for name in needed}
         dense = tuple(
             product(columns.numeric, piece.numeric) if set(names) & set(piece.numeric) else column

@@ -57,8 +57,8 @@ class Grid:
         result = np.zeros((self.size, self.recipe.design.width))
         for piece, at, size in pieces_by_raw(self.recipe.design):
             if set(piece.numeric) & set(found):
-                values = product_slope(numeric, piece.numeric, found)
-                result[:, at : at + size] = values[:, None] * self._shares(piece, codes)
+                moved = product_slope(numeric, piece.numeric, found)
+                result[:, at : at + size] = moved[:, None] * self._shares(piece, codes)
         return result
 
     def _numeric(self) -> dict[str, Vector]:
@@ -116,9 +116,9 @@ def outer(levels: Mapping[str, Vector]) -> WeightsOf:
     """Products of the weights of each factor's levels."""
 
     def weights(names: tuple[str, ...]) -> Vector:
-        result = np.ones(1)
+        result: Vector = np.ones(1)
         for name in names:
-            result = np.kron(levels[name], result)
+            result = np.asarray(np.kron(levels[name], result), np.float64)
         return result
 
     return weights
@@ -186,5 +186,3 @@ def centers(
         {name: counts(codes[name], len(design.levels[name])) for name in columns.factors},
         {names: together(names) for names in joint},
     )
-
-

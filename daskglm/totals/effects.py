@@ -234,9 +234,7 @@ class Parallel:
                 result[a, a], result[a + 1, a] = of_threshold[a], -of_threshold[a]
             return result
 
-        return At(
-            likelihood.probabilities(x, thresholds, ends), by_class(density), lambda d: by_class(curvature * d)
-        )
+        return At(likelihood.probabilities(x, thresholds, ends), by_class(density), lambda d: by_class(curvature * d))
 
     def fold(self, gradient: Matrix) -> Vector:
         # a threshold counts every row once, as the constant does
@@ -286,7 +284,8 @@ def predictions(block: Block, surface: Surface) -> Matrix:
     parts = [np.empty((surface.shape[0], 0))]
     for start, stop in _chunks(block, surface):
         eta = surface.predictors(
-            _offset(block.offset, start, stop), lambda raw, out, a=start, b=stop: gather(pieces, workspace, raw, a, b, out)  # type: ignore[misc]
+            _offset(block.offset, start, stop),
+            lambda raw, out, a=start, b=stop: gather(pieces, workspace, raw, a, b, out),  # type: ignore[misc]
         )
         with np.errstate(all="ignore"):
             parts.append(surface.at(eta, _cut(ends, start, stop)).h)
