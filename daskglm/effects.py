@@ -8,7 +8,7 @@ the rows count as given (Greene, Econometric Analysis, 7th edition, section 17.3
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
@@ -17,7 +17,6 @@ import numpy.typing as npt
 from daskglm.cluster.sources import Source, kinds
 from daskglm.design.changes import Part, Raw, Recipe, Role, roles_of
 from daskglm.design.columns import Columns
-from daskglm.design.formula import Terms
 from daskglm.design.grid import Centers, Grid, centers, outer
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
@@ -61,6 +60,18 @@ class Leaf:
 
 @final
 @dataclass(frozen=True)
+class AlreadyRead:
+    """The reading of one leaf whose columns are there, so that it is read once for them and for its rows."""
+
+    columns: Columns
+
+    def read(self, leaf: Any) -> Columns:
+        """As they are."""
+        return self.columns
+
+
+@final
+@dataclass(frozen=True)
 class LeafOf:
     """A leaf to its Leaf."""
 
@@ -68,7 +79,7 @@ class LeafOf:
 
     def __call__(self, leaf: Any) -> Leaf:
         columns = self.rows_of.reading.read(leaf)
-        rows = self.rows_of.of(leaf, columns)
+        rows = replace(self.rows_of, reading=AlreadyRead(columns))(leaf)  # type: ignore[arg-type]
         return Leaf(rows, columns, Raw(leaf.table, rows.place))
 
 
@@ -81,13 +92,13 @@ class LeafReader:
     rows_of: RowsOf
     kinds: Mapping[str, Any]
 
-    def __call__(self, rows_of: RowsOf, terms: Terms, source: Source) -> LeafOf:
+    def __call__(self, rows_of: RowsOf, source: Source) -> LeafOf:
         import pyarrow as pa
 
         self.recipe = Recipe.of(rows_of.design, rows_of.reading)
         self.kinds = kinds(source)
         truths = [name for name, kind in source.types.items() if pa.types.is_boolean(kind)]
-        self.roles = roles_of(terms, rows_of.design, self.kinds, truths)
+        self.roles = roles_of(rows_of.reading.variables, rows_of.design, self.kinds, truths)
         self.rows_of = rows_of
         return LeafOf(rows_of)
 

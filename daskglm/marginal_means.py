@@ -251,7 +251,7 @@ def recipe_of(record: FitRecord) -> tuple[Recipe, dict[str, Role]]:
     if specification.offset is not None:
         offsets.append(formula.numeric(specification.offset, kinds))
     exposure = None if specification.exposure is None else formula.numeric(specification.exposure, kinds)
-    return Recipe(design, terms.variables, tuple(offsets), exposure), roles_of(terms, design, kinds, ())
+    return Recipe(design, terms.variables, tuple(offsets), exposure), roles_of(terms.variables, design, kinds, ())
 
 
 def _columns(recipe: Recipe) -> tuple[str, ...]:

@@ -93,10 +93,7 @@ class RowsOf:
     directions: tuple[Vector, ...]
 
     def __call__(self, leaf: Any) -> Rows:
-        return self.of(leaf, self.reading.read(leaf))
-
-    def of(self, leaf: Any, columns: Columns) -> Rows:
-        """The Rows of a leaf that was read."""
+        columns: Columns = self.reading.read(leaf)
         try:
             block = self.design.encode(columns)
         except DataError as error:
@@ -145,7 +142,7 @@ class Visit:
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
         beside: further columns; passes: how many will be taken, about: rows are kept for several; reader: for one pass,
-        reader(rows_of, terms, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
+        reader(rows_of, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
@@ -184,7 +181,7 @@ class Visit:
         rows_of = RowsOf(replace(reading, passing=True), record.design, extra, directions)
         self.ledger: Ledger | None = None
         if passes == 1:
-            self.rows: Partitions[Any] = opened.consumed(rows_of if reader is None else reader(rows_of, terms, source))
+            self.rows: Partitions[Any] = opened.consumed(rows_of if reader is None else reader(rows_of, source))
         else:
             self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
             self.ledger = Ledger(used=counted.n)

@@ -18,7 +18,7 @@ from daskglm.design import expressions
 from daskglm.design.columns import Coded, Columns, product
 from daskglm.design.design import Design, Piece
 from daskglm.design.expressions import Expression
-from daskglm.design.formula import Terms, Variable
+from daskglm.design.formula import Variable
 from daskglm.design.reading import Reading, beside_of
 from daskglm.design.slopes import slope
 from daskglm.errors import DataError, DesignError
@@ -113,26 +113,28 @@ def is_plain(variable: Variable) -> bool:
     return isinstance(variable.expression.tree, ast.Name)
 
 
-def roles_of(terms: Terms, design: Design, kinds: Mapping[str, Any], truths: Sequence[str]) -> dict[str, Role]:
+def roles_of(
+    variables: Sequence[Variable], design: Design, kinds: Mapping[str, Any], truths: Sequence[str]
+) -> dict[str, Role]:
     """Every column of the right side that can be varied; truths: columns of true and false.
 
     Text of which the model knows conditions only, such as I(area == "B"), is not among them.
     """
     found: dict[str, Role] = {}
-    for variable in terms.variables:
+    for variable in variables:
         if variable.kind == "factor" and is_plain(variable):
             column = variable.expression.columns[0]
             role = Role(column, design.levels[variable.name], design.baselines[variable.name], variable.name)
             if column not in found or found[column].factor is None:
                 found[column] = role
     result: dict[str, Role] = {}
-    for variable in terms.variables:
+    for variable in variables:
         for column in variable.expression.columns if variable.kind != "matrix" else ():
             if column in found:
                 result[column] = found[column]
             elif column in truths:
                 result[column] = Role(column, (False, True))
-            elif kinds[column] == "numeric" and _moves(column, terms.variables):
+            elif kinds[column] == "numeric" and _moves(column, variables):
                 result[column] = Role(column)
     return result
 

@@ -119,7 +119,7 @@ class Scalar:
         found = np.zeros(block.n)
         for direction in self.directions[::-1]:
             moved = movement(block, self.model.scaling, direction)
-            end = np.full(block.n, np.nan) if self.dropped else np.sign(moved) * np.inf
+            end = np.nan if self.dropped else np.where(moved > 0.0, np.inf, -np.inf)
             found = np.where(moved != 0.0, end, found)
         return found
 
