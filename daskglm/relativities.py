@@ -78,10 +78,10 @@ class Banded:
     own: tuple[int, ...] = ()
 
     @property
-    def labels(self) -> tuple[Any, ...]:
+    def labels(self) -> tuple[str, ...]:
         """Of each level or band."""
         if self.role.levels is not None:
-            return self.role.levels
+            return tuple(str(level) for level in self.role.levels)
         inner = [f"[{a:g}, {b:g})" for a, b in zip(self.cuts[:-1], self.cuts[1:], strict=True)]
         return (f"< {self.cuts[0]:g}", *inner, f">= {self.cuts[-1]:g}")
 

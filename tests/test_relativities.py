@@ -56,8 +56,8 @@ def test_relativities_of_levels(fit: Fit, data: pd.DataFrame) -> None:
     for level, name in names.items():
         np.testing.assert_allclose(found.loc[("a", level)].iloc[:3], plain.loc[name], rtol=EXACT)
     assert list(found.loc[("a", "B")].iloc[:3]) == [1.0, 1.0, 1.0]
-    np.testing.assert_allclose(found.loc["b"].loc[True].iloc[:3], plain.loc["b"], rtol=EXACT)
-    np.testing.assert_allclose(found.loc["yr"].loc[2002].iloc[:3], plain.loc["C(yr)[T.2002]"], rtol=EXACT)
+    np.testing.assert_allclose(found.loc["b"].loc["True"].iloc[:3], plain.loc["b"], rtol=EXACT)
+    np.testing.assert_allclose(found.loc["yr"].loc["2002"].iloc[:3], plain.loc["C(yr)[T.2002]"], rtol=EXACT)
 
 
 def test_relativities_of_bands(fit: Fit, data: pd.DataFrame) -> None:
