@@ -16,8 +16,11 @@ from daskglm import (
     comparisons,
     criteria,
     diagnostics,
+    effects,
     intervals,
+    marginal_means,
     persist,
+    relativities,
     sandwich,
     stepwise,
     summary,
@@ -31,6 +34,7 @@ from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import collinearity as collinear
 from daskglm.inference import distributions, hypotheses
+from daskglm.marginal_means import MarginalMeans
 from daskglm.model import canonical
 from daskglm.model.weights import Cluster, cluster_of
 from daskglm.plan import check_covariance, refuse_unknown
@@ -43,7 +47,7 @@ if TYPE_CHECKING:
 
 # Words of the contract that a later version will speak.
 LATER = (
-    "margins", "plot",
+    "plot",
 )  # fmt: skip
 
 
@@ -562,16 +566,93 @@ class Fit:
         basis = f"the inverse of the covariance ({kind} information)"
         return collinear.collinearity(covariance, self.record.names, basis)
 
-    def relativities(self, *, level: float = 0.95) -> pd.DataFrame:
-        """exp(params) with their limits, for models with a log or logit link (odds ratios under logit)."""
+    def relativities(
+        self,
+        *,
+        level: float = 0.95,
+        data: Any = None,
+        exposure: str | None = None,
+        bands: Mapping[str, Any] | None = None,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """exp(params) with their limits, for models with a log or logit link (odds ratios under logit). No pass.
+
+        With data a table by level: rows (variable, level), of every factor of the model with its baseline at 1, of columns of
+        true and false, and of numbers that `bands` cuts at the given points, {"age": [25, 40]} into < 25, [25, 40), >= 40.
+        Columns relativity, lower, upper: exp(b_level - b_baseline), of a factor's own columns (where it is part of
+        interactions, at the baseline of the others; NaN where it has none), of a band the mean of the number's own columns
+        against that of the first band with rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and
+        s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
+        rows. One pass, one evaluation per row.
+        """
+        refuse_unknown(options, ["level", "data", "exposure", "bands"])
         link = self.record.specification.link
         if link not in ("log", "logit"):
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
+        effects.check_level(level)
+        if data is not None:
+            return relativities.table(self.record, data, level, exposure, bands)
+        for name, value in (("exposure", exposure), ("bands", bands)):
+            if value is not None:
+                raise DesignError(f"{name}= is of rows: give data=, too")
         frame = self.conf_int(level=level)
         frame.insert(0, "relativity", self.record.coefficients)
         if self.record.parameters.kind == "ordered":
             frame = frame.loc[list(self.record.parameters.columns)]
         return frame.apply(np.exp)
+
+    def margins(
+        self,
+        data: Any,
+        at: str = "overall",
+        variables: Any = None,
+        kind: str = "dydx",
+        level: float = 0.95,
+        **options: Any,
+    ) -> pd.DataFrame:
+        """Marginal effects on the mean, with errors by the delta method: of a number x the derivative d mu / d x, of a factor
+        the change mu(level) - mu(baseline), the whole row evaluated again with the column set to the level.
+
+        at: "overall", sum_i w_i d mu_i / d x_i / sum_i w_i over the rows, w the fit's weights (trials: each trial counts); or
+        "mean", of one row at the weighted mean of every number and in the share of every level, the offset at its mean.
+        variables: names of columns of the data, None for all (those of conditions such as C(age > 30) have none). kind:
+        "dydx"; "eydx", of log mu; and of numbers alone "dyex", in log x, and "eyex", an elasticity. Derivatives are exact,
+        through every term the column is part of, the offset included. Of a response of classes, the effect on each class's
+        probability. Columns effect, se, stat, pvalue, lower, upper; rows (variable, contrast), of classes (variable,
+        contrast, class). Rows fitted at an infinite estimate count with their limits.
+        One pass; at="overall" takes for each number 2 and for each level of a factor 1 evaluation per row and as many
+        gradients, times predictors and classes; at="mean" none.
+        """
+        refuse_unknown(options, ["at", "variables", "kind", "level"])
+        return effects.margins(self.record, data, at, variables, kind, level)
+
+    def emmeans(
+        self,
+        specs: Any,
+        data: Any = None,
+        at: Mapping[str, Any] | None = None,
+        by: Any = None,
+        weights: str = "equal",
+        type: str = "link",
+        level: float = 0.95,
+        offset: float | None = None,
+        **options: Any,
+    ) -> MarginalMeans:
+        """Estimated marginal means of the levels of a factor, or of the combinations of several, as R's emmeans: L b with
+        the numbers of the model at their means and the linear predictor averaged over the levels of its other factors.
+
+        specs: a column or several; by: columns within whose levels means are compared; at: values of columns, several of
+        which are averaged over where the column is neither in specs nor in by. weights: "equal", each level alike, or
+        "proportional", as the rows of the levels averaged over. type: "link", or "response": mapped back to the mean with
+        its limits. offset: held at its mean unless given, as a number on the scale of the linear predictor (0: a rate).
+        Means of numbers and of the offset and shares of levels are weighted by the fit's weights (R's emmeans takes them
+        over rows). Without data, means are those that the fit knows: of columns that enter as they are, without weights;
+        with data, one pass and no evaluations. NaN where the data do not tell (an empty cell of an interaction).
+        The result prints, has `.table` (estimate, se, lower, upper) and `.contrasts(...)`.
+        """
+        refuse_unknown(options, ["specs", "data", "at", "by", "weights", "type", "level", "offset"])
+        request = marginal_means.asked(specs, at, by, weights, type, level, offset)
+        return marginal_means.emmeans(self.record, request, data)
 
     def natural_parameter(self, mean: Any) -> Any:
         """theta = Psi(mu): canonical parameters of means, an array (n,), or (n, K) probabilities of K classes."""

@@ -236,11 +236,12 @@ class Visit:
         clusters: Sequence[str] = (),
         every: bool = False,
         other: FitRecord | None = None,
+        reader: Any = None,
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
         beside: further columns; passes: how many will be taken, about: rows are kept for several; clusters: columns whose keys
-        the blocks carry; every: as in `recipe`;
-        other: a second model, so that `rows` are `Both`, for one pass.
+        the blocks carry; every: as in `recipe`; other: a second model, so that `rows` are `Both`, for one pass; reader: for one
+        pass, reader(rows_of, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
         """
         self.record, self.passes = record, 0
         self.plan = plan_of(record.specification, record)
@@ -267,7 +268,7 @@ class Visit:
         self._opened.append(opened)
         self.ledger: Ledger | None = None
         if passes == 1:
-            self.rows: Partitions[Any] = opened.consumed(whole)
+            self.rows: Partitions[Any] = opened.consumed(whole if reader is None else reader(rows_of, source))
         else:
             self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
             self.ledger = Ledger(used=counted.n)

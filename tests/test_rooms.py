@@ -58,6 +58,9 @@ ALLOWED: dict[str, set[str]] = {
     "comparing": {"errors", "record", "criteria", "comparisons", "result"},
     "intervals": BELOW_FIT | {"revisit"},
     "bootstrap": BELOW_FIT | {"revisit", "together", "intervals"},
+    "effects": BELOW_FIT | {"revisit"},
+    "marginal_means": BELOW_FIT | {"revisit", "effects"},
+    "relativities": BELOW_FIT | {"revisit", "effects", "marginal_means"},
     "persist": BELOW_FIT,
     "writing": {"errors"},
     "aligned": BELOW_FIT | {"revisit", "writing"},
@@ -69,7 +72,7 @@ ALLOWED: dict[str, set[str]] = {
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
     | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"}
-    | {"intervals", "bootstrap"},
+    | {"intervals", "bootstrap", "effects", "marginal_means", "relativities"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, final
 
@@ -202,8 +202,8 @@ class Design:
         sparse[~(np.isfinite(sparse) & (sparse > 0.0))] = 1.0
         return Scaling(np.array(shift, float), np.array(scale, float), np.array(valued, float), sparse)
 
-    def unscaling(self) -> Rescaling:
-        """From scaled coefficients to those of the columns as the user has them."""
+    def raw_scaling(self) -> tuple[Vector, Vector]:
+        """(shift, factor), each (width,): raw columns enter the arithmetic as (x - shift) factor."""
         scaling = self.scaling
         factor = np.ones(self.width)
         factor[1 : 1 + len(self.dense)] = scaling.scale
@@ -213,9 +213,14 @@ class Design:
             at += self.n_levels(piece)
         factor[at:] = scaling.sparse_scale
         shift = np.zeros(self.width)
-        if self.intercept:
-            shift[1 : 1 + len(self.dense)] = -scaling.shift * scaling.scale
-        return Rescaling(factor[self.select], shift[self.select])
+        shift[1 : 1 + len(self.dense)] = scaling.shift
+        return shift, factor
+
+    def unscaling(self) -> Rescaling:
+        """From scaled coefficients to those of the columns as the user has them."""
+        shift, factor = self.raw_scaling()
+        moved = -shift * factor if self.intercept else np.zeros(self.width)
+        return Rescaling(factor[self.select], moved[self.select])
 
     def by_level(self, raw: Vector) -> dict[str, Vector]:
         """A number per raw column (width,) summed over the columns of each level of each factor that leaves one out."""
@@ -259,25 +264,50 @@ class Design:
         n = columns.n
         codes = {name: self._codes(name, coded, unseen) for name, coded in columns.factors.items()}
         dense = tuple(product(columns.numeric, piece.numeric) for piece in self.dense)
-        levels = []
-        for piece in self.factors:
-            total = self.n_levels(piece)
-            stride, combined = 1, np.zeros(n, code_dtype(max(total, 1)))
-            for name in piece.factors:
-                combined = combined + (codes[name].astype(combined.dtype) * combined.dtype.type(stride))
-                stride *= len(self.levels[name])
-            value = None
-            if piece.numeric:
-                value = np.ascontiguousarray(product(columns.numeric, piece.numeric), np.float64)
-            levels.append(Levels(combined, total, value))
+        levels = tuple(self._levels_of(piece, codes, columns) for piece in self.factors)
         y, weight = self._y(columns), columns.weight
         if columns.trials is not None:
             trials = np.asarray(columns.trials, np.float64)
             weight = trials if weight is None else trials * weight
         return Block(
-            n, dense, tuple(levels), y, weight, columns.offset, columns.trials, columns.sparse, columns.others,
+            n, dense, levels, y, weight, columns.offset, columns.trials, columns.sparse, columns.others,
             columns.clusters,
         )  # fmt: skip
+
+    def changed(self, block: Block, columns: Columns, names: Collection[str], unseen: str = "raise") -> Block:
+        """The block of the same rows with other values of some variables, `columns` having those; the rest is shared."""
+        needed = {
+            name for piece in self.factors if set(names) & {*piece.factors, *piece.numeric} for name in piece.factors
+        }
+        codes = {name: self._codes(name, columns.factors[name], unseen) for name in needed}
+        dense = tuple(
+            product(columns.numeric, piece.numeric) if set(names) & set(piece.numeric) else column
+            for piece, column in zip(self.dense, block.dense, strict=True)
+        )
+        levels = tuple(
+            self._levels_of(piece, codes, columns) if set(names) & {*piece.factors, *piece.numeric} else there
+            for piece, there in zip(self.factors, block.levels, strict=True)
+        )
+        return replace(block, dense=dense, levels=levels, offset=columns.offset)
+
+    def _levels_of(self, piece: Piece, codes: Mapping[str, npt.NDArray[Any]], columns: Columns) -> Levels:
+        """A piece with levels, of the codes of each factor."""
+        value = None
+        if piece.numeric:
+            value = np.ascontiguousarray(product(columns.numeric, piece.numeric), np.float64)
+        return Levels(self.combined(piece, codes, columns.n), self.n_levels(piece), value)
+
+    def combined(self, piece: Piece, codes: Mapping[str, npt.NDArray[Any]], n: int) -> npt.NDArray[Any]:
+        """The code (n,) of the levels of several factors together, the first factor fastest."""
+        stride, result = 1, np.zeros(n, code_dtype(max(self.n_levels(piece), 1)))
+        for name in piece.factors:
+            result = result + (codes[name].astype(result.dtype) * result.dtype.type(stride))
+            stride *= len(self.levels[name])
+        return result
+
+    def codes(self, name: str, columns: Columns) -> npt.NDArray[Any]:
+        """Which of the learnt levels each row (n,) has."""
+        return self._codes(name, columns.factors[name], "raise")
 
     def _y(self, columns: Columns) -> Any:
         if columns.y is None:

@@ -200,6 +200,11 @@ def _floating(value: Values) -> Values:
     return array.astype(np.float64) if array.dtype.kind in "iub" else value
 
 
+def evaluate_node(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.NDArray[Any]]) -> Values:
+    """The value of a part of a checked expression."""
+    return _value(node, names, values)
+
+
 def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.NDArray[Any]]) -> Values:
     def of(child: ast.expr) -> Values:
         return _value(child, names, values)

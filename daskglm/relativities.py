@@ -1,0 +1,277 @@
+"""Relativities as insurers read them: what each level multiplies the mean by, beside what was observed there and fitted.
+
+exp(b_level - b_baseline) with limits from the covariance of the coefficients; sums of exposure, response and mean by level
+come from one pass.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, final
+
+import numpy as np
+import numpy.typing as npt
+
+from daskglm.design.changes import Role, pieces_by_raw
+from daskglm.design.columns import Coded, product
+from daskglm.design.design import Design
+from daskglm.effects import Leaf, LeafReader, left_out, surface_for
+from daskglm.errors import DataError, DesignError, closest
+from daskglm.inference import distributions
+from daskglm.marginal_means import combined
+from daskglm.record import FitRecord
+from daskglm.revisit import Visit
+from daskglm.totals.effects import Surface, predictions
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Vector = npt.NDArray[np.float64]
+Matrix = npt.NDArray[np.float64]
+
+
+@final
+@dataclass(frozen=True)
+class ByLevel:
+    """Sums by level or band (k,): rows, weight m, exposure m s, response m y, fitted m mu; terms (k, t): m times each column
+    of X that is of the banded number alone.
+    """
+
+    rows: Vector
+    weight: Vector
+    exposure: Vector
+    observed: Vector
+    fitted: Vector
+    terms: Matrix
+
+    def __add__(self, other: ByLevel) -> ByLevel:
+        return ByLevel(
+            self.rows + other.rows,
+            self.weight + other.weight,
+            self.exposure + other.exposure,
+            self.observed + other.observed,
+            self.fitted + other.fitted,
+            self.terms + other.terms,
+        )
+
+
+@final
+@dataclass(frozen=True)
+class Tables:
+    """One ByLevel for each variable."""
+
+    parts: tuple[ByLevel, ...]
+
+    def __add__(self, other: Tables) -> Tables:
+        return Tables(tuple(a + b for a, b in zip(self.parts, other.parts, strict=True)))
+
+
+@final
+@dataclass(frozen=True)
+class Banded:
+    """A variable of the table: the role of its column, and where its bands are cut if it is a number."""
+
+    role: Role
+    cuts: tuple[float, ...] = ()
+    # columns of X of this number alone, as places among the design's dense pieces
+    own: tuple[int, ...] = ()
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each level or band."""
+        if self.role.levels is not None:
+            return tuple(str(level) for level in self.role.levels)
+        inner = [f"[{a:g}, {b:g})" for a, b in zip(self.cuts[:-1], self.cuts[1:], strict=True)]
+        return (f"< {self.cuts[0]:g}", *inner, f">= {self.cuts[-1]:g}")
+
+
+def tables_of(
+    leaf: Leaf,
+    variables: tuple[Banded, ...],
+    surface: Surface,
+    design: Design,
+    exposure: Any,
+    frequency: bool,
+    inside: bool,
+) -> Tables:
+    """The sums of one leaf. exposure: an expression of the model's, the name of a column beside, or None."""
+    leaf = leaf.inside if inside else leaf
+    block, n = leaf.rows.block, leaf.rows.n
+    weight = np.ones(n) if leaf.weight is None else leaf.weight
+    size = _exposure(leaf, exposure)
+    mean = predictions(block, surface)[0]
+    rows = weight if frequency else np.ones(n)
+    response = weight * np.asarray(block.y, np.float64)
+    parts = []
+    for variable in variables:
+        k = len(variable.labels)
+        codes = _codes(leaf, variable, design)
+
+        def by_level(amount: Vector, codes: Any = codes, k: int = k) -> Vector:
+            return np.bincount(codes, amount, k).astype(np.float64)
+
+        terms = np.zeros((k, len(variable.own)))
+        for j, place in enumerate(variable.own):
+            column = np.asarray(product(leaf.columns.numeric, design.dense[place].numeric), np.float64)
+            terms[:, j] = by_level(weight * column)
+        parts.append(
+            ByLevel(
+                by_level(rows),
+                by_level(weight),
+                by_level(weight * size),
+                by_level(response),
+                by_level(weight * mean),
+                terms,
+            )
+        )
+    return Tables(tuple(parts))
+
+
+def _exposure(leaf: Leaf, exposure: Any) -> Vector:
+    """The exposure of each row (n,)."""
+    if exposure is None:
+        return np.ones(leaf.rows.n)
+    if isinstance(exposure, str):
+        found = leaf.rows.beside[exposure]
+        if isinstance(found, Coded):
+            raise DataError(f'exposure="{exposure}" holds text, not numbers')
+        size = np.asarray(found, np.float64)
+        wrong = ~(size >= 0.0)
+        if wrong.any():
+            raise DataError(
+                f'{leaf.rows.label}: exposure="{exposure}" is missing or negative in {int(wrong.sum())} row(s) of the model'
+            )
+        return size
+    values = exposure.evaluate(leaf.raw.take(exposure.columns))
+    return np.broadcast_to(np.asarray(values, np.float64), (leaf.rows.n,))
+
+
+def _codes(leaf: Leaf, variable: Banded, design: Design) -> npt.NDArray[Any]:
+    role = variable.role
+    if role.factor is not None:
+        return design.codes(role.factor, leaf.columns)
+    values = np.asarray(leaf.raw[role.column], np.float64)
+    if role.levels is not None:
+        return (values != 0.0).astype(np.intp)
+    return np.searchsorted(np.array(variable.cuts), values, side="right")
+
+
+def table(
+    record: FitRecord, data: Any, level: float, exposure: str | None, bands: Mapping[str, Sequence[float]] | None
+) -> pd.DataFrame:
+    """See `Fit.relativities`."""
+    import pandas as pd
+
+    if record.parameters.kind != "number":
+        raise DesignError("a table by level is there for a response of one linear predictor: leave data= out")
+    _check_exposure(record, exposure)
+    reader = LeafReader()
+    beside = () if exposure is None or record.specification.exposure is not None else (exposure,)
+    with Visit(record, data, beside, reader=reader) as v:
+        v.passes += 1
+        variables = _variables(record, reader.roles, bands or {}, reader)
+        given = exposure if beside else reader.recipe.exposure
+        weights = record.specification.weights
+        found = v.rows.total(
+            tables_of, variables, surface_for(v, reader), record.design, given,
+            weights is not None and weights[0] == "frequency", left_out(record),
+        )  # fmt: skip
+    frames = [
+        _of_variable(record, variable, sums, level) for variable, sums in zip(variables, found.parts, strict=True)
+    ]
+    keys = [variable.role.column for variable in variables]
+    return pd.concat(frames, keys=keys, names=["variable", "level"])
+
+
+def _check_exposure(record: FitRecord, exposure: str | None) -> None:
+    """What stands for the size of a row can be said once only."""
+    specification = record.specification
+    if exposure is None:
+        return
+    if not isinstance(exposure, str):
+        raise DesignError(f"exposure= takes a column or an expression, not {type(exposure).__name__}")
+    if specification.exposure is not None and exposure != specification.exposure:
+        raise DesignError(f'the model was fitted with exposure="{specification.exposure}": leave exposure= out')
+    weights = specification.weights
+    if (weights is not None and weights[0] in ("variance", "trials")) or specification.trials is not None:
+        raise DesignError(
+            "the weights or trials of this model are the size of its rows, and are shown as exposure: leave exposure= out"
+        )
+
+
+def _variables(
+    record: FitRecord, roles: Mapping[str, Role], bands: Mapping[str, Sequence[float]], reader: LeafReader
+) -> tuple[Banded, ...]:
+    """Every column of levels, and the numbers that are to be banded, in the order of the formula."""
+    numbers = [name for name, role in roles.items() if role.numeric]
+    for name in bands:
+        if name not in numbers:
+            raise DesignError(
+                f'bands= is for numbers of the model, and "{name}" is none{closest(name, numbers)}: '
+                f"{', '.join(numbers) or 'there are none'}"
+            )
+    found = []
+    for name, role in roles.items():
+        if role.levels is not None:
+            found.append(Banded(role))
+        elif name in bands:
+            cuts = tuple(float(cut) for cut in np.atleast_1d(np.asarray(bands[name], np.float64)))
+            if not cuts or not np.all(np.diff(cuts) > 0) or not np.isfinite(cuts).all():
+                raise DesignError(f"bands of {name} are cut at increasing numbers, not at {list(cuts)}")
+            alone = {v.name for v in reader.recipe.variables if v.kind == "numeric" and v.expression.columns == (name,)}
+            places = [j for j, piece in enumerate(record.design.dense) if set(piece.numeric) <= alone]
+            found.append(Banded(role, cuts, tuple(places)))
+    if not found:
+        raise DesignError('the model has no levels to tell apart: bands={"age": [25, 40, 60]} cuts a number into bands')
+    return tuple(found)
+
+
+def _of_variable(record: FitRecord, variable: Banded, sums: ByLevel, level: float) -> pd.DataFrame:
+    import pandas as pd
+
+    linear = _contrasts(record.design, variable, sums)
+    eta, covariance = combined(record, linear)
+    error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
+    # what the model has no column of its own for is not known
+    known = np.any(linear != 0.0)
+    eta, error = (part if known else np.full(part.shape, np.nan) for part in (eta, error))
+    half = distributions.quantile(record.statistics, level) * error
+    with np.errstate(all="ignore"):
+        frame = pd.DataFrame(
+            {
+                "relativity": np.exp(eta),
+                "lower": np.exp(eta - half),
+                "upper": np.exp(eta + half),
+                "exposure": sums.exposure,
+                "observed": sums.observed / sums.exposure,
+                "fitted": sums.fitted / sums.exposure,
+                "rows": sums.rows,
+            },
+            index=list(variable.labels),
+        )
+    return frame
+
+
+def _contrasts(design: Design, variable: Banded, sums: ByLevel) -> Matrix:
+    """Each level against the baseline, or each band's mean of the number's own columns against that of the first band with
+    rows: combinations (k, p) of the reported coefficients.
+    """
+    role, k = variable.role, len(variable.labels)
+    raw = np.zeros((k, design.width))
+    if role.factor is not None:
+        for piece, at, size in pieces_by_raw(design):
+            if piece.factors == (role.factor,) and not piece.numeric:
+                raw[:, at : at + size] += np.eye(k)
+        raw -= raw[role.baseline].copy()
+    elif role.levels is not None:
+        for j, piece in enumerate(design.dense):
+            if piece.numeric == (role.column,):
+                raw[1, 1 + j] = 1.0
+    else:
+        with np.errstate(invalid="ignore"):
+            means = sums.terms / sums.weight[:, None]
+        first = int(np.argmax(sums.rows > 0))
+        raw[:, [1 + j for j in variable.own]] = means - means[first]
+        raw[sums.rows == 0] = 0.0
+    return raw[:, design.select]
