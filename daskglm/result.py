@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
-import pyarrow as pa
 
 from daskglm import (
     candidates,
@@ -27,9 +25,6 @@ from daskglm import (
 )
 from daskglm import influence as measures
 from daskglm.bootstrap import Bootstrap, bootstrap
-from daskglm.cluster.collections import beside, is_array, is_collection, mapped
-from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.inference import collinearity as collinear
@@ -38,8 +33,10 @@ from daskglm.marginal_means import MarginalMeans
 from daskglm.model import canonical
 from daskglm.model.weights import Cluster, cluster_of
 from daskglm.plan import check_covariance, refuse_unknown
-from daskglm.predict import Prediction, predict, result_columns, scorer
+from daskglm.predict import Prediction
 from daskglm.record import Certificate, FitRecord
+from daskglm.scoring import scored
+from daskglm.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -364,8 +361,6 @@ class Fit:
         DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
         are Dask arrays chunked as its rows are.
         """
-        import pandas as pd
-
         if "unseen" in options:
             raise DesignError("unseen= is settled when the model is fitted: glm(..., unseen=)")
         refuse_unknown(options, ["type", "se", "interval", "level", "offset", "exposure", "without"])
@@ -373,52 +368,7 @@ class Fit:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
         wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
-        if is_collection(data):
-            return self._lazily(data, wanted, offset, exposure)
-        index = data.index if isinstance(data, pd.DataFrame) else None
-        if isinstance(data, np.ndarray) or is_sparse(data):
-            others = {"offset": offset, "exposure": exposure}
-            arrays = {name: np.asarray(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
-            source = self._arrays(data, arrays)
-            offset, exposure = (name if name in arrays else value for name, value in others.items())
-        else:
-            source = open_source(data)
-        columns = predict(self.record, source, wanted, offset, exposure)
-        frame = pd.DataFrame(columns, index=index)
-        if type != "terms" and frame.shape[1] == 1:
-            return frame.iloc[:, 0]
-        return frame
-
-    def _lazily(self, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
-        """Predictions for a Dask collection, as the same kind of collection; nothing is computed yet."""
-        given = {"offset": offset, "exposure": exposure}
-        others = {n: v for n, v in given.items() if v is not None and not isinstance(v, (str, int, float))}
-        arrays = beside(data, others)
-        offset, exposure = (name if name in others else value for name, value in given.items())
-        source = self._described(data, tuple(arrays))
-        needed = scorer(self.record, wanted, source, offset, exposure).reading.columns
-        types = {name: source.types[name] for name in needed if name in source.types}
-        score = _PredictPart(self.record, wanted, offset, exposure, {} if is_array(data) else types, tuple(arrays))
-        columns = score.columns()
-        single = columns[0] if wanted.kind != "terms" and len(columns) == 1 else None
-        return mapped(data, score, columns, single, list(arrays.values()))
-
-    def _described(self, data: Any, others: tuple[str, ...]) -> Source:
-        """A source of the collection's columns and of arrays beside it, to check a request against; nothing is computed."""
-        if not is_array(data):
-            source = open_source(data)
-            # what Dask calls an object may be anything; where the model wants no text, each partition says what it is
-            objects = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
-            kinds = self.record.specification.kinds
-            source.types |= {name: pa.null() for name in objects if kinds.get(name) != "factor"}
-            return source
-        if data.ndim not in (1, 2):
-            raise DesignError(f"X must have two dimensions, not {data.ndim}")
-        width = 1 if data.ndim == 1 else data.shape[1]
-        if np.isnan(width):
-            raise DesignError("the number of X's columns is not known: compute_chunk_sizes() finds it")
-        empty = type(data._meta) if is_sparse(data._meta) else np.zeros
-        return self._arrays(empty((0, int(width))), {name: np.zeros(0) for name in others})
+        return scored(self.record, data, wanted, offset, exposure)
 
     def residuals(
         self, data: Any, kind: str = "deviance", *, seed: int = 0, key: Any = None, out: Any = None, **options: Any
@@ -684,35 +634,6 @@ class Fit:
     def _repr_html_(self) -> str:
         return summary.as_html(self.record)
 
-    def _arrays(self, x: Any, others: dict[str, Any]) -> Source:
-        """An array's columns under the names they had when the model was fitted to an array like it, and arrays beside."""
-        for name, array in others.items():
-            if array.shape != (x.shape[0],):
-                raise DesignError(f"{name}= has shape {array.shape}, X has {x.shape[0]} rows")
-        matrix = self.record.design.matrix
-        if matrix is not None:
-            from scipy.sparse import csr_array
-
-            rows = x if is_sparse(x) else csr_array(x)
-            if rows.ndim != 2 or rows.shape[1] != len(matrix.columns):
-                raise DesignError(f"the model needs {len(matrix.columns)} columns, X has {x.shape[-1]}")
-            return from_arrays(rows, others, matrix.columns)[0]
-        if is_sparse(x):
-            raise DesignError("this model was not fitted to a sparse X: pass X.toarray(), or a table with its columns")
-        return open_source({**self._named(x), **others})
-
-    def _named(self, x: Any) -> dict[str, Any]:
-        """The columns of an array by name."""
-        names = [piece.numeric[0] for piece in self.record.design.dense if len(piece.numeric) == 1]
-        columns = x[:, None] if x.ndim == 1 else x
-        if self.record.design.factors or names != list(self.record.specification.predictors):
-            raise DesignError("this model was fitted with a formula: predict needs a table with its columns")
-        if columns.ndim != 2:
-            raise DesignError(f"X must have two dimensions, not {columns.ndim}")
-        if columns.shape[1] != len(names):
-            raise DesignError(f"the model needs {len(names)} columns, X has {columns.shape[1]}")
-        return dict(zip(names, columns.T, strict=True))
-
     def _errors(self) -> np.ndarray[Any, Any]:
         with np.errstate(invalid="ignore"):
             return np.sqrt(np.diag(self.record.covariance))
@@ -725,60 +646,3 @@ class Fit:
             table = array.reshape(len(parameters.classes) - 1, -1).T
             return pd.DataFrame(table, index=list(parameters.columns), columns=list(parameters.classes[1:]))
         return pd.Series(array, index=list(parameters.names))
-
-
-@final
-@dataclass(frozen=True)
-class _PredictPart:
-    """Predictions of one partition or chunk as an array (m, number of columns), wherever it is.
-
-    types: of the columns of a whole DataFrame, which are those of each partition; others: names of the arrays beside a
-    chunk.
-    """
-
-    record: FitRecord
-    wanted: Prediction
-    offset: Any
-    exposure: Any
-    types: Mapping[str, pa.DataType]
-    others: tuple[str, ...] = ()
-
-    def columns(self) -> tuple[str, ...]:
-        """Names of the result's columns."""
-        return result_columns(self.record, self.wanted)
-
-    def __call__(self, part: Any, *beside: Any) -> np.ndarray[Any, Any]:
-        if isinstance(part, np.ndarray) or is_sparse(part):
-            arrays = {name: np.asarray(array).ravel() for name, array in zip(self.others, beside, strict=True)}
-            source = Fit(self.record)._arrays(part, arrays)
-        else:
-            source = open_source(part)
-            known = {name: kind for name, kind in self.types.items() if not pa.types.is_null(kind)}
-            source.types |= {name: kind for name, kind in known.items() if name in source.types}
-        found = predict(self.record, source, self.wanted, self.offset, self.exposure, threads=1)
-        # without columns, as the terms of a model of the intercept alone, there are still rows
-        return np.column_stack([np.empty((part.shape[0], 0)), *(found[name] for name in self.columns())])
-
-
-@final
-class Summary:
-    """Prints as text; a notebook shows `as_html()`."""
-
-    def __init__(self, record: FitRecord) -> None:
-        self._record = record
-
-    def as_text(self) -> str:
-        """Plain text."""
-        return summary.text(self._record)
-
-    def as_html(self) -> str:
-        """An HTML fragment."""
-        return summary.as_html(self._record)
-
-    def __str__(self) -> str:
-        return self.as_text()
-
-    __repr__ = __str__
-
-    def _repr_html_(self) -> str:
-        return self.as_html()

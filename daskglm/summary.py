@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from typing import final
 
 import numpy as np
 
@@ -191,3 +192,27 @@ def as_html(record: FitRecord) -> str:
         f"<div class='daskglm-summary'><table>{head}</table>"
         f"<table><thead><tr>{titles}</tr></thead><tbody>{body}</tbody></table><p>{foot}</p></div>"
     )
+
+
+@final
+class Summary:
+    """Prints as text; a notebook shows `as_html()`."""
+
+    def __init__(self, record: FitRecord) -> None:
+        self._record = record
+
+    def as_text(self) -> str:
+        """Plain text."""
+        return text(self._record)
+
+    def as_html(self) -> str:
+        """An HTML fragment."""
+        return as_html(self._record)
+
+    def __str__(self) -> str:
+        return self.as_text()
+
+    __repr__ = __str__
+
+    def _repr_html_(self) -> str:
+        return self.as_html()

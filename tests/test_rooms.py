@@ -47,6 +47,7 @@ ALLOWED: dict[str, set[str]] = {
     "several": {"errors", "persist", "result"},
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
+    "scoring": BELOW_FIT | {"predict"},
     "revisit": BELOW_FIT | {"estimation", "fit"},
     "sandwich": BELOW_FIT | {"estimation", "fit", "revisit"},
     "widened": BELOW_FIT | {"fit", "revisit"},
@@ -72,7 +73,7 @@ ALLOWED: dict[str, set[str]] = {
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
     | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"}
-    | {"intervals", "bootstrap", "effects", "marginal_means", "relativities"},
+    | {"scoring", "intervals", "bootstrap", "effects", "marginal_means", "relativities"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

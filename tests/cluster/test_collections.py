@@ -747,7 +747,7 @@ def _dense(chunk: Any) -> Any:
         (lambda f: f.predict(split(DATA, 9), offset="q"), 'there is no column "q"'),
         (lambda f: f.predict(split(DATA, 9), exposure=1), "fitted without an exposure"),
         (lambda f: f.predict(split(DATA, 9), offset=np.ones(N)), "offset= is a number, or a column of it"),
-        (lambda f: f.predict(split(DATA, 9), interval="prediction"), "not available in this version"),
+        (lambda f: f.predict(split(DATA, 9), interval="tolerance"), "interval must be"),
         (lambda f: f.predict(split(DATA, 9).x), "a Dask Series is no table"),
         (lambda f: f.predict(db.from_sequence([1])), "a Dask Bag is no table"),
         (lambda f: f.predict(rechunked(X, *HALF)), "fitted with a formula: predict needs a table"),
