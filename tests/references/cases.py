@@ -41,7 +41,7 @@ def of_family(family: str) -> list[Case]:
 
 def frame(case: Case) -> pd.DataFrame:
     """The data set, every number as it was written; classes in another order than the sorted one as an ordered factor."""
-    table = pd.read_csv(HERE / "data" / case["data"])
+    table = pd.read_csv(HERE / "data" / case["data"], float_precision="round_trip")
     if "levels" in case and (case["family"] == "ordinal" or case["levels"] != sorted(case["levels"])):
         table[case["response"]] = pd.Categorical(table[case["response"]], case["levels"], ordered=True)
     return table
