@@ -21,7 +21,7 @@ ROUNDING = 1e-14
 
 
 def fitted(case: dict[str, Any], **options: Any) -> Any:
-    table = pd.read_csv(HERE / "data" / case["data"])
+    table = pd.read_csv(HERE / "data" / case["data"], float_precision="round_trip")
     return dg.glm(case["formula"], table, family=case["family"].lower(), link=case["link"], **options)
 
 

@@ -23,7 +23,7 @@ SMALL = 1e-9
 
 
 def data_of(case: dict[str, Any]) -> pd.DataFrame:
-    return pd.read_csv(HERE / "data" / case["data"])
+    return pd.read_csv(HERE / "data" / case["data"], float_precision="round_trip")
 
 
 def fitted(case: dict[str, Any], formula: str) -> dg.Fit:
@@ -81,7 +81,7 @@ def test_add1(case: dict[str, Any]) -> None:
 
 
 def test_classes() -> None:
-    data = pd.read_csv(HERE / "data" / "housing.csv")
+    data = pd.read_csv(HERE / "data" / "housing.csv", float_precision="round_trip")
     data["Sat"] = pd.Categorical(data["Sat"], ["Low", "Medium", "High"], ordered=True)
     for kind in (2, 3):
         fit = dg.glm("Sat ~ Infl*Type + Cont", data, family="ordinal", weights=dg.Frequency("Freq"))
@@ -91,7 +91,8 @@ def test_classes() -> None:
 
 
 def days() -> pd.DataFrame:
-    return pd.read_csv(HERE / "data" / "quine.csv").assign(More=lambda d: d["Days"] + 1)
+    table = pd.read_csv(HERE / "data" / "quine.csv", float_precision="round_trip")
+    return table.assign(More=lambda d: d["Days"] + 1)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +132,9 @@ def test_step(name: str) -> None:
         "low_both": ("low ~ 1", low, {}),
         "low_bic": (low, None, {"criterion": "bic"}),
     }[name]
-    data = pd.read_csv(HERE / "data" / ("swiss.csv" if "swiss" in name else "birthwt.csv"))
+    data = pd.read_csv(
+        HERE / "data" / ("swiss.csv" if "swiss" in name else "birthwt.csv"), float_precision="round_trip"
+    )
     family = "gaussian" if "swiss" in name else "binomial"
     found = dg.glm(formula, data, family=family).step(data, scope=scope, **options)
     expected = R["paths"][name]

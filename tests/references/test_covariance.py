@@ -22,7 +22,7 @@ POLR = 1e-4
 
 
 def frame(case: dict[str, Any]) -> pd.DataFrame:
-    table = pd.read_csv(HERE / "data" / f"{case['data']}.csv")
+    table = pd.read_csv(HERE / "data" / f"{case['data']}.csv", float_precision="round_trip")
     if case["kind"] == "polr":
         response = case["formula"].split(" ~")[0]
         table[response] = pd.Categorical(table[response], case["levels"], ordered=True)

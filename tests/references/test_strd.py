@@ -29,7 +29,7 @@ NOTHING = 1e-9
 
 
 def table(case: dict[str, Any]) -> pd.DataFrame:
-    return pd.read_csv(HERE / "data" / case["data"])
+    return pd.read_csv(HERE / "data" / case["data"], float_precision="round_trip")
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case["name"])
