@@ -94,7 +94,7 @@ def _tasks(fit: Any, lake: str) -> dict[str, Callable[[], str]]:
 
 def _closing(fit: Any, lake: str) -> None:
     """The pass that ends every fit, over rows that are decoded for it."""
-    from daskglm.revisit import Visit
+    from daskglm.postestimation.revisit import Visit
     from daskglm.totals.moments import Request, moments
 
     with Visit(fit.record, lake) as visit:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from daskglm import criteria
-from daskglm.comparisons import different_rows
 from daskglm.errors import DesignError, closest
+from daskglm.postestimation import criteria
+from daskglm.postestimation.comparisons import different_rows
 from daskglm.record import FitRecord
 from daskglm.result import Fit
 

@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from daskglm import (
+from daskglm import persist, summary
+from daskglm.design.columns import Ledger
+from daskglm.errors import DesignError, closest
+from daskglm.inference import collinearity as collinear
+from daskglm.inference import distributions, hypotheses
+from daskglm.model import canonical
+from daskglm.model.weights import Cluster, cluster_of
+from daskglm.plan import check_covariance, refuse_unknown
+from daskglm.postestimation import (
     candidates,
     checking,
     comparisons,
@@ -17,22 +25,13 @@ from daskglm import (
     effects,
     intervals,
     marginal_means,
-    persist,
     relativities,
     sandwich,
     stepwise,
-    summary,
 )
-from daskglm import influence as measures
-from daskglm.bootstrap import Bootstrap, bootstrap
-from daskglm.design.columns import Ledger
-from daskglm.errors import DesignError, closest
-from daskglm.inference import collinearity as collinear
-from daskglm.inference import distributions, hypotheses
-from daskglm.marginal_means import MarginalMeans
-from daskglm.model import canonical
-from daskglm.model.weights import Cluster, cluster_of
-from daskglm.plan import check_covariance, refuse_unknown
+from daskglm.postestimation import influence as measures
+from daskglm.postestimation.bootstrap import Bootstrap, bootstrap
+from daskglm.postestimation.marginal_means import MarginalMeans
 from daskglm.predict import Prediction
 from daskglm.record import Certificate, FitRecord
 from daskglm.scoring import scored
@@ -377,7 +376,7 @@ class Fit:
         DataFrame; lazy for Dask; out: a folder to write the column to instead, a Parquet file per leaf.
 
         kind: "response", "pearson" (y - mu) sqrt(w / V), "deviance" sign(y - mu) sqrt(w d), "working" (y - mu) / mu', "anscombe",
-        "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.diagnostics`, of
+        "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.postestimation.diagnostics`, of
         one copy of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and of the columns
         `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
         need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based.

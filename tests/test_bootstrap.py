@@ -14,11 +14,11 @@ import pytest
 from scipy import stats
 
 import daskglm as dg
-from daskglm.bootstrap import identities
 from daskglm.errors import DataError, DesignError
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.resampling import Draws
-from daskglm.revisit import Rows, Visit
+from daskglm.postestimation.bootstrap import identities
+from daskglm.postestimation.revisit import Rows, Visit
 
 # Sums in another order.
 SAME = 1e-9

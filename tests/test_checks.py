@@ -405,7 +405,7 @@ def test_the_same_bits_on_a_cluster(client: Any, tmp_path: Path, small: None, mo
     lake = parts(frame, tmp_path / "lake", 9)
     by = ["area", "age", "score"]
     local = fit.check(lake, by, against=other)
-    from daskglm import revisit
+    from daskglm.postestimation import revisit
 
     monkeypatch.setattr(revisit, "Engine", lambda client=None, found=client: Engine(client=found))
     remote = fit.check(lake, by, against=other)

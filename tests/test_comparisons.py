@@ -13,10 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 
 import daskglm as dg
-from daskglm.candidates import score_tests
 from daskglm.cluster import lakes
-from daskglm.comparisons import anova
 from daskglm.errors import DaskglmError, DesignError
+from daskglm.postestimation.candidates import score_tests
+from daskglm.postestimation.comparisons import anova
 
 # Refits stop at a decrement of 1e-12: deviances are exact to that, and their sums to rounding.
 EXACT = 1e-9

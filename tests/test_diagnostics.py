@@ -18,9 +18,9 @@ from scipy.sparse import csr_array
 
 import daskglm as dg
 from daskglm.cluster import lakes
-from daskglm.diagnostics import KINDS
 from daskglm.errors import DataError, DesignError
 from daskglm.model.residuals import DISTRIBUTIONS
+from daskglm.postestimation.diagnostics import KINDS
 from tests.test_influence import write_lake
 
 # The same sums in another order.

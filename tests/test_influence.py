@@ -17,7 +17,7 @@ import daskglm as dg
 from daskglm.cluster import lakes
 from daskglm.cluster.dask import DistributedPartitions
 from daskglm.errors import DesignError
-from daskglm.revisit import Visit
+from daskglm.postestimation.revisit import Visit
 
 # Quadratic forms of an inverse that was scaled there and back.
 ROUNDING = 1e-9
@@ -254,7 +254,7 @@ def test_columns_too_close_for_a_gram(monkeypatch: pytest.MonkeyPatch) -> None:
     robust = dg.glm("y ~ x + z", data, family="poisson", covariance="HC0")
     np.testing.assert_allclose(robust.influence(data).leverage, plain.influence(data).leverage, rtol=1e-4)
     # where weights leave less of a column than the columns themselves do, the sums of one pass have lost it
-    monkeypatch.setattr("daskglm.influence._summed", lambda record, data: None)
+    monkeypatch.setattr("daskglm.postestimation.influence._summed", lambda record, data: None)
     with pytest.raises(DesignError, match="nearly collinear"):
         robust.influence(data)
 

@@ -48,32 +48,14 @@ ALLOWED: dict[str, set[str]] = {
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "scoring": BELOW_FIT | {"predict"},
-    "revisit": BELOW_FIT | {"estimation", "fit"},
-    "sandwich": BELOW_FIT | {"estimation", "fit", "revisit"},
-    "widened": BELOW_FIT | {"fit", "revisit"},
-    "submodels": BELOW_FIT | {"conclude", "estimation", "together", "widened"},
-    "comparisons": BELOW_FIT | {"revisit", "submodels", "widened"},
-    "stepwise": BELOW_FIT | {"comparisons", "fit", "revisit", "submodels", "widened"},
-    "candidates": BELOW_FIT | {"estimation", "revisit", "widened"},
-    "criteria": {"errors", "record"},
-    "comparing": {"errors", "record", "criteria", "comparisons", "result"},
-    "intervals": BELOW_FIT | {"revisit"},
-    "bootstrap": BELOW_FIT | {"revisit", "together", "intervals"},
-    "effects": BELOW_FIT | {"revisit"},
-    "marginal_means": BELOW_FIT | {"revisit", "effects"},
-    "relativities": BELOW_FIT | {"revisit", "effects", "marginal_means"},
+    "postestimation": BELOW_FIT | {"conclude", "estimation", "fit", "together", "writing"},
+    "comparing": {"errors", "record", "postestimation", "result"},
     "persist": BELOW_FIT,
     "writing": {"errors"},
-    "aligned": BELOW_FIT | {"revisit", "writing"},
-    "influence": BELOW_FIT | {"revisit", "aligned"},
-    "diagnostics": BELOW_FIT | {"revisit", "aligned", "influence"},
-    "checks": BELOW_FIT,
-    "checking": BELOW_FIT | {"checks", "revisit"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
-    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "revisit"}
-    | {"sandwich", "diagnostics", "influence", "checking", "candidates", "comparisons", "criteria", "stepwise"}
-    | {"scoring", "intervals", "bootstrap", "effects", "marginal_means", "relativities"},
+    | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "scoring"}
+    | {"postestimation"},
 }
 # Statistics is tested without Dask, and Dask code without statistics.
 DASK = {"dask", "distributed"}

@@ -17,7 +17,7 @@ from daskglm.cluster.engine import Engine
 from daskglm.design.clusters import keys_of
 from daskglm.errors import DataError, DesignError
 from daskglm.model.weights import Cluster, cluster_of
-from daskglm.sandwich import covariance_of
+from daskglm.postestimation.sandwich import covariance_of
 from tests.cluster.problem import FORMULA, KEEPS, Told, bits, fitted, frame, left_on
 
 TWO_WAYS = dg.Cluster("s", "year", correction="full")

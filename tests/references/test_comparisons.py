@@ -112,7 +112,7 @@ def test_likelihood_ratio(name: str, family: str, response: str) -> None:
 
 @pytest.mark.parametrize("family", ["poisson", "gamma", "gaussian", "inverse_gaussian"])
 def test_log_likelihood_of_the_null_model(family: str) -> None:
-    from daskglm.criteria import null_llf
+    from daskglm.postestimation.criteria import null_llf
 
     response = "More" if family in ("gamma", "inverse_gaussian") else "Days"
     fit = dg.glm(f"{response} ~ Eth*Sex + Lrn", days(), family=family)

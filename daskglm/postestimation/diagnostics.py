@@ -20,9 +20,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.aligned import aligned, is_lazy
 from daskglm.errors import DesignError, closest
-from daskglm.influence import bread_of, refuse_sampled
 from daskglm.model.residuals import (
     Chances,
     anscombe,
@@ -30,8 +28,10 @@ from daskglm.model.residuals import (
     chances_of_classes,
     refuse_without_distribution,
 )
+from daskglm.postestimation.aligned import aligned, is_lazy
+from daskglm.postestimation.influence import bread_of, refuse_sampled
+from daskglm.postestimation.revisit import Rows, model_at, plan_of
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, model_at, plan_of
 from daskglm.totals.fitted import Fitted, FittedClasses, fitted, fitted_classes
 from daskglm.totals.identity import of_columns, of_places, uniforms
 from daskglm.totals.influence import Bread, deleted_deviation, leverage

@@ -26,10 +26,8 @@ from daskglm.errors import DesignError
 from daskglm.estimation import model_of
 from daskglm.kernels.cholesky import factor
 from daskglm.model.likelihoods import Information
-from daskglm.record import FitRecord
-from daskglm.revisit import plan_of
-from daskglm.totals.moments import AnyModel, Moments, Request, moments
-from daskglm.widened import (
+from daskglm.postestimation.revisit import plan_of
+from daskglm.postestimation.widened import (
     Narrow,
     Shared,
     Widened,
@@ -39,6 +37,8 @@ from daskglm.widened import (
     refuse_without_likelihood,
     source_of,
 )
+from daskglm.record import FitRecord
+from daskglm.totals.moments import AnyModel, Moments, Request, moments
 
 if TYPE_CHECKING:
     import pandas as pd

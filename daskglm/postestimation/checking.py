@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from daskglm.checks import Checks, Request, absent, exposure_of, weights_of
 from daskglm.errors import DataError, DesignError
 from daskglm.inference import calibration as tables
 from daskglm.plan import refuse_unknown
+from daskglm.postestimation.checks import Checks, Request, absent, exposure_of, weights_of
+from daskglm.postestimation.revisit import Both, Visit, model_at, plan_of
 from daskglm.record import FitRecord
-from daskglm.revisit import Both, Visit, model_at, plan_of
 from daskglm.totals.checks import SCORES, Asked, Bands, CheckSums, check_sums, class_sums
 from daskglm.totals.fitted import fitted
 from daskglm.totals.moments import Model

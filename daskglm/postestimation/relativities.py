@@ -16,12 +16,12 @@ import numpy.typing as npt
 from daskglm.design.changes import Role, pieces_by_raw
 from daskglm.design.columns import Coded, product
 from daskglm.design.design import Design
-from daskglm.effects import Leaf, LeafReader, left_out, surface_for
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
-from daskglm.marginal_means import combined
+from daskglm.postestimation.effects import Leaf, LeafReader, left_out, surface_for
+from daskglm.postestimation.marginal_means import combined
+from daskglm.postestimation.revisit import Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Visit
 from daskglm.totals.effects import Surface, predictions
 
 if TYPE_CHECKING:

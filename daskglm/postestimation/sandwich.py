@@ -12,8 +12,8 @@ from daskglm.inference.covariance import Bread, covariance, kind_of
 from daskglm.kernels.blocks import Block
 from daskglm.model.weights import Cluster, Probability
 from daskglm.plan import check_covariance
+from daskglm.postestimation.revisit import Rows, Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, Visit
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.objective import Objective
 

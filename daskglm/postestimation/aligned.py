@@ -14,8 +14,8 @@ import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.errors import DesignError
+from daskglm.postestimation.revisit import Rows, RowsOf, Visit, model_at, plan_of, recipe, source_of
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, RowsOf, Visit, model_at, plan_of, recipe, source_of
 from daskglm.writing import new_folder, write_parts
 
 Matrix = npt.NDArray[np.float64]

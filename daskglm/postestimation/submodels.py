@@ -21,6 +21,7 @@ from daskglm.estimation import Estimation, model_of
 from daskglm.kernels.cholesky import factor
 from daskglm.model.vector import pairs_of
 from daskglm.plan import Plan
+from daskglm.postestimation.widened import Narrow, Shared, Widened, narrowed, refuse_other_deviance
 from daskglm.record import FitRecord
 from daskglm.solvers.driver import Stopping, minimise
 from daskglm.solvers.null import Null
@@ -30,7 +31,6 @@ from daskglm.together import Together, View
 from daskglm.totals.combined import Combined
 from daskglm.totals.moments import AnyModel, Model, Moments, Request, moments, record_bytes
 from daskglm.totals.vector import SeparateModel
-from daskglm.widened import Narrow, Shared, Widened, narrowed, refuse_other_deviance
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]

@@ -14,11 +14,11 @@ import numpy.typing as npt
 from daskglm.design.columns import Coded
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
-from daskglm.intervals import at_optimum, blocks_of, require_optimum
 from daskglm.kernels.blocks import Block, Column
 from daskglm.kernels.resampling import Draws, mixed
+from daskglm.postestimation.intervals import at_optimum, blocks_of, require_optimum
+from daskglm.postestimation.revisit import Rows, Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, Visit
 from daskglm.solvers.driver import Optimum, Stopping, minimise
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.objective import Objective

@@ -13,17 +13,17 @@ import numpy as np
 
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine
-from daskglm.comparisons import droppable, p_value
 from daskglm.design import formula
 from daskglm.design.formula import Terms
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.fit import run
 from daskglm.model.weights import cluster_of
 from daskglm.plan import Plan
+from daskglm.postestimation.comparisons import droppable, p_value
+from daskglm.postestimation.revisit import plan_of
+from daskglm.postestimation.submodels import Submodel, Submodels, refuse_separated
+from daskglm.postestimation.widened import Widened, described, refuse_without_likelihood, source_of
 from daskglm.record import FitRecord
-from daskglm.revisit import plan_of
-from daskglm.submodels import Submodel, Submodels, refuse_separated
-from daskglm.widened import Widened, described, refuse_without_likelihood, source_of
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -17,13 +17,13 @@ import numpy.typing as npt
 from daskglm.design import formula
 from daskglm.design.changes import Recipe, Role, roles_of
 from daskglm.design.grid import Grid, WeightsOf, outer
-from daskglm.effects import LeafReader, centers_of, check_level, inferred, left_out
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
+from daskglm.postestimation.effects import LeafReader, centers_of, check_level, inferred, left_out
+from daskglm.postestimation.revisit import Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Visit
 
 if TYPE_CHECKING:
     import pandas as pd

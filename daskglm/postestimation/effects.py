@@ -20,8 +20,8 @@ from daskglm.design.columns import Columns
 from daskglm.design.grid import Centers, Grid, centers, outer
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
+from daskglm.postestimation.revisit import Rows, RowsOf, Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, RowsOf, Visit
 from daskglm.totals.effects import Averages, Flat, Scalar, Surface, averages, averages_at, flat, surface_of
 
 if TYPE_CHECKING:

@@ -29,8 +29,8 @@ from daskglm.fit import ReadLeaf, reading_of
 from daskglm.kernels.blocks import Block
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
+from daskglm.postestimation.revisit import ARRAYS, plan_of
 from daskglm.record import FitRecord
-from daskglm.revisit import ARRAYS, plan_of
 
 Vector = npt.NDArray[np.float64]
 # A deviance that is another by this part is one of other rows.

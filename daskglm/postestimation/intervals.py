@@ -13,8 +13,8 @@ from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
 from daskglm.inference.profile import Limit, profile_limits
 from daskglm.model.likelihoods import Information
+from daskglm.postestimation.revisit import Visit
 from daskglm.record import FitRecord
-from daskglm.revisit import Visit
 from daskglm.solvers.newton import curvature
 from daskglm.solvers.objective import Curvature, Objective, Point
 

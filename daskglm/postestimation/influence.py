@@ -11,12 +11,12 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from daskglm.aligned import aligned
 from daskglm.design.design import Rescaling
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.kernels.cholesky import factor
+from daskglm.postestimation.aligned import aligned
+from daskglm.postestimation.revisit import Rows, Visit, model_at, plan_of
 from daskglm.record import FitRecord
-from daskglm.revisit import Rows, Visit, model_at, plan_of
 from daskglm.totals.influence import Asked, Bread, Influences, Spread, dfbetas, influences, measures
 from daskglm.totals.moments import Model, Request, moments
 

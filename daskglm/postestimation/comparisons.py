@@ -11,10 +11,10 @@ from scipy import special
 from daskglm.design import formula
 from daskglm.errors import DesignError, closest
 from daskglm.inference.hypotheses import TestResult
+from daskglm.postestimation.revisit import plan_of
+from daskglm.postestimation.submodels import Submodel, Submodels, Terms, estimates, refuse_separated, sum_contrasts
+from daskglm.postestimation.widened import Widened, described, refuse_without_likelihood
 from daskglm.record import FitRecord
-from daskglm.revisit import plan_of
-from daskglm.submodels import Submodel, Submodels, Terms, estimates, refuse_separated, sum_contrasts
-from daskglm.widened import Widened, described, refuse_without_likelihood
 
 if TYPE_CHECKING:
     import pandas as pd
