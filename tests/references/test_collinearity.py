@@ -11,7 +11,7 @@ import pytest
 
 import daskglm as dg
 
-from .cases import HERE
+from .cases import EXACT, HERE
 
 CASES: list[dict[str, Any]] = json.loads((HERE / "collinearity.json").read_text())["cases"]
 # car takes determinants, and R's fits are converged to about 1e-8 in the weights.
@@ -21,7 +21,7 @@ ROUNDING = 1e-14
 
 
 def fitted(case: dict[str, Any], **options: Any) -> Any:
-    table = pd.read_csv(HERE / "data" / case["data"], float_precision="round_trip")
+    table = pd.read_csv(HERE / "data" / case["data"], **EXACT)
     return dg.glm(case["formula"], table, family=case["family"].lower(), link=case["link"], **options)
 
 

@@ -13,6 +13,8 @@ import pytest
 
 import daskglm as dg
 
+from .cases import EXACT
+
 HERE = Path(__file__).parent
 CASES: list[dict[str, Any]] = json.loads((HERE / "covariance.json").read_text())["cases"]
 # The score at R's solution is below 1e-8 standard deviations; eight digits of the least.
@@ -22,7 +24,7 @@ POLR = 1e-4
 
 
 def frame(case: dict[str, Any]) -> pd.DataFrame:
-    table = pd.read_csv(HERE / "data" / f"{case['data']}.csv", float_precision="round_trip")
+    table = pd.read_csv(HERE / "data" / f"{case['data']}.csv", **EXACT)
     if case["kind"] == "polr":
         response = case["formula"].split(" ~")[0]
         table[response] = pd.Categorical(table[response], case["levels"], ordered=True)
