@@ -134,9 +134,7 @@ def test_step(name: str) -> None:
         "low_both": ("low ~ 1", low, {}),
         "low_bic": (low, None, {"criterion": "bic"}),
     }[name]
-    data = pd.read_csv(
-        HERE / "data" / ("swiss.csv" if "swiss" in name else "birthwt.csv"), float_precision="round_trip"
-    )
+    data = pd.read_csv(HERE / "data" / ("swiss.csv" if "swiss" in name else "birthwt.csv"), **EXACT)
     family = "gaussian" if "swiss" in name else "binomial"
     found = dg.glm(formula, data, family=family).step(data, scope=scope, **options)
     expected = R["paths"][name]
