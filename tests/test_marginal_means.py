@@ -126,6 +126,23 @@ def test_contrasts_are_wald_tests(whole: pd.DataFrame) -> None:
     np.testing.assert_allclose(bonferroni["lower"], means.contrasts(level=1 - 0.05 / 3)["lower"])
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"covariance": dg.Cluster("t")}, {"family": "poisson", "covariance": dg.Cluster("t")}]
+)
+def test_two_means_have_one_contrast_and_nothing_to_adjust(whole: pd.DataFrame, options: dict[str, Any]) -> None:
+    """The studentised range of two means is |t| sqrt(2), with the degrees of freedom of the fit's own tests."""
+    fit = dg.glm("count ~ r + z", whole, **options)
+    means = fit.emmeans("r")
+    # quadrature of the studentised range
+    np.testing.assert_allclose(means.contrasts(adjust="tukey"), means.contrasts(), rtol=1e-6)
+    assert means.contrasts("reference")["pvalue"].iloc[0] == pytest.approx(fit.pvalues["r[T.v]"], rel=1e-9)
+
+
+def test_no_rows_have_no_means(fit: Fit, whole: pd.DataFrame) -> None:
+    with pytest.raises(dg.errors.DataError, match="no rows that the model uses"):
+        fit.emmeans("a", whole.assign(z=np.nan))
+
+
 def test_an_empty_cell_is_not_told(whole: pd.DataFrame) -> None:
     part = whole[(whole["a"] != "C") | (whole["r"] != "v")]
     with pytest.warns(dg.errors.AliasWarning):

@@ -340,3 +340,16 @@ def test_a_condition_has_no_derivative(data: pd.DataFrame) -> None:
     assert list(fit.margins(data).index.get_level_values(0)) == ["z"]
     with pytest.raises(DesignError, match="not a column whose effect"):
         fit.margins(data, variables="x")
+
+
+@pytest.mark.parametrize("at", ["overall", "mean"])
+def test_no_rows_have_no_average(fits: dict[str, Fit], data: pd.DataFrame, at: str) -> None:
+    with pytest.raises(DataError, match="no rows that the model uses"):
+        fits["cloglog"].margins(data.assign(z=np.nan), at=at)
+
+
+def test_a_condition_on_text_has_no_mean(data: pd.DataFrame) -> None:
+    fit = dg.glm('number ~ I(a == "B") + z', data)
+    assert list(fit.margins(data).index.get_level_values(0)) == ["z"]
+    with pytest.raises(DesignError, match='use at="overall"'):
+        fit.margins(data, at="mean")

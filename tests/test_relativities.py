@@ -155,5 +155,7 @@ def test_more_refusals(data: pd.DataFrame) -> None:
     fit = dg.glm("count ~ a", data, family="poisson")
     with pytest.raises(DataError, match="missing or negative"):
         fit.relativities(data=data.assign(e=data["e"].where(data["e"] < 1.9)), exposure="e")
+    with pytest.raises(DataError, match="no rows that the model uses"):
+        fit.relativities(data=data.assign(count=np.nan))
     with pytest.raises(DesignError, match="one linear predictor"):
         dg.glm("k ~ a", data, family="ordinal").relativities(data=data)

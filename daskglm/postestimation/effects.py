@@ -18,7 +18,7 @@ from daskglm.cluster.sources import Source, kinds
 from daskglm.design.changes import Part, Raw, Recipe, Role, roles_of
 from daskglm.design.columns import Columns
 from daskglm.design.grid import Centers, Grid, centers, outer
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.postestimation.revisit import Rows, RowsOf, Visit
 from daskglm.record import FitRecord
@@ -193,11 +193,19 @@ def margins(
         v.passes += 1
         if at == "mean":
             sums = v.rows.total(centers_of, reader.recipe, reader.numbers, (), left_out(record))
+            require_rows(sums.weight)
             found = _at_means(request, reader, surface, sums)
         else:
             found = v.rows.total(effects_of, request, reader.recipe, surface, left_out(record))
+            require_rows(found.parts[0].weight if found.flat is None else found.flat.weight)
         lines = _lines(request, found, kind, columns, v)
     return _table(record, lines, level)
+
+
+def require_rows(weight: float) -> None:
+    """Averages are over something."""
+    if not weight > 0.0:
+        raise DataError("the data have no rows that the model uses")
 
 
 def check_level(level: float) -> None:
@@ -244,6 +252,12 @@ def _at_means(request: Request, reader: LeafReader, surface: Surface, sums: Cent
     design = recipe.design
     if design.matrix is not None:
         raise DesignError('at="mean" is not available for a model of a sparse matrix; at="overall" is')
+    for variable in recipe.variables:
+        unknown = [name for name in variable.expression.columns if name not in roles and variable.kind == "numeric"]
+        if unknown:
+            raise DesignError(
+                f'"{unknown[0]}" enters through {variable.name}, which has no value at a mean: use at="overall"'
+            )
     shares = {name: counts / counts.sum() for name, counts in sums.levels.items()}
     plain = [name for name, role in roles.items() if role.factor is None]
     chosen = {name: np.array([sums.numbers[name]]) for name in plain}

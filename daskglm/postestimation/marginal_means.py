@@ -21,7 +21,7 @@ from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
-from daskglm.postestimation.effects import LeafReader, centers_of, check_level, inferred, left_out
+from daskglm.postestimation.effects import LeafReader, centers_of, check_level, inferred, left_out, require_rows
 from daskglm.postestimation.revisit import Visit
 from daskglm.record import FitRecord
 
@@ -137,7 +137,7 @@ class MarginalMeans:
         else:
             from scipy.stats import studentized_range
 
-            freedom = statistics.df_resid if distributions.default(statistics) == "t" else np.inf
+            freedom = np.inf if statistics.df_test is None else statistics.df_test
             size = np.sqrt(2.0) * np.abs(columns["stat"])
             there = np.isfinite(size)
             columns["pvalue"] = np.full(size.shape, np.nan)
@@ -335,6 +335,7 @@ def _centers(
     with Visit(record, data, reader=reader) as v:
         v.passes += 1
         sums = v.rows.total(centers_of, reader.recipe, tuple(needed), joint, left_out(record))
+        require_rows(sums.weight)
     held = dict(sums.numbers)
 
     def proportional(names: tuple[str, ...]) -> Vector:

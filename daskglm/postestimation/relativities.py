@@ -18,7 +18,7 @@ from daskglm.design.columns import Coded, product
 from daskglm.design.design import Design
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
-from daskglm.postestimation.effects import Leaf, LeafReader, left_out, surface_for
+from daskglm.postestimation.effects import Leaf, LeafReader, left_out, require_rows, surface_for
 from daskglm.postestimation.marginal_means import combined
 from daskglm.postestimation.revisit import Visit
 from daskglm.record import FitRecord
@@ -177,6 +177,7 @@ def table(
             tables_of, variables, surface_for(v, reader), record.design, given,
             weights is not None and weights[0] == "frequency", left_out(record),
         )  # fmt: skip
+    require_rows(float(found.parts[0].weight.sum()))
     frames = [
         _of_variable(record, variable, sums, level) for variable, sums in zip(variables, found.parts, strict=True)
     ]
