@@ -76,7 +76,8 @@ def glm(
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
     missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
-    tol: bound on the Newton decrement per unit dispersion at the reported coefficients. max_iter: steps.
+    tol: bound on the Newton decrement per unit dispersion at the reported coefficients, 1e-12 unless given. Below 200,000
+        rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states. max_iter: steps.
     start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
         Dask collection holds stays in memory, and it takes no checkpoint.
     progress: a bar on standard error; None shows one in a terminal.

@@ -107,6 +107,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
     certificate = Certificate(
         decrement=float(optimum.decrement),
         tolerance=plan.tol,
+        goal=optimum.aim,
         limited_by="rounding" if optimum.status == "floor" else "tolerance",
         gradient=rounding.gradient,
         condition=condition,

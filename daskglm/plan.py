@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import math
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,6 +14,9 @@ from daskglm.inference.covariance import COVARIANCES
 from daskglm.model.links import Link
 from daskglm.model.pairs import resolve
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance, Weights
+
+# Bound on the Newton decrement per unit dispersion at the reported coefficients.
+DEFAULT_TOL = 1e-12
 
 # Names other libraries use, and what they are called here.
 ELSEWHERE = {
@@ -69,7 +73,6 @@ class Plan:
     max_iter: int
     start: Any
     keep: str
-    tol_is_default: bool
     checkpoint: str | None = None
 
     @property
@@ -145,9 +148,9 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         _refuse_bias_reduction(family, dispersion, covariance, weights)
     if given["where"] is not None and not isinstance(given["where"], str):
         raise DesignError(f"where= is a filter written as text, such as 'x > 0', not {type(given['where']).__name__}")
-    tol = 1e-12 if given["tol"] is None else given["tol"]
-    if not (isinstance(tol, (int, float)) and tol > 0):
-        raise DesignError(f"tol must be positive, not {tol!r}")
+    tol = DEFAULT_TOL if given["tol"] is None else given["tol"]
+    if isinstance(tol, bool) or not (isinstance(tol, (int, float)) and 0.0 < tol < math.inf):
+        raise DesignError(f"tol must be a positive number, not {tol!r}")
     max_iter = 100 if given["max_iter"] is None else given["max_iter"]
     if not (isinstance(max_iter, int) and max_iter > 0):
         raise DesignError(f"max_iter must be a positive whole number, not {max_iter!r}")
@@ -156,7 +159,7 @@ def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:
         _one_of("missing", given["missing"], ("drop", "raise")), given["where"],
         _one_of("unseen", given["unseen"], ("raise", "baseline", "missing")), separation, float(tol), max_iter,
         given["start"], _one_of("keep", given["keep"], ("auto", "memory", "disk", "reread")),
-        given["tol"] is None, _path(given["checkpoint"], "checkpoint"),
+        _path(given["checkpoint"], "checkpoint"),
     )  # fmt: skip
 
 

@@ -52,7 +52,8 @@ class Certificate:
     """How exact the numbers are.
 
     decrement: Newton decrement per unit dispersion at the optimum that the search found, the squared distance to it in
-    standard errors; tolerance: what it had to be below, and limited_by: "tolerance", or "rounding" where float64 had the
+    standard errors; tolerance: what it had to be below; goal: what the search aimed at, less than the tolerance where passes
+    are cheap, and not insisted on; limited_by: "tolerance", or "rounding" where float64 had the
     last word; gradient: largest entry of the scaled score there; condition: of the scaled Gram that errors come from
     (1-norm); halvings: steps that had to be shortened.
 
@@ -74,6 +75,7 @@ class Certificate:
     error_digits: float = float("nan")
     residual_passes: int = 0
     twofold_passes: int = 0
+    goal: float = float("nan")
 
     @property
     def refinements(self) -> tuple[str, ...]:
@@ -97,6 +99,8 @@ class Certificate:
 
     def __str__(self) -> str:
         what = "rounding" if self.limited_by == "rounding" else f"tolerance {self.tolerance:.1e}"
+        if self.goal < self.tolerance:
+            what += f" (the search aimed at {self.goal:.1e})"
         lines = [
             f"Gradient at the coefficients   {self.gradient:.1e} (largest entry, scaled)",
             f"Newton decrement               {self.decrement:.1e}, limited by {what}",

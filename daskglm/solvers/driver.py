@@ -96,7 +96,8 @@ class Optimum:
     status: "converged", "floor" (rounding stopped it, as close as float64 allows), "boundary" (it lies on that of the
     possible means), "max_iter", "stalled", "separated" (it is infinite, and the point is one on the way, without
     statistics: `separation` is the certificate);
-    reason: a sentence with a remedy where it did not converge.
+    reason: a sentence with a remedy where it did not converge; aim: the decrement that the search aimed at, its tolerance or
+    less.
     """
 
     point: Point
@@ -109,6 +110,7 @@ class Optimum:
     steps: tuple[Step, ...]
     separation: Separation | Counted | None = None
     rate: float = np.inf
+    aim: float = np.nan
 
     @property
     def converged(self) -> bool:
@@ -447,7 +449,9 @@ class _Loop:
     ) -> Optimum:
         assert self.aliased is not None
         steps = tuple(self.steps)
-        return Optimum(point, found, self.aliased, decrement, phi, status, reason, steps, separation, self.rate)
+        return Optimum(
+            point, found, self.aliased, decrement, phi, status, reason, steps, separation, self.rate, self.stopping.aim
+        )
 
     def _give_up(self, point: Point, reason: str) -> Optimum:
         """Close where we are, so that what is reported belongs together."""

@@ -191,4 +191,7 @@ def minimise_bias(objective: Objective, start: Vector, stopping: Stopping, null:
         f"the root of the adjusted score was not reached in {len(search.steps)} steps (decrement {state.decrement:.3g}, "
         f"tolerance {stopping.tol:.3g}): raise max_iter"
     )  # fmt: skip
-    return Optimum(state.point, state.found, search.aliased, state.decrement, 1.0, status, reason, tuple(search.steps))
+    return Optimum(
+        state.point, state.found, search.aliased, state.decrement, 1.0, status, reason, tuple(search.steps),
+        aim=stopping.aim,
+    )  # fmt: skip
