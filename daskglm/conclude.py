@@ -42,7 +42,8 @@ MOST_WARNINGS = 20
 @dataclass(frozen=True)
 class Context:
     """What a record says of how the data were read: the model in names, the rows, how often they were decoded; weighted:
-    whether rows have weights, offset: whether they have one.
+    whether rows have weights, offset: whether they have one; mean_weight: the mean of probability weights, by which the
+    reported sums are divided so that they do not depend on the unit of the weights (as R's svyglm); 1 for other kinds.
     """
 
     plan: Plan
@@ -51,6 +52,7 @@ class Context:
     decodes: int
     weighted: bool
     offset: bool
+    mean_weight: float = 1.0
 
 
 @final
@@ -87,7 +89,9 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     stats = optimum.point.sums.statistics
     assert stats is not None
     rank = optimum.curvature.factor.rank
-    phi, estimated = inference.dispersion(plan.dispersion, family, stats, optimum.point.sums.pearson, rank)
+    pearson = optimum.point.sums.pearson / context.mean_weight
+    per_weight = replace(stats, deviance=stats.deviance / context.mean_weight)
+    phi, estimated = inference.dispersion(plan.dispersion, family, per_weight, pearson, rank)
     if plan.dispersion == "ml" and beside is not None and beside.dispersion is not None:
         phi, estimated = beside.dispersion, True
     kind = inference.kind_of(plan.covariance, plan.weights)
@@ -183,9 +187,9 @@ def _statistics(
         df_resid=each * stats.observations - rank,
         df_null=max(each * stats.observations - constants, 0.0),
         rank=rank,
-        deviance=stats.deviance + at_limit.deviance,
-        null_deviance=null_dev,
-        pearson_chi2=optimum.point.sums.pearson,
+        deviance=(stats.deviance + at_limit.deviance) / context.mean_weight,
+        null_deviance=null_dev / context.mean_weight,
+        pearson_chi2=optimum.point.sums.pearson / context.mean_weight,
         scale=phi,
         scale_estimated=estimated,
         llf=float(llf),

@@ -21,7 +21,7 @@ from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
 from daskglm.model.weights import Frequency, Probability
 from daskglm.partitions import Partitions
-from daskglm.plan import Plan
+from daskglm.plan import DEFAULT_TOL, Plan
 from daskglm.separation import Solution, solve
 from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
 from daskglm.solvers.firth import minimise_bias
@@ -113,7 +113,8 @@ class Estimation:
     """One response's estimation under way.
 
     blocks: all rows; pilots: a sample of them or None; n rows; offset, weighted: whether there are offsets and weights;
-    say: is told the name of each phase; told: the deviance after each pass; keep: partitions to be released at the end.
+    say: is told the name of each phase; told: the deviance after each pass; keep: partitions to be released at the end;
+    mean_weight: mean of probability weights, 1 for other kinds.
     """
 
     def __init__(
@@ -129,7 +130,9 @@ class Estimation:
         say: Callable[[str], None],
         told: Callable[[float], None] | None,
         keep: Callable[[Any], None],
+        mean_weight: float = 1.0,
     ) -> None:
+        self.mean_weight = mean_weight
         self.plan, self.design, self.blocks, self.pilots, self.n = plan, design, blocks, pilots, n
         self.offset, self.weighted, self.say, self.told, self.keep = offset, weighted, say, told, keep
         self.inner: Vector | None = None
@@ -172,7 +175,8 @@ class Estimation:
             null.fit(objective.blocks, objective.model)
         self.say("pass")
         stopping = self._stopping()
-        known = plan.family.dispersion if plan.family.dispersion_known else None
+        # scores and Grams carry the unit of probability weights, and so does the dispersion they are measured by
+        known = plan.family.dispersion * self.mean_weight if plan.family.dispersion_known else None
         quadratic = objective.model.likelihood.quadratic
 
         def search(target: Objective, where: Vector, watch: Watch | None, again: bool) -> Optimum:
@@ -303,7 +307,7 @@ class Estimation:
         objective, optimum = solution.objective, solution.optimum
         stats = optimum.point.sums.statistics
         assert stats is not None
-        mean = stats.deviance / stats.observations
+        mean = stats.deviance / (self.mean_weight * stats.observations)
         closed = self.plan.family.ml_dispersion(mean, self.weighted)
         phi = mean if closed is None else closed
         if not phi > 0:
@@ -314,8 +318,8 @@ class Estimation:
         return Beside(shape, found)
 
     def _stopping(self) -> Stopping:
-        # where a pass costs nothing, go on to the last digit
-        goal = SMALL_DATA_GOAL if self.plan.tol_is_default and self.n < PILOT_ROWS else None
+        # Where a pass costs nothing, the search goes on to the last digit unless a looser tolerance is given.
+        goal = SMALL_DATA_GOAL if self.plan.tol <= DEFAULT_TOL and self.n < PILOT_ROWS else None
         return Stopping(self.plan.tol, self.plan.max_iter, goal)
 
     def _start(self, objective: Objective, design: Design, null: Null | None) -> Vector:

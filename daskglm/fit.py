@@ -22,14 +22,14 @@ from daskglm.design.columns import Arena, Columns
 from daskglm.design.design import Classes, Design, products_of
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Terms
-from daskglm.design.profile import profile_of
+from daskglm.design.profile import Profile, profile_of
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError
 from daskglm.estimation import Estimation, model_of
 from daskglm.model.likelihoods import GLM
 from daskglm.model.shapes import shape_of
 from daskglm.model.vector import pairs_of
-from daskglm.model.weights import Frequency, Trials
+from daskglm.model.weights import Frequency, Probability, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import FitRecord, Specification
@@ -182,13 +182,14 @@ class _Fitting:
         def one(k: int, rows_of: Partitions[Any], sample_of: Partitions[Any] | None) -> FitRecord:
             """The record of the k-th response."""
             weighted, offset = self.reading.weight is not None, self._has_offset()
+            mean_weight = mean_weight_of(self.plan, profile)
             estimation = Estimation(
                 self.plan, design, rows_of, sample_of, profile.n, offset=offset, weighted=weighted, say=self._say,
-                told=told, keep=self.opened.append,
+                told=told, keep=self.opened.append, mean_weight=mean_weight,
             )  # fmt: skip
             found = estimation.run()
             specification = self._specification(found.plan, k)
-            context = Context(found.plan, specification, ledger, rows.decodes, weighted, offset)
+            context = Context(found.plan, specification, ledger, rows.decodes, weighted, offset, mean_weight)
             return record_of(context, found.solution, found.null, found.beside)
 
         if not self.terms.several:
@@ -298,6 +299,11 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     if plan.formula is None:
         raise DesignError("a formula is needed")
     return formula.parse(plan.formula, kinds)
+
+
+def mean_weight_of(plan: Plan, profile: Profile) -> float:
+    """The mean of probability weights, whose unit has no meaning; 1 for every other kind of weight."""
+    return profile.weight / profile.n if isinstance(plan.weights, Probability) else 1.0
 
 
 def reading_of(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple[str, ...] = ()) -> Reading:

@@ -18,7 +18,7 @@ class Profile:
     """levels: weight of each level of each factor (rows, or exposure where asked for), in order of first appearance;
     moments: (n, mean, sum of squared deviations) of each numeric product; y_levels: rows per level of a text response.
     squares (p_s,): sum of squares of each column of a sparse matrix; pairs: most products of two entries of one row that
-    a leaf has, by which a Gram's size is foreseen.
+    a leaf has, by which a Gram's size is foreseen. weight: sum of the weights column, n without one.
     """
 
     n: int
@@ -28,6 +28,7 @@ class Profile:
     ledger: Ledger = field(default_factory=Ledger)
     squares: Vector | None = None
     pairs: int = 0
+    weight: float = 0.0
 
     def __add__(self, other: Profile) -> Profile:
         return Profile(
@@ -38,6 +39,7 @@ class Profile:
             self.ledger + other.ledger,
             None if self.squares is None or other.squares is None else self.squares + other.squares,
             max(self.pairs, other.pairs),
+            self.weight + other.weight,
         )
 
 
@@ -52,6 +54,7 @@ def profile_of(columns: Columns) -> Profile:
         columns.ledger,
         columns.squares,
         0 if columns.sparse is None else columns.sparse.pairs,
+        float(columns.n if columns.weight is None else columns.weight.sum(dtype=np.float64)),
     )
 
 

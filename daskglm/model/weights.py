@@ -30,7 +30,10 @@ class Variance:
 @final
 @dataclass(frozen=True)
 class Probability:
-    """Sampling weights: the inverse of the probability that the row was drawn. Errors are linearised (Binder 1983)."""
+    """Sampling weights: the inverse of the probability that the row was drawn. Errors are linearised (Binder 1983).
+
+    Only their ratios matter: deviance, Pearson chi-square and dispersion are those of weights rescaled to mean 1.
+    """
 
     column: Any
 

@@ -145,12 +145,41 @@ def test_the_unit_of_variance_weights_does_not_matter(model: str) -> None:
     assert other.deviance == pytest.approx(7.0 * one.deviance, rel=ERRORS)
 
 
-@pytest.mark.parametrize("model", SHAPELESS)
+@pytest.mark.parametrize("model", MODELS)
 def test_the_unit_of_probability_weights_does_not_matter(model: str) -> None:
-    data = frame(model).assign(w7=lambda d: 7.0 * d.w)
-    one, other = (glm(data, model, weights=dg.Probability(name)) for name in ("w", "w7"))
+    data = frame(model)
+    other_data = data.assign(w=1000.0 * data.w)
+    one, other = (glm(rows, model, weights=dg.Probability("w")) for rows in (data, other_data))
     np.testing.assert_allclose(one.params, other.params, rtol=ROUNDING)
-    np.testing.assert_allclose(one.bse, other.bse, rtol=ERRORS)
+    np.testing.assert_allclose(one.bse, other.bse, rtol=SHAPES if one.shape_params else ERRORS)
+    for name in ("nobs", "df_resid", "deviance", "null_deviance", "pearson_chi2", "scale"):
+        assert getattr(other, name) == pytest.approx(getattr(one, name), rel=SHAPES if one.shape_params else ERRORS), (
+            name
+        )
+    for name, value in one.shape_params.items():
+        assert value == pytest.approx(other.shape_params[name], rel=SHAPES)
+    assert one.certificate.decrement == pytest.approx(other.certificate.decrement, abs=1e-12)
+
+
+@pytest.mark.parametrize("model", ["gaussian", "gamma log", "inverse gaussian", "poisson", "tweedie"])
+@pytest.mark.parametrize("dispersion", [None, "pearson", "deviance", "ml"])
+def test_what_is_made_of_a_dispersion_has_no_unit_of_probability_weights(model: str, dispersion: str | None) -> None:
+    if dispersion == "ml" and model in ("poisson", "tweedie"):
+        pytest.skip("no maximum likelihood estimate of this dispersion")
+    data = frame(model)
+    other_data = data.assign(w=1000.0 * data.w)
+    one, other = (glm(d, model, weights=dg.Probability("w"), dispersion=dispersion) for d in (data, other_data))
+    assert other.scale == pytest.approx(one.scale, rel=SHAPES)
+    if model != "poisson" or dispersion is None:  # quasi-Poisson counts have no distribution
+        np.testing.assert_allclose(
+            one.predict(data, interval="prediction"), other.predict(other_data, interval="prediction"), rtol=SHAPES
+        )
+        np.testing.assert_allclose(
+            one.residuals(data, "quantile"), other.residuals(other_data, "quantile"), rtol=SHAPES, atol=SHAPES
+        )
+    tables = [fit.calibration(rows, by="s") for fit, rows in ((one, data), (other, other_data))]
+    scale_free = ["ratio", "lower", "upper", "chi2"]
+    np.testing.assert_allclose(tables[0][scale_free], tables[1][scale_free], rtol=SHAPES, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("model", MODELS)

@@ -73,7 +73,10 @@ survey_case <- function(name, data, formula, family, link, fam, weights, unit) {
   CASES[[length(CASES) + 1]] <<- list(
     name = name, kind = "survey", data = data, formula = formula, family = family, link = link, weights = weights,
     names = array_json(names(coef(fit))),
-    clusters = setNames(list(list(groups = matrix_json(vcov(fit)))), unit))
+    clusters = setNames(list(list(groups = matrix_json(vcov(fit)))), unit),
+    # of the weights rescaled to mean 1, as svyglm fits them
+    deviance = deviance(fit), null_deviance = fit$null.deviance,
+    pearson = sum(fit$prior.weights * (fit$y - fitted(fit))^2 / fit$family$variance(fitted(fit))))
 }
 
 polr_case <- function(name, data, formula, method, link, ways) {

@@ -73,3 +73,15 @@ def test_everything_is_covered() -> None:
     assert ways == {1, 2, 3}
     assert {"poisson", "binomial", "gamma", "inverse_gaussian", "gaussian", "ordinal"} <= {c["family"] for c in CASES}
     assert {case["kind"] for case in CASES} == {"glm", "survey", "polr"}
+
+
+@pytest.mark.parametrize("unit", [1.0, 1000.0])
+@pytest.mark.parametrize("case", [case for case in CASES if case["kind"] == "survey"], ids=lambda case: case["name"])
+def test_deviances_of_sampled_rows_are_those_of_svyglm(case: dict[str, Any], unit: float) -> None:
+    data = frame(case)
+    data[case["weights"]] *= unit
+    fit = dg.glm(case["formula"], data, **options(case))
+    for name, expected in (("deviance", "deviance"), ("null_deviance", "null_deviance"), ("pearson_chi2", "pearson")):
+        assert getattr(fit, name) == pytest.approx(case[expected], rel=1e-12), name
+    if case["family"] == "gaussian":
+        assert fit.scale == pytest.approx(case["pearson"] / fit.df_resid, rel=1e-12)
