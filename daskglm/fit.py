@@ -312,7 +312,7 @@ def reading_of(plan: Plan, terms: Terms, kinds: Mapping[str, Any], matrix: tuple
     text = plan.formula or ""
     name = text[: len(text) - len(formula.right_side(text))].rstrip("~ ").strip()
     levels = plan.family.response != "number"
-    if len(response) == 1 and response[0].text in kinds and kinds[response[0].text] == "factor":
+    if len(response) == 1 and response[0].is_text(kinds):
         if not plan.family.bounded:
             raise DesignError(
                 f'the response "{name}" is text, which the {plan.family.name} family cannot be fitted to: '

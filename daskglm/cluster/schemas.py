@@ -86,15 +86,20 @@ def filtered(table: pa.Table, condition: Any, label: str) -> pa.Table:
 
 
 def kind_of(kind: pa.DataType) -> str | None:
-    """How a formula sees a column of this type: "numeric", "factor" or None (nested and other types)."""
+    """How a formula sees a column of this type, or None (nested and other types).
+
+    "numeric", "factor", and for times, whose units differ, "date", "timestamp", "timestamp[ZONE]", "duration", "time".
+    """
     kind = plain(kind)
     if pa.types.is_string(kind):
         return "factor"
-    if (
-        pa.types.is_boolean(kind) or _is_number(kind) or pa.types.is_null(kind)
-        or pa.types.is_date(kind) or pa.types.is_timestamp(kind) or pa.types.is_duration(kind) or pa.types.is_time(kind)
-    ):  # fmt: skip
+    if pa.types.is_boolean(kind) or _is_number(kind) or pa.types.is_null(kind):
         return "numeric"
+    if pa.types.is_timestamp(kind):
+        return f"timestamp[{kind.tz}]" if kind.tz else "timestamp"
+    for name, is_kind in (("date", pa.types.is_date), ("duration", pa.types.is_duration), ("time", pa.types.is_time)):
+        if is_kind(kind):
+            return name
     return None
 
 

@@ -117,7 +117,7 @@ def _dataset(data: Any) -> Source:
 
 
 def kinds(source: Source) -> dict[str, Any]:
-    """How a formula sees each column: "numeric", "factor", or what it is that a formula cannot use; and the "matrix"."""
+    """How a formula sees each column: "numeric", "factor", a kind of time, the "matrix", or why it cannot be used."""
     found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
     matrix = {MATRIX: "matrix"} if source.matrix_names else {}
     return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix

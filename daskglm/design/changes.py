@@ -21,6 +21,7 @@ from daskglm.design.expressions import Expression
 from daskglm.design.formula import Variable
 from daskglm.design.reading import Reading, beside_of
 from daskglm.design.slopes import slope
+from daskglm.design.times import is_number
 from daskglm.errors import DataError, DesignError
 from daskglm.kernels.blocks import Block, Levels, Scaling, code_dtype
 
@@ -134,7 +135,7 @@ def roles_of(
                 result[column] = found[column]
             elif column in truths:
                 result[column] = Role(column, (False, True))
-            elif kinds[column] == "numeric" and _moves(column, variables):
+            elif is_number(kinds[column]) and _moves(column, variables):
                 result[column] = Role(column)
     return result
 
@@ -186,8 +187,8 @@ class Recipe:
     def _coded(self, variable: Variable, raw: Raw, level: Any, n: int) -> Coded:
         if is_plain(variable):
             return Coded(np.zeros(n, np.int8), (level,))
-        values = variable.expression.evaluate(raw.take(variable.expression.columns))
-        values = np.broadcast_to(values if values.dtype == np.bool_ else values.astype(np.float64), (n,))
+        values = variable.expression.evaluate(raw.take(variable.expression.columns), text=True)
+        values = np.broadcast_to(values if values.dtype.kind in "bO" else values.astype(np.float64), (n,))
         levels, codes = np.unique(values, return_inverse=True)
         return Coded(codes.astype(code_dtype(max(len(levels), 1))), tuple(levels.tolist()))
 

@@ -146,7 +146,7 @@ class Design:
             if part.variables
         )
         moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
-        ordered = bool(terms.response) and terms.response[0].text in keep_order
+        ordered = bool(terms.response) and terms.response[0].column in keep_order
         y_levels = _y_levels(profile, response, ordered, classes or Classes(), notes)
         names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
         if distinct and len(set(names)) < len(names):
@@ -349,7 +349,7 @@ def _levels(variable: Variable, profile: Profile, keep_order: frozenset[str], no
     counts = profile.levels[variable.name]
     present = [level for level, count in counts.items() if count > 0]
     absent = [level for level, count in counts.items() if not count > 0]
-    kept = variable.expression.columns[0] in keep_order and len(variable.expression.columns) == 1
+    kept = variable.expression.column in keep_order
     if kept and absent:
         notes.append(f"{variable.name}: declared levels without rows are dropped: {', '.join(map(str, absent))}")
     if kept:
@@ -366,6 +366,8 @@ def _baseline(variable: Variable, levels: tuple[Any, ...], profile: Profile) -> 
         return max(range(len(levels)), key=lambda i: (counts[levels[i]], -i), default=0)
     if variable.baseline is None:
         return 0
+    if variable.baseline in levels:
+        return levels.index(variable.baseline)
     labels = [str(level) for level in levels]
     if str(variable.baseline) not in labels:
         raise DesignError(f"{variable.name}: there is no level {variable.baseline!r}; levels: {', '.join(labels[:20])}")

@@ -6,14 +6,16 @@ Nothing here can run code: an expression is a tree of names, literals, arithmeti
 from __future__ import annotations
 
 import ast
+import copy
 import re
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.design import times
 from daskglm.errors import DesignError
 
 Values = Any
@@ -44,6 +46,8 @@ FUNCTIONS: dict[str, Callable[..., Values]] = {
     "where": np.where,
     "I": lambda value: value,
 }
+# These return one of their arguments, whose kind (text, whole numbers, truth values) the result keeps.
+SELECTIONS = frozenset({"minimum", "maximum", "clip", "where", "I"})
 # least and most arguments, where that is not one: a ufunc would take one more for the array to write to
 _ARGUMENTS = {"round": (1, 2), "minimum": (2, 2), "maximum": (2, 2), "clip": (3, 3), "where": (3, 3)}
 _BINARY: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
@@ -87,12 +91,44 @@ class Expression:
     names: Mapping[str, str] = field(compare=False, repr=False)
     columns: tuple[str, ...]
 
-    def evaluate(self, values: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[Any]:
-        """Its value on columns by name, in float64 wherever arithmetic is done."""
+    @property
+    def column(self) -> str | None:
+        """The name of the column that the expression returns unchanged, as `x` and `I(x)` do, or None."""
+        node = self.tree
+        while isinstance(node, ast.Call) and function_name(node.func) == "I":
+            node = node.args[0]
+        return self.names.get(node.id, node.id) if isinstance(node, ast.Name) else None
+
+    def is_text(self, kinds: Mapping[str, Any]) -> bool:
+        """Whether its values are text or other levels, given the kinds of the columns it reads.
+
+        DesignError where text meets arithmetic or numbers.
+        """
+        return _is_text(self.tree, self, kinds)
+
+    def dated(self, kinds: Mapping[str, Any]) -> Expression:
+        """The same expression with literals that are compared with a column of times as numbers.
+
+        A column of dates holds days since 1970, other times seconds.
+        """
+        if not any(times.is_time(kinds.get(name)) for name in self.columns):
+            return self
+        tree = _Dated(self, kinds).visit(copy.deepcopy(self.tree))
+        return replace(self, tree=tree)
+
+    def evaluate(self, values: Mapping[str, npt.NDArray[Any]], text: bool = False) -> npt.NDArray[Any]:
+        """Compute its value from columns by name, in float64 wherever arithmetic is done.
+
+        A result that is text is a DesignError unless `text` allows it; it is then an array of objects.
+        """
         try:
             with np.errstate(all="ignore"):
                 result = np.asarray(_value(self.tree, self.names, values))
-                return result if result.dtype.kind in "biuf" else result.astype(np.float64)
+                if result.dtype.kind in "biuf":
+                    return result
+                if not text and _holds_text(result):
+                    raise DesignError(f"{self.text!r} is text, not numbers")
+                return result.astype(object if text else np.float64)
         except (TypeError, ValueError) as error:
             raise DesignError(f"{self.text!r} cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
@@ -186,6 +222,121 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
         raise DesignError(f"{ast.unparse(node)!r} in {text!r} is not allowed in a formula")
 
 
+def _is_text(node: ast.expr, expression: Expression, kinds: Mapping[str, Any]) -> bool:
+    """Whether a node of an expression has text as its values; its parts are checked on the way."""
+
+    def of(child: ast.expr) -> bool:
+        return _is_text(child, expression, kinds)
+
+    def need_numbers(*children: ast.expr) -> None:
+        for child in children:
+            if of(child):
+                raise DesignError(f"{_written(child, expression)} in {expression.text!r} holds text, not numbers")
+
+    if isinstance(node, ast.Constant):
+        return isinstance(node.value, str)
+    if isinstance(node, ast.Name):
+        return bool(kinds.get(expression.names.get(node.id, node.id)) == "factor")
+    if isinstance(node, ast.Compare):
+        _check_comparison(node, expression, kinds)
+        return False
+    if not isinstance(node, ast.Call):
+        need_numbers(*(child for child in ast.iter_child_nodes(node) if isinstance(child, ast.expr)))
+        return False
+    name = function_name(node.func)
+    if name == "I":
+        return of(node.args[0])
+    if name != "where":
+        need_numbers(*node.args)
+        return False
+    need_numbers(node.args[0])
+    first, second = of(node.args[1]), of(node.args[2])
+    if first != second:
+        raise DesignError(f"where in {expression.text!r} mixes text and numbers: give it two of the same kind")
+    return first
+
+
+def _check_comparison(node: ast.Compare, expression: Expression, kinds: Mapping[str, Any]) -> None:
+    """Refuse comparing numbers with text; what levels are compared with is checked when their values are known."""
+    left = node.left
+    for comparator in node.comparators:
+        several = isinstance(comparator, (ast.List, ast.Tuple, ast.Set))
+        # _check has made sure that the list holds literals only
+        others: Sequence[ast.expr] = comparator.elts if several else [comparator]  # type: ignore[attr-defined]
+        sides = [_is_text(side, expression, kinds) for side in (left, *others)]
+        literals = [isinstance(_literal(side), str) for side in (left, *others)]
+        if any(literals) and not all(sides):
+            number = (left, *others)[sides.index(False)]
+            text = (left, *others)[literals.index(True)]
+            raise DesignError(
+                f"{expression.text!r} compares text, {_written(text, expression)}, with numbers, "
+                f"{_written(number, expression)}"
+            )
+        left = comparator
+
+
+def _written(node: ast.expr, expression: Expression) -> str:
+    """A part of an expression as it was written, a column in quotes."""
+    if isinstance(node, ast.Name):
+        return f'"{expression.names.get(node.id, node.id)}"'
+    text = ast.unparse(node)
+    for placeholder, name in expression.names.items():
+        text = re.sub(rf"\b{placeholder}\b", lambda _, name=name: f"`{name}`", text)  # type: ignore[misc]
+    return text
+
+
+class _Dated(ast.NodeTransformer):
+    """Replaces text that is compared with a column of times by the number that this time is there."""
+
+    def __init__(self, expression: Expression, kinds: Mapping[str, Any]) -> None:
+        self.expression, self.kinds = expression, kinds
+
+    def visit_Compare(self, node: ast.Compare) -> ast.Compare:
+        """A comparison: each literal is read as its neighbour's kind of time."""
+        self.generic_visit(node)
+        sides = [node.left, *node.comparators]
+        found = [self._kind(side) for side in sides]
+        for i, side in enumerate(sides):
+            near = [kind for kind in (*found[max(i - 1, 0) : i], *found[i + 1 : i + 2]) if kind]
+            if near:
+                sides[i] = self._number(side, near[0])
+        return ast.Compare(sides[0], node.ops, sides[1:])
+
+    def _kind(self, node: ast.expr) -> str | None:
+        if not isinstance(node, ast.Name):
+            return None
+        kind = self.kinds.get(self.expression.names.get(node.id, node.id))
+        return str(kind) if times.is_time(kind) else None
+
+    def _number(self, node: ast.expr, kind: str) -> ast.expr:
+        if isinstance(node, (ast.List, ast.Tuple, ast.Set)):
+            return ast.List([self._number(element, kind) for element in node.elts], ast.Load())
+        if not (isinstance(node, ast.Constant) and isinstance(node.value, str)):
+            return node
+        number = times.parsed(node.value, kind)
+        if number is None:
+            raise DesignError(f"{node.value!r} in {self.expression.text!r} is not a {kind}")
+        return ast.Constant(number)
+
+
+def _holds_text(values: Values) -> bool:
+    """Whether an array, a list or a literal holds text; the values of one column are of one kind."""
+    if isinstance(values, (str, list)):
+        return isinstance(values, str) or any(isinstance(value, str) for value in values)
+    array = np.asarray(values)
+    return array.dtype.kind == "U" or (array.dtype.kind == "O" and array.size > 0 and isinstance(array.flat[0], str))
+
+
+def _holds_numbers(values: Values) -> bool:
+    """Whether an array, a list or a literal holds numbers."""
+    if isinstance(values, list):
+        return any(not isinstance(value, str) for value in values)
+    array = np.asarray(values)
+    return array.dtype.kind in "biuf" or (
+        array.dtype.kind == "O" and array.size > 0 and isinstance(array.flat[0], (bool, int, float))
+    )
+
+
 def _literal(node: ast.expr) -> Any:
     """The value of a number, a text or a truth value, or None."""
     try:
@@ -200,6 +351,12 @@ def _floating(value: Values) -> Values:
     return array.astype(np.float64) if array.dtype.kind in "iub" else value
 
 
+def _wide(value: Values) -> Values:
+    """Whole numbers in a type that any other whole number can be compared with."""
+    array = np.asarray(value)
+    return array.astype(np.int64) if array.dtype.kind in "iu" and array.dtype.itemsize < 8 else value
+
+
 def evaluate_node(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.NDArray[Any]]) -> Values:
     """The value of a part of a checked expression."""
     return _value(node, names, values)
@@ -210,7 +367,8 @@ def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.ND
         return _value(child, names, values)
 
     if isinstance(node, ast.Constant):
-        return node.value
+        large = isinstance(node.value, int) and abs(node.value) >= 2**63
+        return float(node.value) if large else node.value  # type: ignore[arg-type]
     if isinstance(node, ast.Name):
         return values[names.get(node.id, node.id)]
     if isinstance(node, ast.BinOp):
@@ -232,7 +390,8 @@ def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.ND
     assert isinstance(node, ast.Call)
     name = function_name(node.func)
     assert name is not None
-    return FUNCTIONS[name](*(argument if name == "I" else _floating(argument) for argument in map(of, node.args)))
+    prepared = _wide if name in SELECTIONS else _floating
+    return FUNCTIONS[name](*(prepared(of(argument)) for argument in node.args))
 
 
 def _compared(node: ast.Compare, of: Callable[[ast.expr], Values]) -> Values:
@@ -241,14 +400,24 @@ def _compared(node: ast.Compare, of: Callable[[ast.expr], Values]) -> Values:
     for op, comparator in zip(node.ops, node.comparators, strict=True):
         if isinstance(op, (ast.In, ast.NotIn)):
             assert isinstance(comparator, (ast.List, ast.Tuple, ast.Set))
-            part = np.isin(left, [of(element) for element in comparator.elts])
+            listed = [of(element) for element in comparator.elts]
+            _check_kinds(left, listed)
+            part = np.isin(left, listed)
             part = np.logical_not(part) if isinstance(op, ast.NotIn) else part
         else:
             right = of(comparator)
+            _check_kinds(left, right)
             part = _COMPARE[type(op)](left, right)
             left = right
         result = part if result is None else np.logical_and(result, part)
     return result
+
+
+def _check_kinds(left: Values, right: Values) -> None:
+    """Refuse comparing text with numbers, which are never equal."""
+    for one, other in ((left, right), (right, left)):
+        if _holds_text(one) and _holds_numbers(other):
+            raise TypeError("text is compared with numbers")
 
 
 def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:

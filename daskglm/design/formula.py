@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
-from daskglm.design import expressions
+from daskglm.design import expressions, times
 from daskglm.design.expressions import Expression, function_name
 from daskglm.errors import DesignError, closest
 
@@ -171,7 +171,7 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
     parser = DefaultFormulaParser()
     try:
         _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)
-        usable = [name for name, kind in kinds.items() if kind in ("numeric", "factor", "matrix")]
+        usable = [name for name, kind in kinds.items() if times.is_number(kind) or kind in ("factor", "matrix")]
         context = {"__formulaic_variables_available__": usable} if "." in text else {}
         structured = parser.get_terms(text, context=context) if context else parser.get_terms(text)
     except DesignError:
@@ -209,7 +209,7 @@ def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: s
             base = tokens[i - 1]
         name = base.token.strip("`")
         arithmetic = base.kind.value == "python" and not name.startswith("C(")
-        if power.token in ("^", "**") and (arithmetic or kinds.get(name) == "numeric"):
+        if power.token in ("^", "**") and (arithmetic or times.is_number(kinds.get(name))):
             raise DesignError(
                 f"{name}{power.token}{exponent.token} in {text!r} would only repeat {name}: in a formula "
                 f"{power.token} makes interactions; for the square of a number write I({name}**{exponent.token})"
@@ -242,25 +242,32 @@ def right_side(text: str) -> str:
 
 
 def _numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
-    expression = expressions.parse(text)
-    require_columns(expression.columns, kinds, text)
-    for name in expression.columns:
-        if kinds[name] == "factor" and not _compares_only(expression):
-            raise DesignError(f'"{name}" in {text!r} holds text, not numbers')
-        if kinds[name] == "matrix":
-            raise DesignError(f'"{name}" in {text!r} is a matrix, which stands in a formula as it is')
+    expression = _expression(text, kinds)
+    if expression.is_text(kinds):
+        column = expression.column
+        what = f'"{column}" in {text!r}' if column else repr(text)
+        raise DesignError(f"{what} holds text, not numbers")
     return expression
 
 
-def _compares_only(expression: Expression) -> bool:
-    return any(isinstance(node, ast.Compare) for node in ast.walk(expression.tree))
+def _expression(text: str, kinds: Mapping[str, Kind]) -> Expression:
+    """An expression of columns, whatever its values are."""
+    expression = expressions.parse(text)
+    require_columns(expression.columns, kinds, text)
+    for name in expression.columns:
+        if kinds[name] == "matrix":
+            raise DesignError(f'"{name}" in {text!r} is a matrix, which stands in a formula as it is')
+    expression = expression.dated(kinds)
+    # a DesignError where text meets arithmetic
+    expression.is_text(kinds)
+    return expression
 
 
 def numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
     """A numeric expression given outside the formula, as a column name or as text."""
     if text in kinds:
         require_columns([text], kinds, text)
-        if kinds[text] != "numeric":
+        if not times.is_number(kinds[text]):
             raise DesignError(
                 f'column "{text}" {"is a matrix" if kinds[text] == "matrix" else "holds text"}, not numbers'
             )
@@ -305,7 +312,7 @@ def _response(left: tuple[str, str], kinds: Mapping[str, Kind]) -> tuple[Express
         if len(parts) < 2 or tree.keywords or len(set(parts)) < len(parts):
             raise DesignError(f"responses takes two or more different columns or expressions: {text!r}")
         return tuple(_numeric(part, kinds) for part in parts)
-    return (_numeric(text, kinds),)
+    return (_expression(text, kinds),)
 
 
 def _is_call(left: tuple[str, str], name: str) -> bool:
@@ -340,11 +347,13 @@ def variable(text: str, method: str, kinds: Mapping[str, Kind]) -> Variable:
     """What one factor of a term means."""
     if method == "lookup":
         require_columns([text], kinds, "the formula")
-        return Variable(text, kinds[text], expressions.column(text))
+        kind: Kind = "numeric" if times.is_time(kinds[text]) else kinds[text]
+        return Variable(text, kind, expressions.column(text))
     tree = _tree(text)
     if isinstance(tree, ast.Call) and function_name(tree.func) == "C":
         return _factor(text, tree, kinds)
-    return Variable(text, "numeric", _numeric(text, kinds))
+    expression = _expression(text, kinds)
+    return Variable(text, "factor" if expression.is_text(kinds) else "numeric", expression)
 
 
 def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
@@ -352,14 +361,13 @@ def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
     if not 1 <= len(inner) <= 2 or tree.keywords:
         raise DesignError(f'{text!r}: C takes a column and optionally Treatment("level")')
     name = inner[0].strip("`")
+    if kinds.get(name) == "matrix":
+        raise DesignError(f"a matrix has no levels: {text!r}")
     if name in kinds:
         require_columns([name], kinds, text)
         expression = expressions.column(name)
     else:
-        expression = expressions.parse(inner[0])
-        require_columns(expression.columns, kinds, text)
-    if any(kinds[column] == "matrix" for column in expression.columns):
-        raise DesignError(f"a matrix has no levels: {text!r}")
+        expression = _expression(inner[0], kinds)
     if len(inner) == 1:
         return Variable(text, "factor", expression)
     contrast = tree.args[1]

@@ -89,7 +89,8 @@ class Grid:
         if is_plain(variable):
             values: Any = self.chosen[variable.expression.columns[0]]
         else:
-            values = variable.expression.evaluate({name: self.chosen[name] for name in variable.expression.columns})
+            chosen = {name: self.chosen[name] for name in variable.expression.columns}
+            values = variable.expression.evaluate(chosen, text=True)
             values = np.broadcast_to(values, (self.size,)).tolist()
         return np.array([level_place(variable.name, levels, value) for value in values], np.int64)
 

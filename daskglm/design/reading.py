@@ -9,6 +9,7 @@ from typing import Any, Literal, NoReturn, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.design import times
 from daskglm.design.clusters import keys_of
 from daskglm.design.columns import Arena, Coded, Columns, Ledger, copied, product
 from daskglm.design.expressions import Expression
@@ -67,14 +68,6 @@ class Reading:
         for expression in self._expressions():
             found.update(dict.fromkeys(expression.columns))
         return tuple(found)
-
-    @property
-    def factor_columns(self) -> tuple[str, ...]:
-        """Columns read as levels and nowhere as numbers."""
-        plain = {
-            v.expression.columns[0] for v in self.variables if v.kind == "factor" and len(v.expression.columns) == 1
-        }
-        return tuple(sorted(plain))
 
     def _expressions(self) -> list[Expression]:
         given = [v.expression for v in self.variables] + list(self.response) + list(self.offsets)
@@ -273,44 +266,55 @@ class _Reader:
             column = self._numbers.get(expression.columns[0])
             if column is not None:
                 return column
-        values: dict[str, Any] = {}
-        for name in expression.columns:
-            coded = self._coded.get(name)
-            values[name] = self._numbers[name] if coded is None else np.asarray(coded.levels, object)[coded.codes]
-        result = expression.evaluate(values)
-        if result.ndim == 0:
-            result = np.full(self.n, result)
+        result = self._evaluated(expression)
         return result.astype(np.int8) if result.dtype == np.bool_ else np.ascontiguousarray(result, np.float64)
+
+    def _evaluated(self, expression: Expression, text: bool = False) -> npt.NDArray[Any]:
+        """The values of an expression (n,), of the kind that it makes."""
+        coded = self._single(expression)
+        if coded is not None:
+            return self._of_levels(expression, coded, text)[coded.codes]
+        result = expression.evaluate({name: self._values(name) for name in expression.columns}, text)
+        return np.full(self.n, result) if result.ndim == 0 else result
+
+    def _single(self, expression: Expression) -> Coded | None:
+        """The factor that is the only column of an expression."""
+        return self._coded.get(expression.columns[0]) if len(expression.columns) == 1 else None
+
+    def _of_levels(self, expression: Expression, coded: Coded, text: bool) -> npt.NDArray[Any]:
+        """The values of an expression of one factor at each of its levels."""
+        levels = np.empty(len(coded.levels), object)
+        levels[:] = coded.levels
+        return np.broadcast_to(expression.evaluate({expression.columns[0]: levels}, text), levels.shape)
+
+    def _values(self, name: str) -> npt.NDArray[Any]:
+        """A column as expressions see it: numbers, truth values, or levels as objects."""
+        coded = self._coded.get(name)
+        if coded is not None:
+            return np.asarray(coded.levels, object)[coded.codes]
+        return self._numbers[name].astype(bool) if self._is_boolean(name) else self._numbers[name]
 
     def _variable(self, variable: Variable) -> Column:
         column: Column = self._expression(variable.expression)
         return _narrowest(column)
 
     def _levels(self, expression: Expression) -> Coded:
-        if len(expression.columns) == 1 and expression.columns[0] in self._coded:
-            return self._coded[expression.columns[0]]
-        values = self._expression(expression)
-        plain = expression.text in self._numbers
-        if self._is_truth(expression) if not plain else self._is_boolean(expression.text):
-            values = values.astype(bool)
-        levels, codes = np.unique(values, return_inverse=True)
-        labels = tuple(levels.tolist())
-        if plain:
-            labels = _dated(labels, self.table.column(expression.text).type)
-        return Coded(codes.astype(code_dtype(len(levels))), labels)
+        column = expression.column
+        if column in self._coded:
+            return self._coded[column]
+        single = self._single(expression)
+        if single is not None:
+            found = _leveled(self._of_levels(expression, single, text=True))
+            return Coded(found.codes[single.codes], found.levels)
+        if column is None:
+            return _leveled(self._evaluated(expression, text=True))
+        found = _leveled(self._values(column))
+        return Coded(found.codes, _dated(found.levels, self.table.column(column).type))
 
     def _is_boolean(self, name: str) -> bool:
         import pyarrow as pa
 
         return bool(pa.types.is_boolean(self.table.column(name).type))
-
-    def _is_truth(self, expression: Expression) -> bool:
-        """Whether an expression says yes or no rather than how much."""
-        empty = {
-            name: self._numbers[name][:0] if name in self._numbers else np.zeros(0, object)
-            for name in expression.columns
-        }
-        return expression.evaluate(empty).dtype == np.bool_
 
     def _response(self) -> Column | Coded | None:
         if not self.reading.response:
@@ -370,6 +374,8 @@ class _Reader:
             (reading.trials.text if reading.trials else "trials", found.trials),
             ("offset", found.offset),
         ]
+        leveled = {**found.factors, **({reading.response_name: found.y} if isinstance(found.y, Coded) else {})}
+        parts += [(name, values) for name, coded in leveled.items() if (values := _undefined_levels(coded)) is not None]
         undefined = np.zeros(found.n, bool)
         for name, column in parts:
             if column is None or column.dtype.kind != "f" or name in self._numbers or _all_finite(column):
@@ -465,18 +471,30 @@ def _beside(column: Any) -> Column | Coded:
     return numbers
 
 
+def _undefined_levels(coded: Coded) -> Vector | None:
+    """The values (n,) of a factor that has NaN or infinity among its levels, None where it has neither."""
+    levels = [float(level) if isinstance(level, float) else 0.0 for level in coded.levels]
+    return None if np.isfinite(levels).all() else np.array(levels)[coded.codes]
+
+
+def _leveled(values: npt.NDArray[Any]) -> Coded:
+    """Values (n,) as codes of their distinct ones."""
+    if values.dtype.kind == "O" and values.size:
+        import pyarrow as pa
+
+        return _coded(pa.chunked_array([pa.array(values)]))
+    levels, codes = np.unique(values, return_inverse=True)
+    return Coded(codes.astype(code_dtype(max(len(levels), 1))), tuple(levels.tolist()))
+
+
 def _dated(levels: tuple[Any, ...], kind: Any) -> tuple[Any, ...]:
     """Days and seconds as the dates and times they are."""
-    import datetime
-
     import pyarrow as pa
 
     if pa.types.is_date(kind):
-        first = datetime.date(1970, 1, 1)
-        return tuple((first + datetime.timedelta(days=int(level))).isoformat() for level in levels)
+        return times.labels(levels, "date")
     if pa.types.is_timestamp(kind):
-        begin = datetime.datetime(1970, 1, 1)
-        return tuple((begin + datetime.timedelta(seconds=float(level))).isoformat(" ") for level in levels)
+        return times.labels(levels, f"timestamp[{kind.tz}]" if kind.tz else "timestamp")
     return levels
 
 

@@ -18,6 +18,7 @@ from daskglm.cluster.sources import Source, kinds
 from daskglm.design.changes import Part, Raw, Recipe, Role, roles_of
 from daskglm.design.columns import Columns
 from daskglm.design.grid import Centers, Grid, centers, outer
+from daskglm.design.times import is_number
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.postestimation.revisit import Rows, RowsOf, Visit
@@ -112,7 +113,7 @@ class LeafReader:
     def numbers(self) -> tuple[str, ...]:
         """Those that are numbers and not levels."""
         levels = {name for name, role in self.roles.items() if role.factor is not None}
-        return tuple(name for name in self.columns if self.kinds[name] == "numeric" and name not in levels)
+        return tuple(name for name in self.columns if is_number(self.kinds[name]) and name not in levels)
 
 
 @final

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from daskglm.design import formula
 from daskglm.design.changes import Recipe, Role, roles_of
 from daskglm.design.grid import Grid, WeightsOf, outer
+from daskglm.design.times import is_number
 from daskglm.errors import DesignError, closest
 from daskglm.inference import distributions
 from daskglm.model.likelihoods import GLM
@@ -311,7 +312,7 @@ def _centers(
         name
         for name in _columns(recipe)
         if name not in chosen
-        and record.specification.kinds[name] == "numeric"
+        and is_number(record.specification.kinds[name])
         and (name not in roles or roles[name].numeric)
     ]
     equal = outer({name: np.full(len(levels), 1.0 / len(levels)) for name, levels in design.levels.items()})

@@ -94,6 +94,83 @@ def test_numbers_of_every_type(kind: str, shape: str, resident: bool) -> None:
     )
 
 
+LEVELED = {
+    "C(where(g == 'a', 1, 0))": [1, 0, 0, 1],
+    "C(g == 'a')": [True, False, False, True],
+    "C(I(g == 'a'))": [True, False, False, True],
+    "C(I(g))": ["a", "b", "c", "a"],
+    "I(g)": ["a", "b", "c", "a"],
+    "C(where(g == 'a', g, 'other'))": ["a", "other", "other", "a"],
+    "where(g == 'a', 'a', 'other')": ["a", "other", "other", "a"],
+    "C(where(k > 1, g, 'other'))": ["other", "b", "c", "a"],
+    "C(g == h)": [True, False, False, False],
+    "C(I(b))": [True, False, True, False],
+    "C(where(k > 1, b, False))": [False, False, True, False],
+    "C(maximum(k, 300))": [300, 300, 300, 300],
+    "C(I(day))": ["2024-01-01", "2024-01-02", "2024-01-01", "2024-01-02"],
+    "C(day > '2024-01-01')": [False, True, False, True],
+    "C(day in ['2024-01-02'])": [False, True, False, True],
+}
+
+
+@pytest.mark.parametrize("dictionary", [False, True])
+@pytest.mark.parametrize("term", LEVELED)
+def test_the_levels_of_an_expression_are_its_values(term: str, dictionary: bool) -> None:
+    text = pa.array(["a", "b", "c", "a"])
+    days = [datetime.date(2024, 1, 1), datetime.date(2024, 1, 2)] * 2
+    table = pa.table(
+        {
+            "g": text.dictionary_encode() if dictionary else text, "h": ["a", "a", "b", "c"],
+            "k": pa.array([1, 2, 3, 4], pa.int8()), "b": [True, False, True, False], "day": days,
+        }
+    )  # fmt: skip
+    columns = read(f"k ~ {term}", table)
+    (coded,) = columns.factors.values()
+    assert level_values(coded) == LEVELED[term]
+    assert [type(value) for value in level_values(coded)] == [type(value) for value in LEVELED[term]]
+
+
+@pytest.mark.parametrize("response", ["I(g == 'a')", "I(g)", "where(g == 'a', 'a', 'other')"])
+def test_the_classes_of_an_expression_are_its_values(response: str) -> None:
+    table = pa.table({"g": ["a", "b", "c", "a"], "k": [1, 2, 3, 4]})
+    columns = read(f"{response} ~ k", table, response_levels=True)
+    expected = LEVELED.get(response, LEVELED.get(f"C({response})"))
+    assert level_values(columns.y) == expected
+
+
+UNDEFINED_LEVELS = {"C(log(x))": "infinite|-inf", "C(sqrt(x - 1))": "not a number"}
+
+
+@pytest.mark.parametrize("term", UNDEFINED_LEVELS)
+def test_what_cannot_be_computed_is_no_level(term: str) -> None:
+    table = pa.table({"x": [0.0, 1.0, 2.0], "y": [1.0, 2.0, 4.0]})
+    with pytest.raises(DataError, match=UNDEFINED_LEVELS[term]):
+        read(f"y ~ {term}", table)
+    scored = read(f"y ~ {term}", table, scoring=True)
+    assert scored.kept is not None
+    assert scored.kept.tolist() == [1, 2]
+
+
+MIXED = {
+    "log(g)": '"g" in .* holds text, not numbers',
+    "C(log(g))": '"g" in .* holds text, not numbers',
+    "I(g + 1)": '"g" in .* holds text, not numbers',
+    "I((x > 0) * g)": '"g" in .* holds text, not numbers',
+    "I(x == 'a')": "compares text, 'a', with numbers, \"x\"",
+    "I(x in ['a', 'b'])": "compares text, 'a', with numbers, \"x\"",
+    "C(where(x > 0, g, 1))": "mixes text and numbers",
+    "I(g == 1)": "text is compared with numbers",
+    "I(day > 'yesterday')": "'yesterday' in .* is not a date",
+}
+
+
+@pytest.mark.parametrize("term", MIXED)
+def test_text_among_numbers_is_refused(term: str) -> None:
+    table = pa.table({"g": ["a", "b"], "x": [1.0, 2.0], "day": [EPOCH, EPOCH]})
+    with pytest.raises(DesignError, match=MIXED[term]):
+        read(f"x ~ {term}", table)
+
+
 TEXTS = {
     "string": pa.array(["b", None, "a", "b", "", "ä"]),
     "large string": pa.array(["b", None, "a"], pa.large_string()),
