@@ -22,7 +22,8 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.design.design import Design
+from daskglm.design.design import Design, Rescaling
+from daskglm.kernels.bordered import Bordered, BorderedFactor, dense, diagonal_of
 from daskglm.plan import Plan
 from daskglm.record import Certificate
 from daskglm.separation import Solution
@@ -173,12 +174,36 @@ class _Rounding:
         self.parameters, self.optimum = solution.parameters, solution.optimum
         self.curvature, self.point = solution.optimum.curvature, solution.optimum.point
         assert self.point.gram is not None
-        self.lengths = np.sqrt(np.maximum(np.diag(self.point.gram), 0.0))
+        self.lengths = np.sqrt(np.maximum(diagonal_of(self.point.gram), 0.0))
 
     def exact_residuals(self, solution: Solution) -> None:
         """Go on with the solution whose sum of squares was taken in twofold arithmetic."""
         self.solution, self.optimum, self.point = solution, solution.optimum, solution.optimum.point
         self.residuals_are_exact = True
+
+    @property
+    def bordered(self) -> BorderedFactor | None:
+        """The factor, where it is one by a diagonal block: then nothing of size (p, p) is formed."""
+        found = self.curvature
+        return found.factor if isinstance(found.factor, BorderedFactor) and found.basis is None else None
+
+    @cached_property
+    def scales(self) -> Rescaling:
+        """A, of one response."""
+        return self.solution.design.unscaling()
+
+    @property
+    def _first_row(self) -> Vector:
+        """The first row of A (p,)."""
+        result = self.scales.shift.copy()
+        result[0] += self.scales.factor[0]
+        return result
+
+    def _by_size(self, factor: BorderedFactor, lengths: Vector) -> Vector:
+        """|A G^-1| lengths (p,)."""
+        result = np.abs(self.scales.factor) * factor.by_size(lengths)
+        result[0] = np.abs(factor.solve(self._first_row)) @ lengths
+        return np.asarray(result)
 
     @cached_property
     def inverse(self) -> Matrix:
@@ -188,20 +213,33 @@ class _Rounding:
     @cached_property
     def spread(self) -> Vector:
         """s (r,): its roots."""
+        factor = self.bordered
+        if factor is not None:
+            variances = self.scales.factor**2 * factor.variances()
+            shift = self._first_row
+            variances[0] = shift @ factor.solve(shift)
+            return np.sqrt(variances)
         return np.sqrt(np.maximum(np.diag(self.inverse), 0.0))
 
     @cached_property
     def amplified(self) -> Vector:
         """sum_j |A T G^-1|_ij d_j (r,), d_j the length of column j in the basis T that the Gram was factored in."""
         found = self.curvature
+        if self.bordered is not None:
+            return self._by_size(self.bordered, np.where(found.kept, self.lengths, 0.0))
         half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
-        lengths = np.sqrt(np.maximum(np.diag(found.gram), 0.0))
+        lengths = np.sqrt(np.maximum(diagonal_of(found.gram), 0.0))
         return np.asarray(np.abs(_reported(self.solution, half)) @ np.where(found.kept, lengths, 0.0))
 
     @cached_property
     def way_back(self) -> Vector:
         """What the variances s^2 are sums of, added by size (r,)."""
         found = self.curvature
+        if self.bordered is not None:
+            result = self.scales.factor**2 * self.bordered.variances()
+            first = np.abs(self._first_row)
+            result[0] = first @ self.bordered.by_size(first)
+            return result
         way = _way(self.solution)
         if way is not None:
             return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
@@ -245,6 +283,13 @@ class _Rounding:
         gram, kept = self.point.gram, self.curvature.kept
         assert gram is not None
         root = np.maximum(self.lengths[kept], 1e-150)
+        if self.bordered is not None and isinstance(gram, Bordered):
+            whole = np.zeros(kept.size)
+            whole[kept] = 1.0 / root
+            sums = (whole * (gram.by_size() @ whole))[kept]
+            whole[kept] = root
+            return float(np.max(sums) * np.max(whole * self.bordered.by_size(whole)))
+        gram = dense(gram)
         scaled = gram[np.ix_(kept, kept)] / root[:, None] / root
         inverse = self.curvature.inverse()[np.ix_(kept, kept)] * root[:, None] * root
         return float(np.linalg.norm(scaled, 1) * np.linalg.norm(inverse, 1)) if scaled.size else 1.0
@@ -281,6 +326,8 @@ class _Rounding:
         """|A G^-1| moved (r,)."""
         if not moved.any():
             return np.zeros(self.parameters.n)
+        if self.bordered is not None:
+            return self._by_size(self.bordered, moved)
         return np.asarray(np.abs(_reported(self.solution, self.curvature.inverse())) @ moved)
 
     def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:

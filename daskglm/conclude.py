@@ -18,7 +18,7 @@ from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
 from daskglm.errors import warn as say
 from daskglm.inference import covariance as inference
 from daskglm.inference.shape import Estimate
-from daskglm.kernels.cholesky import combination
+from daskglm.kernels.bordered import combination_of
 from daskglm.model.shapes import Shape
 from daskglm.model.weights import Frequency, Probability
 from daskglm.plan import Plan
@@ -243,7 +243,7 @@ def _aliased(
     for k, j in enumerate(columns):
         at = int(np.flatnonzero(places == j)[0])
         if exact is None:
-            scaled = combination(gram, found.factor, int(j))
+            scaled = combination_of(gram, found.factor, int(j))
         else:
             scaled = exact[:, k]
             scaled[np.abs(scaled) < 1e-7 * np.abs(scaled).max(initial=0.0)] = 0.0

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from daskglm.kernels.bordered import AnyGram, dense
 from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals.moments import Moments, Request
 from daskglm.totals.several import several
@@ -71,7 +72,7 @@ class Optimum:
 
     def norm(self, step: Vector) -> float:
         """Length of a step in standard errors, times sqrt(phi)."""
-        return float(np.sqrt(max(float(step @ self.gram @ step), 0.0)))
+        return float(np.sqrt(max(float(step @ (self.gram @ step)), 0.0)))
 
 
 @final
@@ -100,7 +101,7 @@ class Candidate:
         """What to evaluate there."""
         return 2 if self.own_hessian or self.passes >= PATIENCE else 1
 
-    def learn(self, loss: float, gradient: Vector, gram: Matrix | None) -> None:
+    def learn(self, loss: float, gradient: Vector, gram: AnyGram | None) -> None:
         """What was found at the trial."""
         self.passes += 1
         gradient = np.where(self.optimum.kept, gradient, 0.0)
@@ -122,10 +123,10 @@ class Candidate:
         self.factor = None if gram is None else self._factored(gram)
         self._plan()
 
-    def _factored(self, gram: Matrix) -> tuple[Matrix, bool] | None:
+    def _factored(self, gram: AnyGram) -> tuple[Matrix, bool] | None:
         kept = self.optimum.kept
         try:
-            found: tuple[Matrix, bool] = cho_factor(gram[np.ix_(kept, kept)])
+            found: tuple[Matrix, bool] = cho_factor(dense(gram)[np.ix_(kept, kept)])
         except (LinAlgError, ValueError):
             return None
         return found

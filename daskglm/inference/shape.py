@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.cholesky import factor
+from daskglm.kernels.bordered import factor_any
 from daskglm.model.shapes import Shape
 from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Optimum
@@ -191,7 +191,7 @@ def _approach(
         value = here.value - (point.loss - sums.moments.loss) / phi
         if gram is None or not np.isfinite(point.loss) or not value > highest or here.held.any():
             return result if result.begun is not None else replace(result, begun=here)
-        found = factor(gram) if aliased is None else factor(gram, aliased)
+        found = factor_any(gram) if aliased is None else factor_any(gram, aliased)
         cross = sums.mixed.values[:, model.select].T
         solved = np.stack([found.solve(column) for column in cross.T], axis=1)
         towards = found.solve(point.gradient)

@@ -149,7 +149,14 @@ def _one_by_one(gram: Matrix, diagonal: Vector, candidates: npt.NDArray[np.bool_
 
 def combination(gram: Matrix, found: Factor, column: int, tolerance: float = 1e-7) -> Vector:
     """How an aliased column is made of kept ones: c (p,) with x_column = X c, small entries set to zero."""
-    result = found.solve(np.where(found.kept, gram[:, column], 0.0))
-    size = np.abs(result) * np.sqrt(np.maximum(np.diag(gram), 0.0))
-    result[size < tolerance * np.sqrt(max(gram[column, column], 0.0))] = 0.0
-    return result
+    return tidied(
+        found.solve(np.where(found.kept, gram[:, column], 0.0)), np.diag(gram), float(gram[column, column]), tolerance
+    )
+
+
+def tidied(shares: Vector, diagonal: Vector, own: float, tolerance: float = 1e-7) -> Vector:
+    """Shares (p,) of columns in another one, those set to zero that are small by the columns' lengths; diagonal (p,): their
+    squares, and own: that of the other.
+    """
+    size = np.abs(shares) * np.sqrt(np.maximum(diagonal, 0.0))
+    return np.where(size < tolerance * np.sqrt(max(own, 0.0)), 0.0, shares)

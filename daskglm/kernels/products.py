@@ -9,6 +9,7 @@ in `daskglm.kernels.sparse`.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import final
 
@@ -598,24 +599,9 @@ class Gram:
     def matrix(self) -> npt.NDArray[np.float64]:
         """X'WX (width, width), symmetric to the last bit."""
         d, counts = self.layout.n_dense, self.layout.counts
-        result = np.zeros((self.layout.width, self.layout.width))
-        result[: d + 1, : d + 1] = self.dense[: d + 1, : d + 1]
-        mirror(result[: d + 1, : d + 1])
-        table = self.cross.reshape(-1, self.layout.stride)[:, : d + 1]
         end = d + 1 + sum(counts)
-        result[d + 1 : end, : d + 1] = table
-        result[: d + 1, d + 1 : end] = table.T
-        at = np.arange(d + 1, end)
-        result[at, at] = self.square if self.valued else table[:, 0]
-        starts = self.layout.pair_starts()
-        places = d + 1 + np.concatenate([[0], np.cumsum(counts)]).astype(int)
-        k = len(counts)
-        for a in range(k):
-            for b in range(a + 1, k):
-                first = int(starts[a * k + b])
-                pair = self.pairs[first : first + counts[a] * counts[b]].reshape(counts[a], counts[b])
-                result[places[a] : places[a + 1], places[b] : places[b + 1]] = pair
-                result[places[b] : places[b + 1], places[a] : places[a + 1]] = pair.T
+        result = np.zeros((self.layout.width, self.layout.width))
+        self._write(result, range(len(counts)))
         if self.sparse is not None:
             result[: d + 1, end:] = self.sparse.cross[:, : d + 1].T
             result[end:, : d + 1] = self.sparse.cross[:, : d + 1]
@@ -624,6 +610,52 @@ class Gram:
             result[end:, d + 1 : end] = result[d + 1 : end, end:].T
             mirror(result[end:, end:])
         return result
+
+    def around(self, factor: int) -> tuple[Vector, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """X'WX by the levels of one factor, of tables without sparse columns: their squares (m,), their products with the
+        other raw columns (m, width - m), and those of the others among themselves.
+        """
+        assert self.sparse is None
+        counts = self.layout.counts
+        others = [k for k in range(len(counts)) if k != factor]
+        table = self._of_levels(factor)
+        square = np.zeros((self.layout.width - counts[factor],) * 2)
+        self._write(square, others)
+        cross = np.concatenate([table, *(self._pair(factor, other) for other in others)], axis=1)
+        first = sum(counts[:factor])
+        diagonal = self.square[first : first + counts[factor]] if self.valued else table[:, 0]
+        return diagonal.copy(), cross, square
+
+    def _of_levels(self, factor: int) -> npt.NDArray[np.float64]:
+        """Products of the levels of one factor with [1 | dense]."""
+        first = sum(self.layout.counts[:factor])
+        table = self.cross.reshape(-1, self.layout.stride)[:, : self.layout.n_dense + 1]
+        return table[first : first + self.layout.counts[factor]]
+
+    def _pair(self, a: int, b: int) -> npt.NDArray[np.float64]:
+        """Products of the levels of two factors."""
+        if a > b:
+            return self._pair(b, a).T
+        counts = self.layout.counts
+        first = int(self.layout.pair_starts()[a * len(counts) + b])
+        return self.pairs[first : first + counts[a] * counts[b]].reshape(counts[a], counts[b])
+
+    def _write(self, result: npt.NDArray[np.float64], factors: Sequence[int]) -> None:
+        """X'WX of [1 | dense | levels of these factors] to the upper left corner of zeros."""
+        d, counts = self.layout.n_dense, self.layout.counts
+        result[: d + 1, : d + 1] = self.dense[: d + 1, : d + 1]
+        mirror(result[: d + 1, : d + 1])
+        places = d + 1 + np.concatenate([[0], np.cumsum([counts[k] for k in factors])]).astype(int)
+        for i, a in enumerate(factors):
+            table, own = self._of_levels(a), slice(places[i], places[i + 1])
+            result[own, : d + 1] = table
+            result[: d + 1, own] = table.T
+            at, first = np.arange(places[i], places[i + 1]), sum(counts[:a])
+            result[at, at] = self.square[first : first + counts[a]] if self.valued else table[:, 0]
+            for j in range(i + 1, len(factors)):
+                pair, other = self._pair(a, factors[j]), slice(places[j], places[j + 1])
+                result[own, other] = pair
+                result[other, own] = pair.T
 
 
 @final

@@ -18,6 +18,7 @@ import numpy.typing as npt
 from scipy.linalg import LinAlgError, eigh
 
 from daskglm.errors import SolverError
+from daskglm.kernels.bordered import AnyGram, Bordered, dense, diagonal_of, factor_any, is_finite
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.boundary import Inside, along_path, is_at_boundary
 from daskglm.solvers.newton import curvature
@@ -281,6 +282,8 @@ class _Loop:
             return None
         self.information = "observed"
         observed = self.evaluate(point.coef)
+        if isinstance(observed.gram, Bordered) and factor_any(observed.gram, self.aliased).definite:
+            return None
         found = _relative(observed.gram, point.gram, self.aliased)
         if found is None or found[0][0] >= -BENT:
             return None
@@ -298,7 +301,7 @@ class _Loop:
         """Whether the next step is too small to be told from the rounding of eta, both in the norm of the information."""
         if point.gram is None:
             return False
-        size = float(point.coef @ point.gram @ point.coef)
+        size = float(point.coef @ (point.gram @ point.coef))
         return 0.0 <= promised <= ROUNDING * ROUNDING * size
 
     def _done(self, decrement: float) -> bool:
@@ -362,7 +365,7 @@ class _Loop:
         """
         if point.gram is None:
             return 0.0
-        size = float(np.abs(point.coef) @ np.sqrt(np.maximum(np.diag(point.gram), 0.0)))
+        size = float(np.abs(point.coef) @ np.sqrt(np.maximum(diagonal_of(point.gram), 0.0)))
         return float(np.finfo(np.float64).eps) * size * float(np.sqrt(point.sums.n * self.dispersion(point)))
 
     def _crossed(self) -> bool:
@@ -476,20 +479,20 @@ class _Loop:
         return self._optimum(point, found, decrement, phi, status, "" if status == "converged" else reason)
 
 
-def _relative(observed: Matrix | None, expected: Matrix | None, aliased: npt.NDArray[np.bool_]) -> Any:
+def _relative(observed: AnyGram | None, expected: AnyGram | None, aliased: npt.NDArray[np.bool_]) -> Any:
     """Eigenvalues and vectors of the observed information in units of the expected one, of the columns that are not aliased;
     None where that has none.
     """
     inner = np.ix_(~aliased, ~aliased)
-    if observed is None or expected is None or not np.isfinite(observed).all():
+    if observed is None or expected is None or not is_finite(observed):
         return None
     try:
-        return eigh(observed[inner], expected[inner])
+        return eigh(dense(observed)[inner], dense(expected)[inner])
     except LinAlgError:
         return None
 
 
-def _by_size(observed: Matrix | None, expected: Matrix | None, aliased: npt.NDArray[np.bool_]) -> Matrix | None:
+def _by_size(observed: AnyGram | None, expected: AnyGram | None, aliased: npt.NDArray[np.bool_]) -> AnyGram | None:
     """The observed information with each eigenvalue, in units of the expected one, by its size: a step goes down along
     directions in which the loss bends away, too (Dauphin et al. 2014), and no further than LONG of the expected one's.
     """
@@ -498,7 +501,8 @@ def _by_size(observed: Matrix | None, expected: Matrix | None, aliased: npt.NDAr
         return expected
     values, vectors = found
     inner = np.ix_(~aliased, ~aliased)
-    half, result = expected[inner] @ vectors, expected.copy()
+    result = dense(expected).copy()
+    half = result[inner] @ vectors
     result[inner] = (half * np.maximum(np.abs(values), 1.0 / LONG)) @ half.T
     return result
 
@@ -509,7 +513,8 @@ def without_aliased(point: Point, found: Curvature) -> Point:
     if not (aliased & (point.coef != 0.0)).any():
         return point
     assert point.gram is not None
-    taken_over = found.solve(np.where(found.kept, point.gram[:, aliased] @ point.coef[aliased], 0.0))
+    of_aliased = point.gram @ np.where(aliased, point.coef, 0.0)
+    taken_over = found.solve(np.where(found.kept, of_aliased, 0.0))
     return replace(point, coef=np.where(aliased, 0.0, point.coef + taken_over))
 
 

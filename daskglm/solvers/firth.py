@@ -20,6 +20,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.errors import SolverError
+from daskglm.kernels.bordered import dense
 from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.driver import FLOOR, Optimum, Step, Stopping, without_aliased
 from daskglm.solvers.newton import curvature
@@ -167,7 +168,7 @@ def _learnt(way: list[_State]) -> Vector:
     assert gram is not None
     turns = np.diff(steps, axis=0).T
     moves = np.diff(np.array([state.point.coef for state in way]), axis=0).T
-    weighted = turns.T @ gram
+    weighted = turns.T @ dense(gram)
     share = factor(weighted @ turns).solve(weighted @ steps[-1])
     return np.asarray(steps[-1] - (moves + turns) @ share)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.kernels.bordered import AnyFactor, AnyGram, columns_of, dense, diagonal_of, factor_any
 from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor, factor
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
@@ -40,14 +41,14 @@ def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curva
     nobody = np.zeros(point.gram.shape[0], bool)
     known = nobody if objective.silent is None else objective.silent
     least = FAINT if objective.model.refines and not objective.ridge else ALIASED
-    found = factor(point.gram, known if aliased is None else aliased, least)
+    found = factor_any(point.gram, known if aliased is None else aliased, least)
     if objective.ridge:
         return Curvature(found, None, point.gram, nobody)
     if aliased is None:
         if not _in_doubt(found, known).any():
             return Curvature(found, None, point.gram, known)
         aliased = _combinations(objective, point)
-        found = factor(point.gram, aliased, least)
+        found = factor_any(point.gram, aliased, least)
     if not objective.model.refines or not found.definite or not _in_doubt(found, aliased).any():
         return Curvature(found, None, point.gram, aliased)
     # errors are reported from the closing point: there, products are to keep all digits
@@ -70,7 +71,7 @@ def combinations(objective: Objective, point: Point, found: Curvature, columns: 
     the Gram says of it has lost as many digits, and is put right by what it leaves of the columns, in a pass each.
     """
     assert point.gram is not None
-    right = np.where(found.kept[:, None], point.gram[:, columns], 0.0)
+    right = np.where(found.kept[:, None], columns_of(point.gram, columns), 0.0)
     result = np.zeros_like(right)
     for last in range(COMBINATION_PASSES):
         result += np.array([found.solve(column) for column in right.T]).T
@@ -90,8 +91,8 @@ def _combinations(objective: Objective, point: Point) -> Mask:
     unit = objective.evaluate(point.coef, 2, "unit")
     assert unit.gram is not None
     if not objective.model.refines:
-        return ~factor(unit.gram).kept
-    found = factor(unit.gram, None, FAINT)
+        return ~factor_any(unit.gram).kept
+    found = factor_any(unit.gram, None, FAINT)
     # what is below the line without a doubt is set aside as it is
     gone = ~found.kept & (np.abs(found.pivots) < FAINT)
     if not _in_doubt(found, gone).any():
@@ -99,7 +100,7 @@ def _combinations(objective: Objective, point: Point) -> Mask:
     return ~_refined(objective, point.coef, unit.gram, "unit", gone, FAINT).kept
 
 
-def _in_doubt(found: Factor, aliased: Mask, doubt: float = DOUBTFUL) -> Mask:
+def _in_doubt(found: AnyFactor, aliased: Mask, doubt: float = DOUBTFUL) -> Mask:
     """Columns that should be there and have lost half their digits (of the share `doubt` of their square, or less), or all."""
     return (found.kept & (found.pivots < doubt)) | (~found.kept & ~aliased)
 
@@ -107,7 +108,7 @@ def _in_doubt(found: Factor, aliased: Mask, doubt: float = DOUBTFUL) -> Mask:
 def _refined(
     objective: Objective,
     coef: Vector,
-    gram: Matrix,
+    table: AnyGram,
     information: Information,
     aliased: Mask,
     least: float,
@@ -119,7 +120,7 @@ def _refined(
 
     A column is set aside only if less than `least` of it remains.
     """
-    original = np.diag(gram)
+    gram, original = dense(table), diagonal_of(table)
     found = factor(gram, aliased, FAINT)
     columns = np.flatnonzero(_in_doubt(found, aliased, doubt))
     basis = np.eye(gram.shape[0])

@@ -9,7 +9,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.cholesky import Factor
+from daskglm.kernels.bordered import AnyFactor, AnyGram, is_finite, plus_diagonal
 from daskglm.model.likelihoods import Information
 from daskglm.partitions import Partitions
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
@@ -33,7 +33,7 @@ class Point:
     sums: Moments
     loss: float
     gradient: Vector
-    gram: Matrix | None
+    gram: AnyGram | None
     information: Information
 
 
@@ -100,14 +100,14 @@ class Objective:
 
     def point(self, coef: Vector, sums: Moments, information: Information) -> Point:
         """What sums taken at coef say of the objective."""
-        loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.gram(sums.tables)
+        loss, gradient, gram = sums.loss, self.model.gradient(sums), self.model.information(sums.tables)
         if self.ridge:
             penalised = np.full(coef.size, self.ridge)
             penalised[self.model.intercepts(self.intercept)] = 0.0
             loss = loss + 0.5 * float(penalised @ coef**2)
             gradient = gradient - penalised * coef
-            gram = None if gram is None else gram + np.diag(penalised)
-        if gram is not None and not np.isfinite(gram).all():
+            gram = None if gram is None else plus_diagonal(gram, penalised)
+        if gram is not None and not is_finite(gram):
             loss = np.inf
         return Point(coef, sums, loss, gradient, gram, information)
 
@@ -133,9 +133,9 @@ class Curvature:
     aliased (p,): columns that are combinations of earlier ones. Doubtful columns of X T are what earlier columns leave of the originals, so that their products keep their digits.
     """
 
-    factor: Factor
+    factor: AnyFactor
     basis: Matrix | None
-    gram: Matrix
+    gram: AnyGram
     aliased: npt.NDArray[np.bool_]
     doubtful: tuple[int, ...] = ()
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.errors import SolverError
-from daskglm.kernels.cholesky import factor
+from daskglm.kernels.bordered import diagonal_of, factor_any, plus_diagonal
 from daskglm.partitions import Partitions
 from daskglm.solvers.driver import Held, descend
 from daskglm.solvers.null import Null
@@ -37,11 +37,12 @@ def first_guess(objective: Objective, null: Null | None) -> Vector:
         return objective.model.flat(objective.model.likelihood.start(sums.null), objective.intercept)
     request = Request(None, start=True, fraction=objective.fraction)
     sums = objective.sums(request)
-    gram = objective.model.gram(sums.tables)
+    gram = objective.model.information(sums.tables)
     assert gram is not None
-    ridge = max(objective.ridge, 1e-12 * float(np.mean(np.diag(gram))) if gram.size else 0.0)
-    gram = gram + ridge * np.eye(objective.n_coefficients)
-    guess = factor(gram).solve(objective.model.gradient(sums))
+    p = objective.n_coefficients
+    ridge = max(objective.ridge, 1e-12 * float(np.mean(diagonal_of(gram))) if p else 0.0)
+    gram = plus_diagonal(gram, np.full(p, ridge))
+    guess = factor_any(gram).solve(objective.model.gradient(sums))
     # where means end at a boundary, a guess right at it is as bad as one beyond: towards the middle, then
     bordered = bool(objective.model.likelihood.bordered)
     if not bordered and np.isfinite(objective.evaluate(guess, order=0).loss):
@@ -53,7 +54,7 @@ def first_guess(objective: Objective, null: Null | None) -> Vector:
     else:
         # without an intercept, the combination of columns nearest to a constant
         request = Request(None, start=True, center=center, fraction=objective.fraction)
-        flat = factor(gram).solve(objective.model.gradient(objective.sums(request)))
+        flat = factor_any(gram).solve(objective.model.gradient(objective.sums(request)))
     for toward in (*((0.9,) if bordered else ()), 0.5, 0.1, 0.0) if np.isfinite(flat).all() else ():
         trial = flat + toward * (guess - flat)
         if np.isfinite(objective.evaluate(trial, order=0).loss):

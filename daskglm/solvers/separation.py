@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array
 
+from daskglm.kernels.bordered import columns_of
 from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals import alternatives
@@ -168,7 +169,7 @@ def _lost(found: Curvature, aliased: Mask, coef: Vector) -> Vector:
     result = np.zeros_like(coef)
     for j in np.flatnonzero(~found.kept & ~aliased):
         if found.basis is None:
-            null = -found.factor.solve(np.where(found.kept, found.gram[:, j], 0.0))
+            null = -found.factor.solve(np.where(found.kept, columns_of(found.gram, np.array([j]))[:, 0], 0.0))
             null[j] = 1.0
         else:
             null = found.basis[:, j]

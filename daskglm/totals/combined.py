@@ -64,3 +64,7 @@ class Combined:
         """T' G T (k, k)."""
         found = self.inner.gram(tables)
         return None if found is None else self.basis.T @ found @ self.basis
+
+    def information(self, tables: Any) -> Matrix | None:
+        """The same."""
+        return self.gram(tables)

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels.blocks import Block, Column, Scaling
+from daskglm.kernels.bordered import AnyGram, Bordered
 from daskglm.kernels.products import Gram, Layout, Pieces, Scatter, Workspace, add_gradient, gather
 from daskglm.model.likelihoods import GLM, Information, RowTerms
 
@@ -18,6 +19,8 @@ Matrix = npt.NDArray[np.float64]
 # Rows per compiled call. Fixed, for it decides the order of the sums; small enough that the vectors of the family's
 # formulas stay in the second-level cache, large enough that the interpreter is not noticed.
 CHUNK_ROWS = 16_384
+# From so many levels on the diagonal block of a factor is worth its own arithmetic.
+MIN_DIAGONAL_LEVELS = 512
 
 
 @final
@@ -79,6 +82,27 @@ class Model:
             return matrix
         return matrix[np.ix_(self.select, self.select)]
 
+    def information(self, tables: Gram | None) -> AnyGram | None:
+        """The same, bordered where the widest factor makes a large diagonal block."""
+        factor = None if tables is None else self.widest(tables.layout)
+        if tables is None or factor is None:
+            return self.gram(tables)
+        first = 1 + tables.layout.n_dense + sum(tables.layout.counts[:factor])
+        end = first + tables.layout.counts[factor]
+        within = (self.select >= first) & (self.select < end)
+        inside, border = np.flatnonzero(within), np.flatnonzero(~within)
+        levels, others = self.select[inside] - first, self.select[border]
+        others = np.where(others < first, others, others - (end - first))
+        diagonal, cross, square = tables.around(factor)
+        return Bordered(inside, border, diagonal[levels], cross[np.ix_(levels, others)], square[np.ix_(others, others)])
+
+    def widest(self, layout: Layout) -> int | None:
+        """The factor whose levels make a diagonal block that is worth its own arithmetic, None where there is none."""
+        if layout.n_sparse or not layout.counts:
+            return None
+        widest = int(np.argmax(layout.counts))
+        return widest if layout.counts[widest] >= MIN_DIAGONAL_LEVELS else None
+
 
 class AnyModel(Protocol):
     """A model of one response or of several classes, as totals and solvers know it."""
@@ -116,6 +140,9 @@ class AnyModel(Protocol):
 
     def gram(self, tables: Any) -> Matrix | None:
         """The Gram of the coefficients."""
+
+    def information(self, tables: Any) -> AnyGram | None:
+        """The Gram of the coefficients, bordered where that is worth it."""
 
 
 @final

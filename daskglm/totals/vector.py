@@ -134,6 +134,10 @@ class SeparateModel:
             result[b * p : (b + 1) * p, a * p : (a + 1) * p] = part
         return result
 
+    def information(self, tables: Any) -> Matrix | None:
+        """The same."""
+        return self.gram(tables)
+
     def sums(self, block: Block, request: Request) -> Moments:
         """The moments of one block."""
         return _Separate(block, self, request).run()
@@ -212,6 +216,10 @@ class ParallelModel:
         cross = tables.cross[:, self.select]
         slopes = tables.slopes.matrix()[np.ix_(self.select, self.select)]
         return np.block([[tables.thresholds, cross], [cross.T, slopes]])
+
+    def information(self, tables: Any) -> Matrix | None:
+        """The same."""
+        return self.gram(tables)
 
     def sums(self, block: Block, request: Request) -> Moments:
         """The moments of one block."""
