@@ -1,7 +1,8 @@
 """Grams with one large diagonal block, and their factor by a Schur complement on that block.
 
-Every row has one level of a factor, so that the products of its level columns among themselves are diagonal: with m levels
-and r other columns the Gram holds m (r + 1) + r^2 numbers in place of (m + r)^2, and its inverse is diagonal plus low rank.
+Every row has one level of a factor, so that the products of its level columns among themselves are
+diagonal: with m levels and r other columns the Gram holds m (r + 1) + r^2 numbers in place of (m +
+r)^2, and its inverse is diagonal plus low rank.
 """
 
 from __future__ import annotations
@@ -29,8 +30,8 @@ _ROWS_AT_ONCE = 512
 class Bordered:
     """A symmetric matrix (p, p) whose rows and columns `inside` (m,) form a diagonal block.
 
-    inside (m,) and border (r,): positions, ascending, p = m + r; diagonal (m,): the block; cross (m, r): its rows in the
-    columns of the border; square (r, r): the border alone.
+    inside (m,) and border (r,): positions, ascending, p = m + r; diagonal (m,): the block; cross
+    (m, r): its rows in the columns of the border; square (r, r): the border alone.
     """
 
     inside: Index
@@ -138,7 +139,8 @@ def is_finite(gram: AnyGram) -> bool:
 @final
 @dataclass(frozen=True)
 class BorderedFactor:
-    """G^-1 = diag(diagonal) + half half', with diagonal (p,) and half (p, r') for r' kept columns of the border.
+    """G^-1 = diag(diagonal) + half half', with diagonal (p,) and half (p, r') for r' kept columns
+    of the border.
 
     kept, pivots and definite: as those of `Factor`, in formula order.
     """
@@ -174,7 +176,9 @@ class BorderedFactor:
         return result
 
     def inverse(self) -> Matrix:
-        """G^-1 (p, p), symmetric, with zeros for columns set aside; computed once, not to be written to."""
+        """G^-1 (p, p), symmetric, with zeros for columns set aside; computed once, not to be
+        written to.
+        """
         return self._inverse
 
     @cached_property
@@ -189,7 +193,9 @@ AnyFactor = Factor | BorderedFactor
 
 
 def factor_any(gram: AnyGram, exclude: Mask | None = None, least: float = ALIASED) -> AnyFactor:
-    """The factor of a Gram, by its structure where it has one; see `daskglm.kernels.cholesky.factor`."""
+    """The factor of a Gram, by its structure where it has one; see
+    `daskglm.kernels.cholesky.factor`.
+    """
     if not isinstance(gram, Bordered):
         return factor(gram, exclude, least)
     if not gram.is_ordered or not gram.is_finite:
@@ -198,12 +204,13 @@ def factor_any(gram: AnyGram, exclude: Mask | None = None, least: float = ALIASE
 
 
 class _Elimination:
-    """Limited pivoting in formula order: columns before the block, the block level by level, columns after it.
+    """Limited pivoting in formula order: columns before the block, the block level by level,
+    columns after it.
 
-    With L1 L1' the Gram of the kept columns before the block and V = C1 L1^-T the pivot of level j is
-    t_j = d_j - v_j' M_j v_j, where M_1 = I and M_{j+1} = M_j + M_j v_j v_j' M_j / t_j over kept levels (Gill, Golub, Murray and
-    Saunders 1974). Their inverse Gram is diag(1 / d) + F1 F1' with F1 = [Z; -D^-1 C1 Z], Z Z' = L1^-T M L1^-1, whose sums
-    have no cancellation.
+    With L1 L1' the Gram of the kept columns before the block and V = C1 L1^-T the pivot of level j
+    is t_j = d_j - v_j' M_j v_j, where M_1 = I and M_{j+1} = M_j + M_j v_j v_j' M_j / t_j over kept
+    levels (Gill, Golub, Murray and Saunders 1974). Their inverse Gram is diag(1 / d) + F1 F1' with
+    F1 = [Z; -D^-1 C1 Z], Z Z' = L1^-T M L1^-1, whose sums have no cancellation.
     """
 
     def __init__(self, gram: Bordered, exclude: Mask | None, least: float) -> None:
@@ -233,7 +240,9 @@ class _Elimination:
         return BorderedFactor(self.kept, self.pivots, self.definite, whole, half)
 
     def _columns_before(self) -> tuple[Index, Matrix]:
-        """Kept columns of the border before the block, as places in the border; M after the last level."""
+        """Kept columns of the border before the block, as places in the border; M after the last
+        level.
+        """
         gram, at = self.gram, self.gram.border[self.before]
         found = factor(gram.square[np.ix_(self.before, self.before)], ~self.candidates[at], self.least)
         self.definite = self.definite and found.definite
@@ -259,7 +268,9 @@ class _Elimination:
         return m
 
     def _together(self, some: Index, v: Matrix, m: Matrix) -> Matrix:
-        """M after these levels: at once where none of their pivots is in doubt, one by one otherwise."""
+        """M after these levels: at once where none of their pivots is in doubt, one by one
+        otherwise.
+        """
         from scipy.linalg import solve_triangular
 
         diagonal = self.gram.diagonal[some]
@@ -330,7 +341,9 @@ class _Elimination:
         return np.asarray(solve_triangular(lower, whole.T, lower=True, check_finite=False).T)
 
     def _chosen(self, left: Matrix, diagonal: Vector, at: Index) -> Matrix:
-        """The triangular factor (k, k) of the kept ones of these columns; what is left of each is measured by its own length."""
+        """The triangular factor (k, k) of the kept ones of these columns; what is left of each is
+        measured by its own length.
+        """
         size = at.size
         lower = np.zeros((size, size))
         kept: list[int] = []

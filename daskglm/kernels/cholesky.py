@@ -155,8 +155,8 @@ def combination(gram: Matrix, found: Factor, column: int, tolerance: float = 1e-
 
 
 def tidied(shares: Vector, diagonal: Vector, own: float, tolerance: float = 1e-7) -> Vector:
-    """Shares (p,) of columns in another one, those set to zero that are small by the columns' lengths; diagonal (p,): their
-    squares, and own: that of the other.
+    """Shares (p,) of columns in another one, those set to zero that are small by the columns'
+    lengths; diagonal (p,): their squares, and own: that of the other.
     """
     size = np.abs(shares) * np.sqrt(np.maximum(diagonal, 0.0))
     return np.where(size < tolerance * np.sqrt(max(own, 0.0)), 0.0, shares)

@@ -612,8 +612,9 @@ class Gram:
         return result
 
     def around(self, factor: int) -> tuple[Vector, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-        """X'WX by the levels of one factor, of tables without sparse columns: their squares (m,), their products with the
-        other raw columns (m, width - m), and those of the others among themselves.
+        """X'WX by the levels of one factor, of tables without sparse columns: their squares (m,),
+        their products with the other raw columns (m, width - m), and those of the others among
+        themselves.
         """
         assert self.sparse is None
         counts = self.layout.counts

@@ -97,7 +97,9 @@ class Model:
         return Bordered(inside, border, diagonal[levels], cross[np.ix_(levels, others)], square[np.ix_(others, others)])
 
     def widest(self, layout: Layout) -> int | None:
-        """The factor whose levels make a diagonal block that is worth its own arithmetic, None where there is none."""
+        """The factor whose levels make a diagonal block that is worth its own arithmetic, None
+        where there is none.
+        """
         if layout.n_sparse or not layout.counts:
             return None
         widest = int(np.argmax(layout.counts))

@@ -13,7 +13,9 @@ SOLUTION = 1e-10
 
 
 def layout(levels: int, before: int, after: int, seed: int = 0, rows: int = 2_000) -> tuple[np.ndarray, np.ndarray]:
-    """Columns (n, p), in formula order, with those of the factor in the middle; positions of the latter."""
+    """Columns (n, p), in formula order, with those of the factor in the middle; positions of the
+    latter.
+    """
     rng = np.random.default_rng(seed)
     codes = np.concatenate([np.arange(levels + 1), rng.integers(0, levels + 1, rows - levels - 1)])
     indicators = (codes[:, None] == np.arange(1, levels + 1)).astype(float)
@@ -94,7 +96,9 @@ def test_weights_of_many_magnitudes() -> None:
 
 
 def test_a_rare_baseline_keeps_the_digits_there_are() -> None:
-    """The baseline holds one part in 1e12 of the weight, which is what the levels leave of the intercept."""
+    """The baseline holds one part in 1e12 of the weight, which is what the levels leave of the
+    intercept.
+    """
     x, inside = layout(200, 1, 0)
     baseline = ~x[:, inside].any(axis=1)
     weight = np.where(baseline, 1e-9, 1.0)
