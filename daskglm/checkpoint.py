@@ -9,20 +9,22 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import io
 import json
 import math
 import os
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
-from pathlib import Path
-from typing import Any, final
+from typing import IO, Any, final
 
 import numpy as np
 from scipy.sparse import csr_array
 
+from daskglm.cluster.folders import DRAFT, Folder, open_folder
 from daskglm.design.columns import Ledger
 from daskglm.design.profile import Profile
-from daskglm.errors import ChangedInputError, DesignError
+from daskglm.errors import ChangedInputError, DaskglmError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
@@ -167,13 +169,16 @@ def _feed(state: Any, value: Any) -> None:
 
 # -- the log ---------------------------------------------------------------------------------------------------------------
 
+IDENTITY = "checkpoint.json"
+_TOTAL = re.compile(r"total-\d+\.npz")
+
 
 @final
 class Log:
     """Totals in the order in which a fit asked for them, a file each; `data` and `plan` name what they belong to."""
 
     def __init__(self, path: str | os.PathLike[str], plan: str, data: str) -> None:
-        self.folder = Path(path)
+        self.folder = checkpoint_folder(path)
         self._next = 0
         self._replaying = True
         self.replayed = 0
@@ -181,46 +186,38 @@ class Log:
 
     def _claim(self, identity: dict[str, Any]) -> None:
         """Make the folder ours: begin anew where data or version changed, refuse what is another fit's or no log at all."""
-        place = self.folder / "checkpoint.json"
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            others = [entry for entry in self.folder.iterdir() if not entry.name.startswith(".draft-")]
-            if others and not place.exists():
-                raise DesignError(
-                    f"checkpoint={str(self.folder)!r} is a folder with other things in it: name a new one"
-                )
-            found = self._found(place, identity)
-            if found["plan"] != identity["plan"]:
-                raise DesignError(
-                    f"checkpoint={str(self.folder)!r} holds the state of another model: name another path, or remove it"
-                )
-            if found != identity:
-                for entry in self.folder.glob("total-*.npz"):
-                    entry.unlink()
-                draft = self.folder / f".draft-{os.getpid()}"
-                draft.write_text(json.dumps(identity))
-                os.replace(draft, place)
-        except OSError as error:
-            raise DesignError(f"checkpoint={str(self.folder)!r} cannot be written: {error.strerror}") from None
+        names = [name for name in self.folder.names() if not name.startswith(DRAFT)]
+        place = self.folder.place
+        if names and IDENTITY not in names:
+            raise DesignError(f"checkpoint={place!r} is a folder with other things in it: name a new one")
+        found = self._found(IDENTITY in names, identity)
+        if found["plan"] != identity["plan"]:
+            raise DesignError(
+                f"checkpoint={place!r} holds the state of another model: name another path, or remove it"
+            )
+        if found != identity:
+            for name in filter(_TOTAL.fullmatch, names):
+                self.folder.remove(name)
+            self.folder.write(IDENTITY, json.dumps(identity).encode())
 
-    def _found(self, place: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    def _found(self, there: bool, identity: dict[str, Any]) -> dict[str, Any]:
         """Whose log it is; a file of that name which is none is somebody else's, and so is its folder."""
         try:
-            found = json.loads(place.read_text()) if place.exists() else {**identity, "data": None}
+            found = json.loads(self.folder.read(IDENTITY)) if there else {**identity, "data": None}
         except ValueError:
             found = None
         if not (isinstance(found, dict) and {"format", "version", "plan", "data"} <= set(found)):
             raise DesignError(
-                f"checkpoint={str(self.folder)!r} holds a checkpoint.json that is not of this package: name a new folder"
+                f"checkpoint={self.folder.place!r} holds a {IDENTITY} that is not of this package: name a new folder"
             )
         return found
 
     def recall(self, what: str) -> tuple[bool, Any]:
         """Whether the next total is written down under that name, and it."""
-        place = self.folder / f"total-{self._next:05d}.npz"
         if self._replaying:
             try:
-                with open(place, "rb") as handle, np.load(handle, allow_pickle=False) as found:
+                content = io.BytesIO(self.folder.read(self._name))
+                with np.load(content, allow_pickle=False) as found:
                     document = json.loads(found["document"].tobytes())
                     arrays = [found[f"a{index}"] for index in range(document["arrays"])]
                 if document["what"] == what:
@@ -239,27 +236,35 @@ class Log:
         arrays: list[Any] = []
         plain = to_plain(record, arrays)
         document = json.dumps({"what": what, "record": plain, "arrays": len(arrays)}).encode()
-        place = self.folder / f"total-{self._next:05d}.npz"
-        draft = self.folder / f".draft-{os.getpid()}.npz"
-        try:
+
+        def content(handle: IO[bytes]) -> None:
             np.savez(
-                draft,
+                handle,
                 document=np.frombuffer(document, np.uint8),
                 allow_pickle=False,
                 **{f"a{index}": array for index, array in enumerate(arrays)},
             )
-            os.replace(draft, place)
-        except OSError as error:
-            raise DesignError(f"checkpoint={str(self.folder)!r} cannot be written: {error.strerror}") from None
+
+        self.folder.write(self._name, content)
         self._next += 1
+
+    @property
+    def _name(self) -> str:
+        return f"total-{self._next:05d}.npz"
 
     def remove(self) -> None:
         """The fit is done and needs it no more; what somebody else has put there stays."""
-        with contextlib.suppress(OSError):
-            for entry in [*self.folder.glob("total-*.npz"), *self.folder.glob(".draft-*")]:
-                entry.unlink()
-            (self.folder / "checkpoint.json").unlink()
-            self.folder.rmdir()
+        with contextlib.suppress(OSError, DaskglmError):
+            for name in self.folder.names():
+                if _TOTAL.fullmatch(name) or name.startswith(DRAFT):
+                    self.folder.remove(name)
+            self.folder.remove(IDENTITY)
+            self.folder.discard()
+
+
+def checkpoint_folder(path: str | os.PathLike[str]) -> Folder:
+    """The folder of a checkpoint."""
+    return open_folder(path, "checkpoint={place!r} cannot be written")
 
 
 @final

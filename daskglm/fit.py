@@ -118,12 +118,24 @@ def run(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = 
     return records[0]
 
 
-def run_all(plan: Plan, source: Source, engine: Engine, reporter: Reporter | None = None) -> list[FitRecord]:
-    """Fit a plan to a source: a record for each response."""
+def run_all(
+    plan: Plan,
+    source: Source,
+    engine: Engine,
+    reporter: Reporter | None = None,
+    deliver: Callable[[list[FitRecord]], None] | None = None,
+) -> list[FitRecord]:
+    """Fit a plan to a source: a record for each response.
+
+    deliver: what is done with the records before the checkpoint is removed, which stays where that fails.
+    """
     with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)
         try:
             records = fitting.run()
+            fitting.close()
+            if deliver is not None:
+                deliver(records)
             if fitting.log is not None:
                 fitting.log.remove()
             return records
@@ -147,8 +159,10 @@ class _Fitting:
         """Give up whatever is kept."""
         for partitions in self.opened:
             partitions.release()
+        self.opened = []
         if self.reporter is not None:
             self.reporter.end()
+            self.reporter = None
 
     def run(self) -> list[FitRecord]:
         rows = self._open()

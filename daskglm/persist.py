@@ -1,6 +1,7 @@
 """A model as a folder of plain files: JSON and Parquet, read back without running anything that is in them.
 
-model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it
+model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it. A run that did not
+                             pass is kept without being named here
 model/runs/ID/model.json     the record without its numbers per parameter
 model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
 model/runs/ID/covariance.parquet   one column per parameter
@@ -14,19 +15,18 @@ import json
 import math
 import os
 import platform
-import tempfile
 from dataclasses import asdict, fields
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskglm.cluster.folders import Folder, folder_of
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
-from daskglm.errors import DataError, DesignError
+from daskglm.errors import ChangedInputError, DataError, DesignError, closest
 from daskglm.model.custom import Custom
 from daskglm.model.exponential import ExponentialFamily
 from daskglm.model.pairs import resolve
@@ -34,70 +34,137 @@ from daskglm.model.quasi import Quasi
 from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics
 
 FORMAT = 1
+CURRENT = "current.json"
+PUBLISH = ("always", "converged")
+COMPLAINT = "the model cannot be written to {place}"
 # What can be of one's own in a model, by the name it has in files.
 OWN: dict[str, Any] = {"exponential_family": ExponentialFamily, "quasi": Quasi, "custom": Custom}
 
 
-def save(record: FitRecord, path: str | os.PathLike[str]) -> Path:
-    """Write a model; what was there stays whole until the new one is, and the new one shows in one step."""
-    folder = Path(path)
-    try:
-        return _save(record, folder)
-    except OSError as error:
-        raise DesignError(f"the model cannot be written to {folder}: {error.strerror or error}") from None
+def save(
+    record: FitRecord, path: str | os.PathLike[str] | Folder, *, publish: bool = True
+) -> str:
+    """Write a model as a run of its folder, and let the folder's current.json name it (publish).
+
+    What was there stays whole until the new run is complete. Return where the run is.
+    """
+    folder = folder_of(path, COMPLAINT, lasting=True)
+    refuse_foreign(folder)
+    current = _current(folder)
+    run = write_run(record, folder)
+    if publish:
+        point_at(folder, run, current)
+    return folder.child("runs").child(run).place
 
 
-def _save(record: FitRecord, folder: Path) -> Path:
-    if folder.exists() and not folder.is_dir():
-        raise DesignError(f"{folder} is a file: a model is saved as a folder")
-    if folder.exists() and any(folder.iterdir()) and not (folder / "current.json").exists():
-        raise DesignError(f"{folder} holds other files: give a new or an empty folder for the model")
-    runs = folder / "runs"
-    runs.mkdir(parents=True, exist_ok=True)
+def point_at(folder: Folder, run: str, *expected: str | None) -> None:
+    """Let a folder's current.json name a run; expected: what identified the file before the run was written."""
+    tag = expected[0] if expected else _current(folder)
+    if not folder.swap(CURRENT, _json({"format": FORMAT, "run": run}), tag):
+        raise ChangedInputError(
+            f"another run was published in {folder.place} while this one was written: this one is kept in "
+            f"{folder.child('runs').child(run).place}, and {CURRENT} names the other"
+        )
+
+
+def publishes(publish: str, converged: bool) -> bool:
+    """Whether a run becomes the current one of its folder."""
+    if publish not in PUBLISH:
+        listed = " or ".join(f'"{choice}"' for choice in PUBLISH)
+        raise DesignError(f"publish={publish!r} is not {listed}{closest(publish, PUBLISH)}")
+    return publish == "always" or converged
+
+
+def refuse_foreign(folder: Folder) -> None:
+    """Raise DesignError where a model cannot be saved because of what is there."""
+    kind = folder.kind()
+    if kind == "file":
+        raise DesignError(f"{folder.place} is a file: a model is saved as a folder")
+    names = set(folder.names()) if kind else set()
+    if names and not names & {CURRENT, "responses.json", "runs"} and "runs" not in folder.child("0").names():
+        raise DesignError(f"{folder.place} holds other files: give a new or an empty folder for the model")
+
+
+def write_run(record: FitRecord, folder: Folder) -> str:
+    """Write a run that appears when it is complete; return its name."""
     stamp = datetime.datetime.now(datetime.UTC)
-    with tempfile.TemporaryDirectory(prefix=".writing-", dir=runs) as name:
-        draft = Path(name)
-        draft.chmod(0o755)
-        _write_json(draft / "model.json", _document(record))
-        pq.write_table(_parameters(record), draft / "parameters.parquet")
-        pq.write_table(_covariance(record), draft / "covariance.parquet")
-        about = {"written": stamp.isoformat(), "host": platform.node(), "provenance": dict(record.provenance)}
-        _write_json(draft / "run.json", about)
-        run = f"{stamp:%Y%m%dT%H%M%S}-{stamp.microsecond:06d}"
-        final = runs / run
-        final.mkdir()
-        for file in draft.iterdir():
-            os.replace(file, final / file.name)
-    _replace_json(folder / "current.json", {"format": FORMAT, "run": run})
-    return folder
+    run = f"{stamp:%Y%m%dT%H%M%S}-{stamp.microsecond:06d}"
+    about = {
+        "written": stamp.isoformat(),
+        "host": platform.node(),
+        "converged": record.converged,
+        "provenance": dict(record.provenance),
+    }
+    parameters, covariance = _parameters(record), _covariance(record)
+    document = _json(_document(record))
+    with folder.child("runs").child(run).draft() as draft:
+        draft.write("model.json", document)
+        draft.write("parameters.parquet", lambda handle: pq.write_table(parameters, handle))
+        draft.write("covariance.parquet", lambda handle: pq.write_table(covariance, handle))
+        draft.write("run.json", _json(about))
+    return run
 
 
-def load(path: str | os.PathLike[str]) -> FitRecord:
-    """Read a model back. DataError where a file is missing, damaged, or of a format this version does not know."""
-    folder = Path(path)
-    if not folder.exists():
-        raise DesignError(f"{folder} does not exist")
-    if (folder / "responses.json").exists():
-        raise DesignError(f"{folder} holds a model for each of several responses: name one of its folders")
-    if not (folder / "current.json").exists():
-        raise DesignError(f"{folder} is not a saved model: it has no current.json")
-    current = _versioned(folder / "current.json")
+def _current(folder: Folder) -> str | None:
+    """What identifies the present current.json."""
+    try:
+        return folder.read_with_tag(CURRENT)[1]
+    except FileNotFoundError:
+        return None
+
+
+def load(path: str | os.PathLike[str] | Folder) -> FitRecord:
+    """Read a model back, from its folder or from one of the runs in it.
+
+    DataError where a file is missing, damaged, or of a format this version does not know.
+    """
+    folder = folder_of(path, "{place} cannot be read")
+    if folder.kind() is None:
+        raise DesignError(f"{folder.place} does not exist")
+    names = folder.names()
+    if "model.json" in names:
+        return _run(folder)
+    if "responses.json" in names:
+        raise DesignError(
+            f"{folder.place} holds a model for each of several responses: name one of its folders"
+        )
+    if CURRENT not in names:
+        raise DesignError(unpublished(folder) or f"{folder.place} is not a saved model: it has no {CURRENT}")
+    current = _versioned(folder, CURRENT)
     run = str(current.get("run"))
     if os.path.basename(run) != run or run in ("", ".", ".."):
-        raise DataError(f"{folder / 'current.json'} names no run")
-    place = folder / "runs" / run
-    document = _versioned(place / "model.json")
+        raise DataError(f"{folder.place}/{CURRENT} names no run")
+    return _run(folder.child("runs").child(run))
+
+
+def unpublished(folder: Folder) -> str:
+    """Say what to do about a folder whose runs were not published; nothing where there are none."""
+    runs = [name for name in folder.child("runs").names() if not name.startswith((".", "_"))]
+    if not runs:
+        return ""
+    return (
+        f"{folder.place} has no published model: the latest of its {len(runs)} run(s) did not pass. Load it "
+        f"all the same with {folder.child('runs').child(runs[-1]).place}, or fit again with --publish always"
+    )
+
+
+def _run(place: Folder) -> FitRecord:
+    document = _versioned(place, "model.json")
     try:
-        estimates = pq.read_table(place / "parameters.parquet").column("estimate").to_numpy(zero_copy_only=False)
-        table = pq.read_table(place / "covariance.parquet")
+        estimates = _table(place, "parameters.parquet").column("estimate").to_numpy(zero_copy_only=False)
+        table = _table(place, "covariance.parquet")
         columns = [table.column(i).to_numpy(zero_copy_only=False) for i in range(table.num_columns)]
     except (OSError, pa.ArrowException, KeyError) as error:
-        raise DataError(f"{place} is damaged: {' '.join(str(error).split())}") from None
+        raise DataError(f"{place.place} is damaged: {' '.join(str(error).split())}") from None
     covariance = np.column_stack(columns) if columns else np.zeros((0, 0))
     try:
         return _record(document, np.array(estimates, float), np.array(covariance, float))
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
-        raise DataError(f"{place / 'model.json'} is damaged: {type(error).__name__} {error}") from None
+        raise DataError(f"{place.place}/model.json is damaged: {type(error).__name__} {error}") from None
+
+
+def _table(place: Folder, name: str) -> pa.Table:
+    return pq.read_table(pa.BufferReader(place.read(name)))
 
 
 # -- to documents --------------------------------------------------------------------------------------------------
@@ -208,18 +275,9 @@ def _covariance(record: FitRecord) -> pa.Table:
     return pa.table([pa.array(column) for column in record.covariance.T], names=list(record.names))
 
 
-def _write_json(path: Path, document: Any) -> None:
+def _json(document: Any) -> bytes:
     text = json.dumps(_finite(document), indent=1, allow_nan=False, ensure_ascii=False)
-    with open(path, "w", encoding="utf-8") as handle:
-        handle.write(text + "\n")
-        handle.flush()
-        os.fsync(handle.fileno())
-
-
-def _replace_json(path: Path, document: Any) -> None:
-    draft = path.with_name(f".{path.name}.{os.getpid()}")
-    _write_json(draft, document)
-    os.replace(draft, path)
+    return f"{text}\n".encode()
 
 
 def _finite(value: Any) -> Any:
@@ -238,19 +296,16 @@ def _finite(value: Any) -> Any:
 # -- from documents ------------------------------------------------------------------------------------------------
 
 
-def _read_json(path: Path) -> Any:
+def _versioned(folder: Folder, name: str) -> Any:
+    place = f"{folder.place}/{name}"
     try:
-        return _parsed(json.loads(path.read_text(encoding="utf-8")))
+        document = _parsed(json.loads(folder.read(name).decode("utf-8")))
     except (OSError, ValueError) as error:
-        raise DataError(f"{path} is damaged: {' '.join(str(error).split())}") from None
-
-
-def _versioned(path: Path) -> Any:
-    document = _read_json(path)
+        raise DataError(f"{place} is damaged: {' '.join(str(error).split())}") from None
     if not isinstance(document, dict):
-        raise DataError(f"{path} is damaged: it holds no object")
+        raise DataError(f"{place} is damaged: it holds no object")
     if document.get("format") != FORMAT:
-        raise DataError(f"{path} has format {document.get('format')}, this version reads format {FORMAT}")
+        raise DataError(f"{place} has format {document.get('format')}, this version reads format {FORMAT}")
     return document
 
 

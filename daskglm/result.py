@@ -409,9 +409,18 @@ class Fit:
     )  # fmt: skip
     rootogram, qq, overdispersion = checking.rootogram, checking.qq, checking.overdispersion
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the model as a folder of plain files, which `daskglm.load` reads."""
-        persist.save(self.record, path)
+    def save(self, path: str | os.PathLike[str], *, publish: str = "always") -> None:
+        """Write the model as a folder of plain files, which `daskglm.load` reads.
+
+        Parameters
+        ----------
+        path : str or path
+            A folder, or an s3:// URL. It keeps every run; the published one is what `daskglm.load` reads.
+        publish : {"always", "converged"}
+            Whether a run that did not converge becomes the published one, too; such a run can be
+            loaded by its own path, path/runs/ID.
+        """
+        persist.save(self.record, path, publish=persist.publishes(publish, self.converged))
 
     def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
         """Test linear hypotheses L b = c: a matrix (m, p), names (each zero), or text such as

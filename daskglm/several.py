@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from daskglm import persist
-from daskglm.errors import DataError, DesignError, closest
+from daskglm.cluster.folders import Folder, folder_of
+from daskglm.errors import ChangedInputError, DataError, DesignError, closest
 from daskglm.result import Fit
 
 if TYPE_CHECKING:
@@ -17,6 +18,15 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "responses.json"
+
+
+@final
+@dataclass(frozen=True)
+class Saved:
+    """Where the runs of a result are, one for each response, and whether they are the published ones."""
+
+    runs: tuple[str, ...]
+    published: bool
 
 
 @final
@@ -162,18 +172,12 @@ class Fits:
         """The summaries of all responses."""
         return Summaries(self._fits)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """A folder with a model for each response, which `daskglm.load` reads as a whole or one by one."""
-        folder = Path(path)
-        if folder.exists() and (not folder.is_dir() or (any(folder.iterdir()) and not (folder / INDEX).exists())):
-            raise DesignError(f"{folder} holds other files: give a new or an empty folder for the models")
-        names = [f"{i}" for i in range(len(self._fits))]
-        for name, fit in zip(names, self._fits.values(), strict=True):
-            persist.save(fit.record, folder / name)
-        document = {"format": FORMAT, "responses": dict(zip(names, self._fits, strict=True))}
-        draft = folder / f".{INDEX}.{os.getpid()}"
-        draft.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
-        os.replace(draft, folder / INDEX)
+    def save(self, path: str | os.PathLike[str], *, publish: str = "always") -> None:
+        """Write a folder with a model for each response, which `daskglm.load` reads as a whole or one by one.
+
+        path, publish: as in `Fit.save`; "converged" publishes the models if all of them converged.
+        """
+        save(self, path, publish)
 
     def __repr__(self) -> str:
         return f"<Fits of {', '.join(self._fits)}{'' if self.converged else ', not converged'}>"
@@ -224,20 +228,69 @@ def fitted(records: list[Any]) -> Fit | Fits:
     return Fits({record.specification.response: Fit(record) for record in records})
 
 
-def load(path: str | os.PathLike[str]) -> Any:
-    """A model saved by `save` or by the command line: a Fit, or Fits of several responses. Nothing in it is executed;
-    a family or link of one's own is found in modules that are imported already.
-    """
-    folder = Path(path)
-    if not (folder / INDEX).exists():
-        return Fit(persist.load(folder))
+def save(result: Fit | Fits, path: str | os.PathLike[str], publish: str, passed: bool = True) -> Saved:
+    """Write a model, or one for each response, and publish it as `publish` says; passed: whether it may be at all."""
+    published = persist.publishes(publish, passed and result.converged)
+    if isinstance(result, Fit):
+        return Saved((persist.save(result.record, path, publish=published),), published)
+    folder = folder_of(path, persist.COMPLAINT, lasting=True)
+    persist.refuse_foreign(folder)
+    tag = _tag(folder)
+    names = [f"{i}" for i in range(len(result))]
+    fits = [result[response] for response in result]
+    runs = {name: persist.write_run(fit.record, folder.child(name)) for name, fit in zip(names, fits, strict=True)}
+    places = tuple(folder.child(name).child("runs").child(run).place for name, run in runs.items())
+    if published:
+        for name, run in runs.items():
+            persist.point_at(folder.child(name), run)
+        document = {"format": FORMAT, "responses": dict(zip(names, result, strict=True)), "runs": runs}
+        if not folder.swap(INDEX, (json.dumps(document, indent=1) + "\n").encode(), tag):
+            raise ChangedInputError(
+                f"other models were published in {folder.place} while these were written: "
+                f"these are kept in {', '.join(places)}"
+            )
+    return Saved(places, published)
+
+
+def _tag(folder: Folder) -> str | None:
+    """What identifies the present index."""
     try:
-        document = json.loads((folder / INDEX).read_text(encoding="utf-8"))
-        names = dict(document["responses"])
+        return folder.read_with_tag(INDEX)[1]
+    except FileNotFoundError:
+        return None
+
+
+def load(path: str | os.PathLike[str]) -> Any:
+    """Read a model saved by `save` or by the command line: a Fit, or Fits of several responses.
+
+    path: the folder of a model, of which the published run is read, or of one run in it. Nothing in it is
+    executed; a family or link of one's own is found in modules that are imported already.
+    """
+    folder = folder_of(path, "{place} cannot be read")
+    names = set(folder.names())
+    if INDEX not in names:
+        if names and not names & {persist.CURRENT, "model.json", "runs"}:
+            _refuse_unpublished(folder)
+        return Fit(persist.load(folder))
+    place = f"{folder.place}/{INDEX}"
+    try:
+        document = json.loads(folder.read(INDEX).decode("utf-8"))
+        responses, runs = dict(document["responses"]), dict(document.get("runs", {}))
     except (OSError, ValueError, KeyError, TypeError) as error:
-        raise DataError(f"{folder / INDEX} is damaged: {' '.join(str(error).split())}") from None
+        raise DataError(f"{place} is damaged: {' '.join(str(error).split())}") from None
     if document.get("format") != FORMAT:
-        raise DataError(f"{folder / INDEX} has format {document.get('format')}, this version reads format {FORMAT}")
-    if any(os.path.basename(name) != name or name in ("", ".", "..") for name in names):
-        raise DataError(f"{folder / INDEX} names a folder outside")
-    return Fits({response: Fit(persist.load(folder / name)) for name, response in names.items()})
+        raise DataError(f"{place} has format {document.get('format')}, this version reads format {FORMAT}")
+    if any(os.path.basename(name) != name or name in ("", ".", "..") for name in (*responses, *runs.values())):
+        raise DataError(f"{place} names a folder outside")
+    fits = {}
+    for name, response in responses.items():
+        inner = folder.child(name)
+        fits[response] = Fit(persist.load(inner.child("runs").child(runs[name]) if name in runs else inner))
+    return Fits(fits)
+
+
+def _refuse_unpublished(folder: Folder) -> None:
+    """Raise DesignError where there are models of several responses none of which was published."""
+    said = persist.unpublished(folder.child("0"))
+    if said:
+        raise DesignError(f"{folder.place} holds models of several responses that were not published: {said}")

@@ -3,53 +3,79 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from collections.abc import Iterable
-from pathlib import Path
+from functools import partial
+from typing import IO
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from daskglm.cluster.folders import SUCCESS, Folder, open_folder
+from daskglm.cluster.stores import SUFFIXES
 from daskglm.errors import DesignError
 
 
-def new_folder(out: str | os.PathLike[str], what: str) -> Path:
-    """The folder to write `what` into, which must not hold anything yet."""
-    target = Path(out)
-    if target.exists() and (not target.is_dir() or any(target.iterdir())):
-        raise DesignError(f"{target} exists and is not an empty folder: name a new one for the {what}")
+def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool = False) -> Folder:
+    """Return the folder to write `what` into, after a look at whether that will be possible.
+
+    It must not hold anything yet, or with `overwrite` nothing but Parquet files, which are replaced.
+    """
+    target = open_folder(out, f"{what} cannot be written to {{place}}")
+    kind = target.kind()
+    if kind == "file" or (kind and target.names() and not overwrite):
+        way = "" if kind == "file" else ", or replace it with overwrite"
+        raise DesignError(
+            f"{target.place} exists and is not an empty folder: name a new one for the {what}{way}"
+        )
+    if kind and overwrite:
+        if target.remote and target.names():
+            raise DesignError(
+                f"{target.place} is in an object store, where {what} cannot be replaced in one step: "
+                "name a new folder"
+            )
+        strange = _foreign(target)
+        if strange:
+            raise DesignError(
+                f"{target.place} holds {strange}, which is not part of {what}: name a new folder"
+            )
+    target.probe()
     return target
 
 
-def write_parts(target: Path, tables: Iterable[pa.Table], names: Iterable[str]) -> int:
-    """Write tables one by one, as part-00000.parquet and on; names: columns of doubles where there are no rows. How many rows.
+def _foreign(folder: Folder) -> str:
+    """The name of something in a folder that is no Parquet file, and in no folder of a partition."""
+    for name in folder.names():
+        inner = folder.child(name)
+        if "=" in name and inner.kind() == "folder":
+            found = _foreign(inner)
+            if found:
+                return f"{name}/{found}"
+        elif not name.endswith(SUFFIXES) and name != SUCCESS:
+            return name
+    return ""
 
-    The folder is made beside the target and becomes it by renaming as the last act.
+
+def write_parts(
+    target: Folder,
+    tables: Iterable[tuple[str, pa.Table]],
+    names: Iterable[str],
+    overwrite: bool = False,
+) -> int:
+    """Write tables one by one, as part-00000.parquet and on, each in the folder beside it ("" for none).
+
+    names: columns of doubles where there are no rows. Return how many rows there are.
     """
-    draft = draft_beside(target)
-    rows = 0
-    try:
-        draft.chmod(0o755)
-        for index, table in enumerate(tables):
-            pq.write_table(table, draft / f"part-{index:05d}.parquet")
+    rows, index = 0, -1
+    with target.draft(replacing=overwrite) as draft:
+        for index, (folder, table) in enumerate(tables):
+            name = f"part-{index:05d}.parquet"
+            draft.write(f"{folder}/{name}" if folder else name, partial(_write, table))
             rows += table.num_rows
-        if not rows:
+        if index < 0:
             empty = pa.table({name: pa.array([], pa.float64()) for name in names})
-            pq.write_table(empty, draft / "part-00000.parquet")
-        if target.exists():
-            target.rmdir()
-        os.replace(draft, target)
-    except BaseException:
-        shutil.rmtree(draft, ignore_errors=True)
-        raise
+            draft.write("part-00000.parquet", partial(_write, empty))
     return rows
 
 
-def draft_beside(target: Path) -> Path:
-    """A new folder next to the target, to become it by renaming; DesignError where nothing can be written."""
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        return Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
-    except OSError as error:
-        raise DesignError(f"{target} cannot be written: {error.strerror}") from None
+def _write(table: pa.Table, handle: IO[bytes]) -> None:
+    pq.write_table(table, handle)

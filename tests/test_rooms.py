@@ -44,14 +44,14 @@ ALLOWED: dict[str, set[str]] = {
     "conclude": BELOW_FIT | {"separation", "choices", "certificate"},
     "together": {"partitions"},
     "estimation": BELOW_FIT | {"separation", "choices", "certificate", "conclude"},
-    "several": {"errors", "persist", "result"},
+    "several": {"errors", "persist", "result", "cluster"},
     "fit": BELOW_FIT | {"checkpoint", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,
     "scoring": BELOW_FIT | {"predict"},
     "postestimation": BELOW_FIT | {"conclude", "estimation", "fit", "together", "writing"},
     "comparing": {"errors", "record", "postestimation", "result"},
     "persist": BELOW_FIT,
-    "writing": {"errors"},
+    "writing": {"errors", "cluster"},
     "summary": {"record", "inference", "errors"},
     "result": BELOW_FIT
     | {"checkpoint", "separation", "choices", "conclude", "fit", "predict", "persist", "summary", "scoring"}

@@ -35,7 +35,7 @@ from daskglm.cluster.stores import (
     footer_size,
     gone,
 )
-from daskglm.errors import DaskglmError, DesignError, UnavailableError
+from daskglm.errors import ChangedInputError, DaskglmError, DesignError, UnavailableError
 
 # A request is tried so often, waiting twice as long each time: some ten seconds, in which a store that is merely busy recovers.
 ATTEMPTS = 8
@@ -51,9 +51,14 @@ AHEAD_PART = 1 / 8
 WINDOW = 4
 STALE = 4
 
+# Requests that leave everything as it is.
+_READING = {"get_object", "list_objects_v2"}
 _QUERY = {"region", "scheme", "endpoint_override"}
 # Errors that another try may mend. The libraries underneath are not imported for the names of their exceptions.
-_BUSY = {"SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException"}
+_BUSY = {
+    "SlowDown", "ServiceUnavailable", "InternalError", "RequestTimeout", "Throttling", "ThrottlingException",
+    "ConditionalRequestConflict", "OperationAborted",
+}  # fmt: skip
 _BROKEN = {
     "OSError", "TimeoutError", "HTTPClientError", "ConnectionError", "IncompleteReadError", "ClientPayloadError",
     "ClientConnectionError", "ResponseParserError", "HTTPException",
@@ -197,6 +202,79 @@ class S3Store:
                 future = connection.start(connection.pieces(entry, wanted))
                 self._expected[key] = _Expected(connection, future, size, self._announcements)
 
+    # -- writing ---------------------------------------------------------------------------------------------------
+
+    def get(self, path: str) -> tuple[bytes, str]:
+        """Return the content of an object and its ETag; FileNotFoundError where there is none."""
+        try:
+            answer, content = self._request("get_object", path)
+        except _MissingError:
+            raise FileNotFoundError(path) from None
+        return content, answer["ETag"]
+
+    def put(self, path: str, content: bytes) -> None:
+        """Write an object, or replace it."""
+        self._request("put_object", path, Body=content)
+
+    def put_if(self, path: str, content: bytes, tag: str | None) -> bool:
+        """Replace the object of that ETag (None: write a new one); False where it is another by now."""
+        condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
+        try:
+            self._request("put_object", path, Body=content, **condition)
+        except _UnknownRequestError:
+            self.put(path, content)
+        except (ChangedInputError, _MissingError):
+            # an answer that was lost on its way makes the next attempt fail
+            with contextlib.suppress(FileNotFoundError):
+                return self.get(path)[0] == content
+            return False
+        return True
+
+    def delete(self, path: str) -> None:
+        """Remove an object, if it is there."""
+        with contextlib.suppress(_MissingError):
+            self._request("delete_object", path)
+
+    def begin(self, path: str) -> Upload:
+        """Begin an upload, whose object appears when it is completed."""
+        answer, _ = self._request("create_multipart_upload", path)
+        return Upload(self, path, answer["UploadId"])
+
+    def _request(self, operation: str, path: str, **parameters: Any) -> tuple[Any, bytes]:
+        bucket, key = _split(path)
+        wanted = {"Bucket": bucket, "Key": key, **parameters}
+        connection = self._connection
+        return connection.run(connection.request(operation, path, wanted))
+
+
+@final
+class Upload:
+    """An object that is on its way to the store; a single part, which may have 5 GB."""
+
+    def __init__(self, store: S3Store, path: str, number: str) -> None:
+        self._store, self.path, self._number = store, path, number
+        self._tag = ""
+
+    def send(self, content: bytes) -> None:
+        """Send the content."""
+        answer, _ = self._store._request("upload_part", self.path, UploadId=self._number, PartNumber=1, Body=content)
+        self._tag = answer["ETag"]
+
+    def complete(self) -> None:
+        """Let the object appear."""
+        parts = {"Parts": [{"ETag": self._tag, "PartNumber": 1}]}
+        try:
+            self._store._request("complete_multipart_upload", self.path, UploadId=self._number, MultipartUpload=parts)
+        except _MissingError:
+            # the upload is gone after an attempt whose answer was lost
+            if self._store.entry(self.path) is None:
+                raise
+
+    def abort(self) -> None:
+        """Give the upload up."""
+        with contextlib.suppress(_MissingError):
+            self._store._request("abort_multipart_upload", self.path, UploadId=self._number)
+
 
 @final
 class _Expected:
@@ -227,6 +305,14 @@ def _forget(expected: dict[Any, _Expected]) -> None:
 
 class _RefusedError(DesignError):
     """Credentials are missing, wrong, or have no right to this."""
+
+
+class _MissingError(DesignError):
+    """There is no such object."""
+
+
+class _UnknownRequestError(DesignError):
+    """The store does not implement what it was asked for."""
 
 
 @final
@@ -317,10 +403,15 @@ class _Connection:
         parts = await asyncio.gather(*(self.part(entry, start, end) for start, end in ranges))
         return [(start, part) for (start, _), part in zip(ranges, parts, strict=True)]
 
+    async def request(self, operation: str, path: str, parameters: Mapping[str, Any]) -> tuple[Any, bytes]:
+        """One request about an object."""
+        return await self._asked(operation, Entry(path), parameters)
+
     async def _asked(
         self, operation: str, entry: Entry, parameters: Mapping[str, Any], length: int | None = None
     ) -> tuple[Any, bytes]:
         """A request's answer and body, after as many tries as it takes."""
+        verb = "read" if operation in _READING else "written"
         for attempt in range(ATTEMPTS):
             try:
                 async with self._limit:
@@ -343,12 +434,12 @@ class _Connection:
                 if (code == "InvalidRange" or status == 416) and entry.tag is None:
                     return None, b""
                 if not _may_mend(error, code, status):
-                    sentence = _sentence(error, code, status, entry)
+                    sentence = _sentence(error, code, status, entry, verb)
                     self._refused |= isinstance(sentence, _RefusedError)
                     raise sentence from None
                 if attempt + 1 == ATTEMPTS:
                     raise UnavailableError(
-                        f"{entry.path} could not be read in {ATTEMPTS} attempts, the last of which ended with "
+                        f"{entry.path} could not be {verb} in {ATTEMPTS} attempts, the last of which ended with "
                         f"{_said(error, code)}: run again later, and with a smaller {CONCURRENCY_VARIABLE} if the store is busy"
                     ) from None
             await asyncio.sleep(random.uniform(0.5, 1.0) * min(FIRST_WAIT * 2**attempt, LONGEST_WAIT))
@@ -416,11 +507,11 @@ def _code(error: BaseException) -> tuple[str, int]:
 
 def _may_mend(error: BaseException, code: str, status: int) -> bool:
     if code or status:
-        return code in _BUSY or status == 429 or status >= 500
+        return code in _BUSY or status == 429 or (status >= 500 and status != 501)
     return bool(_BROKEN & {kind.__name__ for kind in type(error).__mro__})
 
 
-def _sentence(error: BaseException, code: str, status: int, entry: Entry) -> BaseException:
+def _sentence(error: BaseException, code: str, status: int, entry: Entry, verb: str) -> BaseException:
     """What the user is told of an answer that no other try will mend."""
     path = entry.path
     if code == "PreconditionFailed" or status == 412 or code == "InvalidRange":
@@ -428,7 +519,9 @@ def _sentence(error: BaseException, code: str, status: int, entry: Entry) -> Bas
     if code == "NoSuchBucket":
         return DesignError(f"{path} does not exist: there is no bucket {_split(path)[0]}")
     if code == "NoSuchKey" or status == 404:
-        return gone(path) if entry.tag is not None else DesignError(f"{path} does not exist")
+        return gone(path) if entry.tag is not None else _MissingError(f"{path} does not exist")
+    if code == "NotImplemented" or status == 501:
+        return _UnknownRequestError(f"{path} cannot be {verb}: {_said(error, code)}")
     if code in _REGION or status == 301:
         return DesignError(f"{path} is in another region ({_said(error, code)}): set AWS_DEFAULT_REGION to it")
     kinds = {kind.__name__ for kind in type(error).__mro__}
@@ -438,7 +531,7 @@ def _sentence(error: BaseException, code: str, status: int, entry: Entry) -> Bas
             "AWS_SECRET_ACCESS_KEY or in the profile that AWS_PROFILE names"
         )
     if code or status or "BotoCoreError" in kinds or isinstance(error, ValueError):
-        return DesignError(f"{path} cannot be read: {_said(error, code)}")
+        return DesignError(f"{path} cannot be {verb}: {_said(error, code)}")
     return error
 
 

@@ -83,7 +83,7 @@ def aligned(
     with Visit(record, data, request.beside, every=True) as visit:
         parts: Iterator[Matrix] = visit.rows.map(Aligned(request))
         if target is not None:
-            tables = (_table(part, request.columns) for part in parts)
+            tables = (("", _table(part, request.columns)) for part in parts)
             return write_parts(target, tables, request.columns)
         found = np.concatenate(list(parts))
     index = data.index if isinstance(data, pd.DataFrame) else None
