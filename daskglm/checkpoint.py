@@ -192,9 +192,7 @@ class Log:
             raise DesignError(f"checkpoint={place!r} is a folder with other things in it: name a new one")
         found = self._found(IDENTITY in names, identity)
         if found["plan"] != identity["plan"]:
-            raise DesignError(
-                f"checkpoint={place!r} holds the state of another model: name another path, or remove it"
-            )
+            raise DesignError(f"checkpoint={place!r} holds the state of another model: name another path, or remove it")
         if found != identity:
             for name in filter(_TOTAL.fullmatch, names):
                 self.folder.remove(name)

@@ -41,9 +41,7 @@ COMPLAINT = "the model cannot be written to {place}"
 OWN: dict[str, Any] = {"exponential_family": ExponentialFamily, "quasi": Quasi, "custom": Custom}
 
 
-def save(
-    record: FitRecord, path: str | os.PathLike[str] | Folder, *, publish: bool = True
-) -> str:
+def save(record: FitRecord, path: str | os.PathLike[str] | Folder, *, publish: bool = True) -> str:
     """Write a model as a run of its folder, and let the folder's current.json name it (publish).
 
     What was there stays whole until the new run is complete. Return where the run is.
@@ -125,9 +123,7 @@ def load(path: str | os.PathLike[str] | Folder) -> FitRecord:
     if "model.json" in names:
         return _run(folder)
     if "responses.json" in names:
-        raise DesignError(
-            f"{folder.place} holds a model for each of several responses: name one of its folders"
-        )
+        raise DesignError(f"{folder.place} holds a model for each of several responses: name one of its folders")
     if CURRENT not in names:
         raise DesignError(unpublished(folder) or f"{folder.place} is not a saved model: it has no {CURRENT}")
     current = _versioned(folder, CURRENT)
@@ -142,9 +138,10 @@ def unpublished(folder: Folder) -> str:
     runs = [name for name in folder.child("runs").names() if not name.startswith((".", "_"))]
     if not runs:
         return ""
+    latest = folder.child("runs").child(runs[-1]).place
     return (
-        f"{folder.place} has no published model: the latest of its {len(runs)} run(s) did not pass. Load it "
-        f"all the same with {folder.child('runs').child(runs[-1]).place}, or fit again with --publish always"
+        f"{folder.place} has no published model: none of its {len(runs)} run(s) passed. Read the latest all "
+        f'the same with load("{latest}"), or fit again with --publish always'
     )
 
 

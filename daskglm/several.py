@@ -228,7 +228,7 @@ def fitted(records: list[Any]) -> Fit | Fits:
     return Fits({record.specification.response: Fit(record) for record in records})
 
 
-def save(result: Fit | Fits, path: str | os.PathLike[str], publish: str, passed: bool = True) -> Saved:
+def save(result: Fit | Fits, path: str | os.PathLike[str] | Folder, publish: str, passed: bool = True) -> Saved:
     """Write a model, or one for each response, and publish it as `publish` says; passed: whether it may be at all."""
     published = persist.publishes(publish, passed and result.converged)
     if isinstance(result, Fit):

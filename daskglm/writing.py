@@ -24,20 +24,15 @@ def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool = False) 
     kind = target.kind()
     if kind == "file" or (kind and target.names() and not overwrite):
         way = "" if kind == "file" else ", or replace it with overwrite"
-        raise DesignError(
-            f"{target.place} exists and is not an empty folder: name a new one for the {what}{way}"
-        )
+        raise DesignError(f"{target.place} exists and is not an empty folder: name a new one for the {what}{way}")
     if kind and overwrite:
         if target.remote and target.names():
             raise DesignError(
-                f"{target.place} is in an object store, where {what} cannot be replaced in one step: "
-                "name a new folder"
+                f"{target.place} is in an object store, where {what} cannot be replaced in one step: name a new folder"
             )
         strange = _foreign(target)
         if strange:
-            raise DesignError(
-                f"{target.place} holds {strange}, which is not part of {what}: name a new folder"
-            )
+            raise DesignError(f"{target.place} holds {strange}, which is not part of {what}: name a new folder")
     target.probe()
     return target
 
@@ -58,12 +53,12 @@ def _foreign(folder: Folder) -> str:
 def write_parts(
     target: Folder,
     tables: Iterable[tuple[str, pa.Table]],
-    names: Iterable[str],
+    empty: pa.Table,
     overwrite: bool = False,
 ) -> int:
     """Write tables one by one, as part-00000.parquet and on, each in the folder beside it ("" for none).
 
-    names: columns of doubles where there are no rows. Return how many rows there are.
+    empty: what is written where there are no tables. Return how many rows there are.
     """
     rows, index = 0, -1
     with target.draft(replacing=overwrite) as draft:
@@ -72,7 +67,6 @@ def write_parts(
             draft.write(f"{folder}/{name}" if folder else name, partial(_write, table))
             rows += table.num_rows
         if index < 0:
-            empty = pa.table({name: pa.array([], pa.float64()) for name in names})
             draft.write("part-00000.parquet", partial(_write, empty))
     return rows
 

@@ -84,7 +84,8 @@ def aligned(
         parts: Iterator[Matrix] = visit.rows.map(Aligned(request))
         if target is not None:
             tables = (("", _table(part, request.columns)) for part in parts)
-            return write_parts(target, tables, request.columns)
+            empty = _table(np.zeros((0, len(request.columns))), request.columns)
+            return write_parts(target, tables, empty)
         found = np.concatenate(list(parts))
     index = data.index if isinstance(data, pd.DataFrame) else None
     if single:

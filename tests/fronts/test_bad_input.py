@@ -161,7 +161,8 @@ def test_not_converged_is_exit_code_4_and_the_model_says_so(tmp_path: Path) -> N
     code, said = run("fit", "y ~ x + a", data, "--family", "poisson", "--max-iter", "1", "--out", out)
     assert code == 4
     assert "ConvergenceWarning" in said
-    assert not dg.load(out).converged
+    (run_folder,) = (out / "runs").iterdir()
+    assert not dg.load(run_folder).converged
 
 
 def test_a_constant_column_is_not_an_error() -> None:

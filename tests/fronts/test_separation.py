@@ -314,8 +314,10 @@ def test_the_command_line_writes_the_model_and_says_so(tmp_path: Path, separatio
     result = CliRunner().invoke(main, [*arguments, "--json"])
     assert result.exit_code == (0 if separation == "limit" else 4)
     assert ("error: no finite estimate exists for a[T.C]" in result.stderr) == (separation == "raise")
-    assert json.loads(result.stdout.strip().splitlines()[-1])["separated"] == ["a[T.C]"]
-    assert dg.load(model).separated == ("a[T.C]",)
+    document = json.loads(result.stdout.strip().splitlines()[-1])
+    assert document["separated"] == ["a[T.C]"]
+    assert document["published"] == (separation == "limit")
+    assert dg.load(*document["runs"]).separated == ("a[T.C]",)
 
 
 def test_mean_bias_reduction() -> None:
