@@ -114,7 +114,8 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         condition=condition,
         halvings=sum(step.halvings for step in optimum.steps),
         residual_columns=tuple(parameters.names[j] for j in optimum.curvature.doubtful),
-        digits=digits if optimum.status != "boundary" else float("nan"),
+        # of infinite coefficients alone there are no digits to speak of
+        digits=digits if finite.any() and optimum.status != "boundary" else float("nan"),
         worst="" if worst is None else parameters.names[worst],
         error_digits=rounding.error_digits(beside, estimated, finite, broken),
         residual_passes=objective.residual_passes,
@@ -350,7 +351,7 @@ class _Rounding:
     ) -> float:
         """Correct digits of the worst standard error."""
         if not which.any():
-            return MOST_DIGITS
+            return float("nan")
         stats = self.point.sums.statistics
         if estimated and stats is not None and stats.observations <= self.curvature.factor.rank:
             # as many coefficients as rows have no dispersion to measure errors by

@@ -10,9 +10,9 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
-from typing import Any
+from typing import Any, NoReturn
 
 import click
 
@@ -27,6 +27,7 @@ class _Group(click.Group):
 
     def main(self, *args: Any, **kwargs: Any) -> Any:
         kwargs["standalone_mode"] = False
+        given = [str(word) for word in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])]
         try:
             code = super().main(*args, **kwargs)
             sys.stdout.flush()
@@ -34,36 +35,34 @@ class _Group(click.Group):
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.ClickException as error:
-            click.echo(f"error: {' '.join(error.format_message().split())}", err=True)
-            sys.exit(2)
+            _fail(given, 2, "UsageError", " ".join(error.format_message().split()))
         except (click.Abort, KeyboardInterrupt):
-            click.echo("interrupted", err=True)
-            sys.exit(130)
+            _fail(given, 130, "Interrupted", "interrupted", prefix="")
         except BrokenPipeError:
             # the reader went away; nothing more can be said, and Python must not try
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             sys.exit(0)
         except DaskglmError as error:
-            _debugged()
-            click.echo(f"error: {error}", err=True)
-            sys.exit(error.exit_code)
+            _fail(given, error.exit_code, type(error).__name__, str(error))
         except MemoryError:
-            _debugged()
-            click.echo("error: out of memory: try --keep reread, or --memory-limit below what is there", err=True)
-            sys.exit(1)
+            _fail(
+                given, 1, "MemoryError",
+                "out of memory: try --keep reread, or --memory-limit below what is there",
+            )  # fmt: skip
         except Exception as error:
-            _debugged()
-            click.echo(
-                f"unexpected failure: {type(error).__name__}: {' '.join(str(error).split())[:500]} "
-                "(--debug shows where)",
-                err=True,
-            )
-            sys.exit(1)
+            said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"
+            _fail(given, 1, type(error).__name__, said, prefix="unexpected failure: ")
 
 
-def _debugged() -> None:
-    if "--debug" in sys.argv:
+def _fail(given: list[str], code: int, kind: str, message: str, prefix: str = "error: ") -> NoReturn:
+    """Say what went wrong on standard error and, with --json, as the last line of standard output; exit."""
+    if "--debug" in given:
         traceback.print_exc()
+    click.echo(f"{prefix}{message}", err=True)
+    if "--json" in given:
+        click.echo(json.dumps({"error": message, "kind": kind, "exit_code": code}))
+        sys.stdout.flush()
+    sys.exit(code)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -159,7 +158,11 @@ _COMMON = _options(
 @click.argument("data", nargs=-1)
 @_FIT_OPTIONS
 @_CLUSTER
-@click.option("--out", type=click.Path(), help="Folder for the model.")
+@click.option("--out", type=click.Path(), help="Folder or s3:// URL for the model.")
+@click.option(
+    "--publish",
+    help="Which runs become the model that later commands read: converged (the default), or always.",
+)
 @click.option("--memory-limit", help="Memory to plan for, such as 2GiB; the control group's if left out.")
 @click.option("--progress/--no-progress", default=None, help="A bar; in a terminal only, if left out.")
 @_COMMON
@@ -167,6 +170,7 @@ def fit(
     formula: str,
     data: tuple[str, ...],
     out: str | None,
+    publish: str | None,
     memory_limit: str | None,
     progress: bool | None,
     threads: int | None,
@@ -176,12 +180,9 @@ def fit(
     **flags: Any,
 ) -> int:
     """Fit FORMULA to DATA: a Parquet file, folder, glob pattern, URL, or several. Or fit JOB.toml."""
-    from daskglm.cluster.engine import Engine
-    from daskglm.fit import run_all
-    from daskglm.jobs import byte_count, options_of, read_job
+    from daskglm.jobs import options_of, read_job
+    from daskglm.persist import publishes
     from daskglm.plan import make_plan
-    from daskglm.progress import reporter
-    from daskglm.several import fitted
 
     _import(modules)
     job: dict[str, Any] = {}
@@ -190,54 +191,111 @@ def fit(
     else:
         job = {"formula": formula, "data": list(data)}
     job.update({name: value for name, value in flags.items() if value is not None})
-    settings = {"out": out, "memory_limit": memory_limit, "progress": progress, "threads": threads}
+    settings = {
+        "out": out, "publish": publish, "memory_limit": memory_limit, "progress": progress, "threads": threads,
+    }  # fmt: skip
     job.update({name: value for name, value in settings.items() if value is not None})
     if flags["start"] is not None:
         raise DesignError("--start is not available on the command line: give start= in Python")
     if not job.get("formula") or not job.get("data"):
         raise DesignError("give a formula and the data: daskglm fit 'y ~ x' lake/")
+    if job.get("publish") is not None and job.get("out") is None:
+        raise DesignError("--publish is about the model's folder: add --out")
+    publishes(job.get("publish", "converged"), True)
     plan = make_plan(job["formula"], options_of(job))
     raising = plan.separation == "raise"
     if raising:
         # a job has a model to write in any case
         plan = replace(plan, separation="limit")
-    target = job.get("out")
-    if target is not None:
-        _refuse_foreign(target)
-    began = time.perf_counter()
+    delivery = _Delivery(job.get("out"), job.get("publish", "converged"), raising, as_json)
+    if plan.checkpoint is not None:
+        _checked_checkpoint(plan.checkpoint)
+    _run(plan, job, delivery, debug)
+    return delivery.exit_code
+
+
+def _run(plan: Any, job: Mapping[str, Any], delivery: _Delivery, debug: bool) -> None:
+    """Fit the plan to the job's data, on the cluster that it names if it names one."""
     from daskglm.cluster.connect import connected
+    from daskglm.cluster.engine import Engine
     from daskglm.cluster.sources import open_source
+    from daskglm.fit import run_all
+    from daskglm.jobs import byte_count
+    from daskglm.progress import reporter
 
     given = job["data"]
     source = open_source(given if isinstance(given, str) or len(given) > 1 else given[0])
-    if not debug:
-        # what Dask logs of a lost connection is said in one sentence of ours
-        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
-        logging.getLogger("tornado").setLevel(logging.CRITICAL + 1)
+    _hush(debug)
     with connected(job) as client:
         engine = Engine(job.get("threads"), byte_count(job.get("memory_limit")), client=client)
-        result: Any = fitted(run_all(plan, source, engine, reporter(job.get("progress"))))
-    seconds = time.perf_counter() - began
-    if target is not None:
-        result.save(target)
-    click.echo(str(result.summary()))
-    if as_json:
-        click.echo(json.dumps(_outcome(result, target, seconds)))
-    separated = [name for fit in _each(result) for name in fit.separated]
-    if raising and separated:
-        click.echo(f"error: no finite estimate exists for {', '.join(separated)}", err=True)
-        return NOT_CONVERGED
-    return 0 if result.converged else NOT_CONVERGED
+        run_all(plan, source, engine, reporter(job.get("progress")), delivery.deliver)
 
 
-def _refuse_foreign(target: str) -> None:
-    """Say that the model cannot be left there before the work is done, not after."""
-    if os.path.exists(target):
-        if not os.path.isdir(target):
-            raise DesignError(f"{target} is a file: a model is saved as a folder")
-        known = ("current.json", "responses.json")
-        if os.listdir(target) and not any(os.path.exists(os.path.join(target, name)) for name in known):
-            raise DesignError(f"{target} holds other files: give a new or an empty folder for the model")
+def _hush(debug: bool) -> None:
+    """Leave out what Dask logs of a lost connection, which is one sentence of ours."""
+    if not debug:
+        logging.getLogger("distributed").setLevel(logging.CRITICAL + 1)
+        logging.getLogger("tornado").setLevel(logging.CRITICAL + 1)
+
+
+def _checked_checkpoint(path: str) -> None:
+    """Raise DesignError where no checkpoint can be written."""
+    from daskglm.checkpoint import checkpoint_folder
+
+    checkpoint_folder(path).probe()
+
+
+class _Delivery:
+    """What is done with a fit: its summary is printed, then its model written, then the line of JSON."""
+
+    def __init__(self, out: str | None, publish: str, raising: bool, as_json: bool) -> None:
+        """Check that the model can be written to `out`, before any data are read."""
+        from daskglm import persist
+        from daskglm.cluster.folders import open_folder
+
+        self.publish, self.raising, self.as_json = publish, raising, as_json
+        self.began, self.exit_code = time.perf_counter(), 0
+        self.folder = None if out is None else open_folder(out, persist.COMPLAINT, lasting=True)
+        if self.folder is not None:
+            persist.refuse_foreign(self.folder)
+            self.folder.probe()
+
+    def deliver(self, records: list[Any]) -> None:
+        """Print and write the result of a fit."""
+        from daskglm.several import fitted, save
+
+        result: Any = fitted(records)
+        seconds = time.perf_counter() - self.began
+        click.echo(str(result.summary()))
+        sys.stdout.flush()
+        separated = [name for fit in _each(result) for name in fit.separated] if self.raising else []
+        if separated:
+            click.echo(f"error: no finite estimate exists for {', '.join(separated)}", err=True)
+        passed = bool(result.converged) and not separated
+        self.exit_code = 0 if passed else NOT_CONVERGED
+        outcome = _outcome(result, self.place, seconds) | {"exit_code": self.exit_code}
+        if self.folder is not None:
+            saved = save(result, self.folder, self.publish, passed)
+            outcome |= {"runs": list(saved.runs), "published": saved.published}
+            if not saved.published:
+                self._unpublished(saved.runs)
+        if self.as_json:
+            click.echo(json.dumps(outcome))
+
+    @property
+    def place(self) -> str | None:
+        """Where the model goes, without secrets."""
+        return None if self.folder is None else self.folder.place
+
+    def _unpublished(self, runs: tuple[str, ...]) -> None:
+        assert self.folder is not None
+        before = {"current.json", "responses.json"} & set(self.folder.names())
+        state = "the model published before stays" if before else "it has no published model"
+        click.echo(
+            f"not published in {self.place}: the run did not pass; {state}. It is kept in {', '.join(runs)}; "
+            "--publish always publishes such runs, too",
+            err=True,
+        )
 
 
 def _each(result: Any) -> list[Any]:
@@ -249,18 +307,16 @@ def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
     if hasattr(result, "responses"):
         each = {name: _outcome(result[name], None, seconds) for name in result.responses}
         return {"converged": result.converged, "responses": each, "seconds": round(seconds, 3), "model": target}
-
-    def number(value: float) -> float | None:
-        return value if math.isfinite(value) else None
-
+    statistics = result.record.statistics
     return {
         "converged": result.converged,
         "status": result.status,
-        "nobs": result.nobs,
-        "deviance": number(result.deviance),
-        "llf": number(result.llf),
-        "aic": number(result.aic),
-        "scale": number(result.scale),
+        "nobs": statistics.n_used,
+        "nobs_at_limit": statistics.at_limit,
+        "deviance": _number(result.deviance),
+        "llf": _number(statistics.llf),
+        "aic": _number(statistics.aic),
+        "scale": _number(result.scale),
         "n_iter": result.n_iter,
         "n_passes": result.n_passes,
         "aliased": list(result.aliased),
@@ -276,13 +332,14 @@ def _outcome(result: Any, target: str | None, seconds: float) -> dict[str, Any]:
 def _certificate(found: Any) -> dict[str, Any]:
     """How exact the numbers are, as a document; null where a number is not known."""
     entries = {**asdict(found), "refinements": list(found.refinements)}
-    return {key: _finite(value) if isinstance(value, float) else value for key, value in entries.items()}
+    return {key: _number(value) if isinstance(value, float) else value for key, value in entries.items()}
 
 
 @main.command()
 @click.argument("model", type=click.Path())
 @click.argument("data", nargs=-1, required=True)
-@click.option("--out", type=click.Path(), required=True, help="Folder for the predictions.")
+@click.option("--out", type=click.Path(), required=True, help="Folder or s3:// URL for the predictions.")
+@click.option("--overwrite", is_flag=True, help="Replace the predictions that are in the folder.")
 @click.option("--type", "kind", default="mean", help="mean, link or terms.")
 @click.option("--se", is_flag=True, help="Also standard errors.")
 @click.option("--interval", help="confidence, or prediction for a new response.")
@@ -290,12 +347,16 @@ def _certificate(found: Any) -> dict[str, Any]:
 @click.option("--offset", help="A number, column or expression in place of the model's.")
 @click.option("--exposure", help="A number or column in place of the model's.")
 @click.option("--without", multiple=True, help="A term to leave out; may be repeated.")
+@click.option("--where", help='Which rows to score, such as "year = 2024"; all if left out.')
+@click.option("--unseen", help="Levels that the model has not seen: raise, baseline or missing; as fitted if left out.")
 @click.option("--columns", help="Columns of the data to carry along, with commas; all if left out, none if empty.")
+@_CLUSTER
 @_COMMON
 def predict(
     model: str,
     data: tuple[str, ...],
     out: str,
+    overwrite: bool,
     kind: str,
     se: bool,
     interval: str | None,
@@ -303,29 +364,58 @@ def predict(
     offset: str | None,
     exposure: str | None,
     without: tuple[str, ...],
+    where: str | None,
+    unseen: str | None,
     columns: str | None,
     threads: int | None,
     modules: tuple[str, ...],
     as_json: bool,
     debug: bool,
+    **scheduler: Any,
 ) -> None:
-    """Score DATA with MODEL: Parquet in, Parquet out, a row for every row."""
+    """Score DATA with MODEL: Parquet in, Parquet out, a row for every row. Folders like year=2024 are kept."""
     _import(modules)
-    from daskglm.jobs import write_predictions
+    from daskglm.cluster.connect import connected
+    from daskglm.cluster.engine import Engine
+    from daskglm.cluster.folders import shown
+    from daskglm.jobs import Scoring, write_predictions
     from daskglm.persist import load
     from daskglm.predict import Prediction
 
     if level is not None and interval is None:
         raise DesignError("--level is the coverage of an interval: add --interval confidence")
     carried = None if columns is None else tuple(name.strip() for name in columns.split(",") if name.strip())
-    rows = write_predictions(
-        load(model), list(data) if len(data) > 1 else data[0], out,
-        Prediction(kind, se, interval, 0.95 if level is None else level, without),  # type: ignore[arg-type]
-        _number_or_text(offset), _number_or_text(exposure), carried, threads,
+    prediction = Prediction(
+        kind, se, interval, 0.95 if level is None else level, without, unseen,  # type: ignore[arg-type]
     )  # fmt: skip
-    click.echo(f"{rows} rows scored into {out}")
+    scoring = Scoring(prediction, _number_or_text(offset), _number_or_text(exposure), carried, where, overwrite)
+    _hush(debug)
+    with connected(scheduler) as client:
+        engine = Engine(threads, client=client)
+        record = load(model)
+        found = write_predictions(record, list(data) if len(data) > 1 else data[0], out, scoring, engine)
+    tally, place = found.tally, shown(out)
+    click.echo(f"{tally.rows - tally.missing} rows scored into {place}{_unscored(tally)}")
     if as_json:
-        click.echo(json.dumps({"rows": rows, "out": out}))
+        document = {
+            "rows": tally.rows, "scored": tally.rows - tally.missing, "missing": tally.missing,
+            "reasons": dict(tally.reasons), "filtered": found.filtered, "out": place,
+            "converged": record.converged,
+        }  # fmt: skip
+        click.echo(json.dumps(document))
+
+
+def _unscored(tally: Any) -> str:
+    """How many rows have no prediction, and why."""
+    if not tally.missing:
+        return ""
+    from daskglm.predict import NO_ESTIMATE, UNSEEN_LEVEL
+
+    others = (NO_ESTIMATE, UNSEEN_LEVEL)
+    reasons = [
+        f"{name}{'' if name.endswith(others) else ' missing'} in {count}" for name, count in tally.reasons.items()
+    ]
+    return f"; {tally.missing} without a prediction ({', '.join(reasons)})"
 
 
 @main.command()
@@ -337,22 +427,17 @@ def predict(
 def summary(model: str, as_json: bool, html_path: str | None, modules: tuple[str, ...], debug: bool) -> None:
     """Print the summary of a saved MODEL."""
     _import(modules)
+    from daskglm.cluster.folders import shown, write_file
     from daskglm.several import load
 
     result: Any = load(model)
     if html_path:
         page = f"<!doctype html><meta charset='utf-8'><title>daskglm</title>{result.summary().as_html()}\n"
-        draft = f"{html_path}.{os.getpid()}"
-        try:
-            with open(draft, "w", encoding="utf-8") as handle:
-                handle.write(page)
-            os.replace(draft, html_path)
-        except OSError as error:
-            raise DesignError(f"{html_path} cannot be written: {error.strerror}") from None
+        write_file(html_path, page.encode(), "the report cannot be written to {place}")
     if not as_json:
         click.echo(str(result.summary()))
         return
-    each = {name: _described(fit, model) for name, fit in zip(_names(result), _each(result), strict=True)}
+    each = {name: _described(fit, shown(model)) for name, fit in zip(_names(result), _each(result), strict=True)}
     click.echo(json.dumps(each.get("", {"responses": each})))
 
 
@@ -374,15 +459,18 @@ def _described(fit: Any, model: str) -> dict[str, Any]:
         columns["statistic"] = columns["estimate"] / columns["standard_error"]
     pvalues = fit.pvalues.to_numpy()
     columns["pvalue"] = pvalues.T.ravel() if isinstance(fit.params, pd.DataFrame) else pvalues
-    rows = {name: {key: _finite(values[i]) for key, values in columns.items()} for i, name in enumerate(names)}
+    rows = {name: {key: _number(values[i]) for key, values in columns.items()} for i, name in enumerate(names)}
     document = {"formula": fit.formula, **_outcome(fit, model, 0.0), "coefficients": rows}
-    document["shape"] = {name: _finite(value) for name, value in fit.shape_params.items()}
+    document["shape"] = {name: _number(value) for name, value in fit.shape_params.items()}
     document.pop("seconds")
     return document
 
 
-def _finite(value: Any) -> float | None:
-    return float(value) if math.isfinite(value) else None
+def _number(value: Any) -> float | str | None:
+    """A number as JSON has it: "inf" and "-inf" as text, null where it is not known."""
+    if math.isnan(value):
+        return None
+    return float(value) if math.isfinite(value) else "inf" if value > 0 else "-inf"
 
 
 @main.group()

@@ -195,6 +195,7 @@ def _statistics(
         llf=float(llf),
         aic=float(-2.0 * llf + 2.0 * estimates),
         bic=float(-2.0 * llf + np.log(max(stats.observations, 1.0)) * estimates),
+        at_limit=at_limit.observations,
     )
 
 

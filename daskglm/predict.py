@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
+import pyarrow as pa
 
 from daskglm.cluster import sources
 from daskglm.cluster.local import open_partitions
@@ -16,7 +17,7 @@ from daskglm.design import formula
 from daskglm.design.columns import Columns
 from daskglm.design.expressions import Expression
 from daskglm.design.reading import Reading
-from daskglm.errors import DataError, DesignError, closest
+from daskglm.errors import ConvergenceWarning, DataError, DesignError, closest, warn
 from daskglm.inference import distributions
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
@@ -33,6 +34,10 @@ Interval = Literal["confidence", "prediction"]
 
 # Rows of X written out at a time where standard errors are asked for.
 ROWS_IN_FULL = 2_048
+# Why a row has no prediction, other than by a missing value.
+UNSEEN_LEVEL, NO_ESTIMATE = " (unseen level)", "no finite estimate"
+# What can be done about levels that a model has not seen.
+UNSEEN = ("raise", "baseline", "missing")
 # What leaves a model's linear predictor without its offset, or its exposure.
 NEUTRAL = {"offset": 0, "exposure": 1}
 
@@ -40,13 +45,16 @@ NEUTRAL = {"offset": 0, "exposure": 1}
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """What to predict: the kind, whether with standard errors, an interval and its level; terms that are left out."""
+    """What to predict: the kind, whether with standard errors, an interval and its level; terms that are left out; unseen:
+    what is done about levels that the model has not seen, None for what was settled when it was fitted.
+    """
 
     kind: Kind = "mean"
     se: bool = False
     interval: Interval | None = None
     level: float = 0.95
     without: tuple[str, ...] = ()
+    unseen: str | None = None
 
 
 def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]:
@@ -69,6 +77,24 @@ def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]
 
 @final
 @dataclass(frozen=True)
+class Tally:
+    """Rows in the output, and those without a prediction; reasons: how often each column is why, of which one row can
+    have several.
+    """
+
+    rows: int = 0
+    missing: int = 0
+    reasons: Mapping[str, int] = field(default_factory=dict)
+
+    def __add__(self, other: Tally) -> Tally:
+        reasons = dict(self.reasons)
+        for name, count in other.reasons.items():
+            reasons[name] = reasons.get(name, 0) + count
+        return Tally(self.rows + other.rows, self.missing + other.missing, reasons)
+
+
+@final
+@dataclass(frozen=True)
 class Scorer:
     """A fitted model ready to score leaves: columns of the result by name, NaN where a needed value is missing."""
 
@@ -84,10 +110,14 @@ class Scorer:
 
     def score(self, leaf: Any) -> dict[str, Vector]:
         """The result for one leaf's rows, each (n,)."""
+        return self.tallied(leaf)[0]
+
+    def tallied(self, leaf: Any) -> tuple[dict[str, Vector], Tally]:
+        """The result for one leaf's rows, each (n,), and how many of them there are."""
         columns = self.reading.read(leaf)
         n = leaf.table.num_rows
         design = self.record.design
-        unseen = self.record.specification.unseen
+        unseen = self.prediction.unseen or self.record.specification.unseen
         try:
             block = design.encode(columns, "baseline" if unseen == "missing" else unseen)
         except DataError as error:
@@ -96,17 +126,26 @@ class Scorer:
             values = self._terms(block, columns)
         else:
             values = self._scores(block) if self.record.parameters.kind == "number" else self._classes(block)
+        reasons = {name: count for name, count in columns.ledger.missing.items() if count}
+        unscored = np.zeros(columns.n, bool)
         if unseen == "missing":
-            strange = design.unseen_rows(columns)
+            for name, strange in design.unseen_by_factor(columns).items():
+                reasons[f"{name}{UNSEEN_LEVEL}"] = int(strange.sum())
+                unscored |= strange
             for value in values.values():
-                value[strange] = np.nan
+                value[unscored] = np.nan
+        first = next(iter(values.values()), np.zeros(columns.n))
+        nowhere = np.isnan(first) & ~unscored
+        if nowhere.any():
+            reasons[NO_ESTIMATE] = int(nowhere.sum())
+        tally = Tally(n, n - columns.n + int((unscored | nowhere).sum()), reasons)
         if columns.kept is None:
-            return values
+            return values, tally
         result = {}
         for name, value in values.items():
             result[name] = np.full(n, np.nan)
             result[name][columns.kept] = value
-        return result
+        return result, tally
 
     # -- the linear predictor --------------------------------------------------------------------------------------
 
@@ -336,12 +375,16 @@ def scorer(
         raise DesignError(f"level must be between 0 and 1, not {prediction.level!r}")
     if prediction.interval == "prediction":
         _check_new(record, prediction)
+    if prediction.unseen not in (None, *UNSEEN):
+        listed = ", ".join(f'"{choice}"' for choice in UNSEEN)
+        raise DesignError(f"unseen={prediction.unseen!r} is not one of {listed}{closest(prediction.unseen, UNSEEN)}")
     for name in prediction.without:
         if name not in design.terms:
             raise DesignError(f"the model has no term {name!r}{closest(name, design.terms)}: {', '.join(design.terms)}")
     right = "~" + formula.right_side(specification.formula)
     kinds: Any = {name: specification.kinds[name] for name in specification.predictors}
     terms = formula.parse(right, kinds, require_response=False)
+    _match_folders(specification, source)
     found = sources.kinds(source)
     matrix = () if design.matrix is None else design.matrix.columns
     reading = _reading(terms, specification, offset, exposure, found, matrix)
@@ -358,6 +401,27 @@ def scorer(
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
     return Scorer(record, prediction, reading, likelihood)
+
+
+def _match_folders(specification: Any, source: Source) -> None:
+    """Read columns that names of folders carry as they were when the model was fitted: one folder alone does not tell
+    whether others have text.
+    """
+    for name in getattr(source, "folder_columns", ()):
+        known, now = specification.kinds.get(name), str(source.types[name])
+        if known == "factor" and now == "int64":
+            source.types[name] = pa.string()
+        elif known == "numeric" and not source.folder_columns[name]:  # type: ignore[attr-defined]
+            source.types[name] = pa.int64()
+
+
+def warn_unconverged(record: FitRecord) -> None:
+    """Warn of predictions by a model that did not converge."""
+    if not record.converged:
+        warn(
+            f"the model did not converge ({record.reason}): its predictions are not those of the optimum",
+            ConvergenceWarning,
+        )
 
 
 def _check_new(record: FitRecord, prediction: Prediction) -> None:

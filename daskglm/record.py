@@ -121,7 +121,7 @@ def _count(number: int, what: str) -> str:
 @dataclass(frozen=True)
 class Statistics:
     """Numbers of the fit as a whole; NaN where one does not exist. clusters: how many, for each way that errors are
-    clustered.
+    clustered; at_limit: observations that are fitted at the limit of an infinite optimum, which nobs leaves out.
     """
 
     n_rows: int
@@ -138,6 +138,12 @@ class Statistics:
     aic: float
     bic: float
     clusters: tuple[int, ...] = ()
+    at_limit: float = 0.0
+
+    @property
+    def n_used(self) -> float:
+        """Observations used, those at the limit included."""
+        return self.nobs + self.at_limit
 
     @property
     def df_test(self) -> float | None:

@@ -344,6 +344,7 @@ class Fit:
         offset: Any = None,
         exposure: Any = None,
         without: Any = (),
+        unseen: str | None = None,
         **options: Any,
     ) -> Any:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
@@ -355,18 +356,18 @@ class Fit:
         mu -+ t sqrt(phi / w + se^2) under the gaussian identity, as R's predict.lm; otherwise quantiles of the family's
         distribution averaged over a normal linear predictor (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data; `exposure=1` or `offset=0`
         override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
+        unseen: what is done about levels that the model has not seen, "raise", "baseline" or "missing" (NaN); None: as the
+        model was fitted. A model that did not converge warns (ConvergenceWarning).
         A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
         DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
         are Dask arrays chunked as its rows are.
         """
-        if "unseen" in options:
-            raise DesignError("unseen= is settled when the model is fitted: glm(..., unseen=)")
-        refuse_unknown(options, ["type", "se", "interval", "level", "offset", "exposure", "without"])
+        refuse_unknown(options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen"])
         if level is not None and interval is None:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
-        wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped)  # type: ignore[arg-type]
+        wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped, unseen)  # type: ignore[arg-type]
         return scored(self.record, data, wanted, offset, exposure)
 
     def residuals(

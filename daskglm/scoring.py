@@ -13,7 +13,7 @@ from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse
 from daskglm.errors import DesignError
-from daskglm.predict import Prediction, predict, result_columns, scorer
+from daskglm.predict import Prediction, predict, result_columns, scorer, warn_unconverged
 from daskglm.record import FitRecord
 
 
@@ -21,6 +21,7 @@ def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposu
     """A Series named after the kind, or a DataFrame where there is more than one column; of a collection one of its kind."""
     import pandas as pd
 
+    warn_unconverged(record)
     if is_collection(data):
         return _lazily(record, data, wanted, offset, exposure)
     index = data.index if isinstance(data, pd.DataFrame) else None

@@ -74,7 +74,7 @@ def _facts(record: FitRecord) -> list[tuple[str, str]]:
     facts = [
         ("Formula", spec.formula),
         ("Family", f"{spec.family}, {spec.link} link"),
-        ("Observations", f"{s.nobs:,.15g}" + ("" if s.nobs == s.n_rows else f" in {s.n_rows:,} rows")),
+        ("Observations", _observations(record)),
         ("Standard errors", covariance),
     ]
     for label, value in (("Exposure", spec.exposure), ("Offset", spec.offset), ("Trials", spec.trials)):
@@ -90,6 +90,18 @@ def _facts(record: FitRecord) -> list[tuple[str, str]]:
     if spec.where:
         facts.append(("Rows", f"where {spec.where}"))
     return facts
+
+
+def _observations(record: FitRecord) -> str:
+    """How many were used, and how many of them tell nothing of the finite coefficients."""
+    s = record.statistics
+    rows = "" if s.nobs == s.n_rows else f" in {s.n_rows + _rows_at_limit(record):,} rows"
+    limit = f", {s.at_limit:,.15g} of them fitted at their limit" if s.at_limit else ""
+    return f"{s.n_used:,.15g}{rows}{limit}"
+
+
+def _rows_at_limit(record: FitRecord) -> int:
+    return record.separation.rows if record.separation is not None and record.statistics.at_limit else 0
 
 
 def _estimator(record: FitRecord) -> str:

@@ -62,7 +62,9 @@ class Shape:
 @final
 @dataclass(frozen=True)
 class File:
-    """A file as planned: its footer, what identifies it, rows of its row groups, and the values its folders carry."""
+    """A file as planned: its footer, what identifies it, rows of its row groups, and the values its folders carry; folders:
+    those folders of the lake, "year=2024/month=1".
+    """
 
     path: str
     size: int
@@ -72,6 +74,7 @@ class File:
     shape: Shape
     rows: tuple[int, ...]
     partition: Mapping[str, str | None]
+    folders: str = ""
 
     @property
     def schema(self) -> pa.Schema:
@@ -205,9 +208,12 @@ class ParquetLake:
     def __init__(self, entries: Sequence[Entry], store: Store, base: str | None) -> None:
         self.store = store
         self.local = store.local
+        self._own = {} if base is None else _own_partition(base, store.local)
         self._shapes = _Shapes()
         self.files: list[File] = list(store.footers(entries, lambda entry, tail: self._plan(entry, tail, base)))
         self.conflicts: dict[str, str] = {}
+        # columns that names of folders carry, and whether any of them has a value
+        self.folder_columns: dict[str, bool] = {}
         # the first file of each shape: what it has, the others have
         shapes = list({id(file.shape): file for file in reversed(self.files)}.values())[::-1]
         self.types = self._types(shapes)
@@ -307,7 +313,11 @@ class ParquetLake:
         digest = hashlib.sha256(memoryview(tail)[-footer_size(tail) :]).digest()
         rows = tuple(metadata.row_group(index).num_rows for index in range(metadata.num_row_groups))
         shape = self._shapes.of(metadata)
-        return File(path, entry.size, entry.tag, metadata, digest, shape, rows, _partition(path, base))
+        # a folder of one partition carries its own name, unless its files have that column
+        own = {name: value for name, value in self._own.items() if name not in shape.schema.names}
+        folders = _folders(path, base)
+        partition = own | _values(folders)
+        return File(path, entry.size, entry.tag, metadata, digest, shape, rows, partition, "/".join(folders))
 
     def _types(self, shapes: Sequence[File]) -> dict[str, pa.DataType]:
         types: dict[str, list[tuple[pa.DataType, str]]] = {}
@@ -327,6 +337,7 @@ class ParquetLake:
         for name in dict.fromkeys(key for file in self.files for key in file.partition):
             values = [file.partition.get(name) for file in self.files]
             result[name] = _partition_type(values)
+            self.folder_columns[name] = any(value is not None for value in values)
         return result
 
     def _surviving(self) -> Iterable[Sequence[int]]:
@@ -408,15 +419,28 @@ def _one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:300]
 
 
-def _partition(path: str, base: str | None) -> dict[str, str | None]:
+def _folders(path: str, base: str | None) -> list[str]:
+    """The folders of a file whose names carry a value, in the lake or, without a base, anywhere."""
+    inside = path[len(base) :] if base and path.startswith(base) else path
+    return [part for part in inside.split("/")[:-1] if part.find("=") > 0]
+
+
+def _own_partition(base: str, local: bool) -> dict[str, str | None]:
+    """The values that the name of the lake itself carries: of lake/year=2024 the year."""
+    parts = (os.path.abspath(base) if local else base).rstrip("/").split("/")
+    last = len(parts)
+    while last and parts[last - 1].find("=") > 0:
+        last -= 1
+    return _values(parts[last:])
+
+
+def _values(folders: Sequence[str]) -> dict[str, str | None]:
     from urllib.parse import unquote
 
-    inside = path[len(base) :] if base and path.startswith(base) else path
     found: dict[str, str | None] = {}
-    for part in inside.split("/")[:-1]:
-        name, equals, value = part.partition("=")
-        if equals and name:
-            found[unquote(name)] = None if value == _NULL_PARTITION else unquote(value)
+    for part in folders:
+        name, _, value = part.partition("=")
+        found[unquote(name)] = None if value == _NULL_PARTITION else unquote(value)
     return found
 
 

@@ -328,20 +328,24 @@ class Design:
             strange = [level for level, t, u in zip(coded.levels, table, used, strict=False) if t < 0 and u]
             if strange and unseen == "raise":
                 raise DataError(
-                    f"{name} has levels that the model has not seen: {', '.join(map(str, strange[:5]))}; a model fitted "
-                    'with unseen="baseline" scores them as the baseline, with unseen="missing" as NaN'
+                    f"{name} has levels that the model has not seen: {', '.join(map(str, strange[:5]))}; "
+                    'unseen="baseline" scores them as the baseline, unseen="missing" as NaN'
                 )
             table[table < 0] = self.baselines[name]
         return table.astype(dtype)[coded.codes]
 
     def unseen_rows(self, columns: Columns) -> npt.NDArray[np.bool_]:
         """Rows with a level that was not learnt (n,)."""
-        result = np.zeros(columns.n, bool)
+        return np.logical_or.reduce([np.zeros(columns.n, bool), *self.unseen_by_factor(columns).values()])
+
+    def unseen_by_factor(self, columns: Columns) -> dict[str, npt.NDArray[np.bool_]]:
+        """Rows with a level that was not learnt (n,), of each factor that has such rows."""
+        result = {}
         for name, coded in columns.factors.items():
             known = set(self.levels[name])
             strange = np.array([level not in known for level in coded.levels] or [False])
-            if strange.any():
-                result |= strange[coded.codes]
+            if strange.any() and strange[coded.codes].any():
+                result[name] = strange[coded.codes]
         return result
 
 
