@@ -11,7 +11,7 @@ import numpy as np
 from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse
+from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse, paired
 from daskglm.errors import DesignError
 from daskglm.fit import run_all
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
@@ -60,7 +60,8 @@ def glm(
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
         with the Arrow stream interface; a Dask DataFrame, whose partitions are taken as they are. Or arrays: X (n, p), NumPy
         or scipy.sparse, and y (n,), with an intercept added; or X a Dask array of either kind or a Dask DataFrame, and y,
-        weights, offset, exposure and trials Dask arrays or Series chunked along rows as X is.
+        weights, offset, exposure and trials Dask arrays or Series chunked along rows as X is. Rows of pandas objects are
+        paired by their index.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
@@ -124,6 +125,9 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
     if any(is_collection(value) for value in (x, y, *values)):
         return _from_collections(x, y, given)
     names = [str(name) for name in x.columns] if hasattr(x, "columns") else None
+    beside, changed = _beside(given)
+    x, y, *rest = paired({"X": x, "y": y, **beside}).values()
+    beside = dict(zip(beside, rest, strict=True))
     for value, label in ((x, "X"), (y, "y")):
         if label == "y" and is_sparse(value):
             raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
@@ -143,7 +147,6 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         raise DesignError(f"y must have one dimension, not {response.ndim}")
     if response.dtype.kind not in "biuf":
         raise DesignError("y must be numbers; a two-level text response goes through a formula")
-    beside, changed = _beside(given)
     extra = {"y": response, **{name: _vector(value, name) for name, value in beside.items()}}
     source, columns = from_arrays(matrix, extra, names)
     make_plan("y ~ 1", changed)

@@ -385,19 +385,13 @@ def scorer(
     kinds: Any = {name: specification.kinds[name] for name in specification.predictors}
     terms = formula.parse(right, kinds, require_response=False)
     _match_folders(specification, source)
-    found = sources.kinds(source)
+    found = sources.kinds(sources.as_fitted(source, specification.kinds))
     matrix = () if design.matrix is None else design.matrix.columns
     reading = _reading(terms, specification, offset, exposure, found, matrix)
     if prediction.interval == "prediction":
         reading = _weighed(reading, specification, found)
     formula.require_columns(reading.columns, found, "the model")
-    for name in reading.columns:
-        # a column without a single value has no type to speak of
-        nothing = str(source.types.get(name)) == "null"
-        if specification.kinds.get(name, found[name]) != found[name] and not nothing:
-            raise DesignError(
-                f'the column "{name}" was {specification.kinds[name]} when the model was fitted and is {found[name]} now'
-            )
+    sources.refuse_other_kinds(source, specification.kinds, reading.columns)
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
     return Scorer(record, prediction, reading, likelihood)

@@ -22,7 +22,8 @@ Matrix = npt.NDArray[np.float64]
 class Specification:
     """The model as asked for, in names: enough to say it again.
 
-    kinds: how the formula saw each column it uses ("numeric" or "factor"); predictors: columns of the right side; weights: (type, column) or None; exposure,
+    kinds: how the formula saw each column it uses ("numeric", "factor", or a kind of time with its unit and zone, of
+    `daskglm.design.times`); predictors: columns of the right side; weights: (type, column) or None; exposure,
     offset, trials: expressions or None; response_kind: "number", "classes" or "ordered"; family and link: as they are
     typed, with their parameters; separation: what was to become of an infinite optimum.
     """

@@ -102,8 +102,8 @@ class ChunksToLeaf:
 
     def __call__(self, number: int, parts: Sequence[Any]) -> LeafTable:
         """The leaf of chunk `number`; parts: the chunk of X and those of the others, in order."""
-        x, *rest = parts
         label = f"chunk {number} of X"
+        x, *rest = _paired(parts, self.others, number)
         x = _plain(x, label)
         if getattr(x, "ndim", 2) == 1:
             x = x.reshape(-1, 1)
@@ -131,6 +131,14 @@ class ChunksToLeaf:
         if self.filter is not None:
             return LeafTable(schemas.filtered(leaf.table, self.filter, label), label, leaf.rows, resident=True)
         return leaf
+
+
+def _paired(parts: Sequence[Any], others: Sequence[str], number: int) -> list[Any]:
+    """The chunks of one number, those of pandas in the order of the first one's index."""
+    try:
+        return list(tables.paired(dict(zip(("X", *others), parts, strict=True))).values())
+    except DesignError as error:
+        raise DataError(f"chunk {number}: {error}") from None
 
 
 def _plain(part: Any, label: str) -> Any:

@@ -72,7 +72,17 @@ def cast(column: Any, kind: pa.DataType, label: str, name: str) -> Any:
     if pa.types.is_dictionary(column.type) and not pa.types.is_string(kind):
         column = column.cast(column.type.value_type)
     try:
-        return column.cast(kind)
+        result = column.cast(kind)
+        if (
+            pa.types.is_date(kind)
+            and pa.types.is_timestamp(column.type)
+            and not result.cast(column.type).equals(column)
+        ):
+            raise DataError(
+                f'{label}: the column "{name}" has times of day, and dates are needed: cut them off, as '
+                f"{name}.dt.normalize() does in pandas"
+            )
+        return result
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f'{label}: the column "{name}" cannot be read as {kind}: {error}') from None
 

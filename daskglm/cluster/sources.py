@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
 
 import pyarrow as pa
@@ -121,3 +121,33 @@ def kinds(source: Source) -> dict[str, Any]:
     found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
     matrix = {MATRIX: "matrix"} if source.matrix_names else {}
     return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix
+
+
+def as_fitted(source: Source, fitted: Mapping[str, str]) -> Source:
+    """The source, with columns of times read in the units that a model was fitted to.
+
+    fitted: the kind of each column of the model. Dates and timestamps without a time zone are converted into each
+    other, and timestamps with a time zone into the zone of the fit.
+    """
+    for name, now in kinds(source).items():
+        was = fitted.get(name, now)
+        if now == was or name not in source.types:
+            continue
+        kind = source.types[name]
+        if {was, now} == {"date", "timestamp"}:
+            source.types[name] = pa.date32() if was == "date" else pa.timestamp("us")
+        elif was.startswith("timestamp[") and now.startswith("timestamp["):
+            source.types[name] = pa.timestamp(kind.unit, was[len("timestamp[") : -1])
+    return source
+
+
+def refuse_other_kinds(source: Source, fitted: Mapping[str, str], names: Iterable[str]) -> None:
+    """A DesignError for the first of some columns that is of another kind than when the model was fitted."""
+    found = kinds(source)
+    for name in names:
+        # a column without a single value has no kind
+        empty = name in source.types and pa.types.is_null(source.types[name])
+        if name in found and fitted.get(name, found[name]) != found[name] and not empty:
+            raise DesignError(
+                f'the column "{name}" was {fitted[name]} when the model was fitted and is {found[name]} now'
+            )

@@ -311,6 +311,41 @@ def from_stream(data: Any) -> TableSource:
         raise DataError(f"{type(data).__name__} could not be read through the Arrow interface: {error}") from None
 
 
+def paired(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Values by name with every pandas object in the order of the first one's index; other values pair by position.
+
+    DesignError where the labels of two indexes are not the same.
+    """
+    import pandas as pd
+
+    indexed = {name: value for name, value in values.items() if isinstance(value, (pd.DataFrame, pd.Series))}
+    result = dict(values)
+    first = next(iter(indexed), "")
+    for name, value in indexed.items():
+        index, wanted = value.index, indexed[first].index
+        # a different number of rows is an error of its own
+        if index.equals(wanted) or len(index) != len(wanted):
+            continue
+        if not (index.is_unique and wanted.is_unique and index.isin(wanted).all()):
+            raise DesignError(
+                f"the index of {name} does not have the labels of the index of {first}, so rows cannot be paired: align them, "
+                f"or pass {name}.to_numpy() to pair them by position"
+            )
+        result[name] = value.reindex(wanted)
+    return result
+
+
+def in_order(x: Any, names: Sequence[str]) -> Any:
+    """X with its columns in the order of names (p,), by their labels where it is a DataFrame that has them."""
+    labels = [str(label) for label in x.columns] if hasattr(x, "columns") else []
+    if labels and set(names) <= set(labels):
+        x = x.iloc[:, [labels.index(name) for name in names]]
+    width = 1 if len(x.shape) == 1 else x.shape[1]
+    if width != len(names):
+        raise DesignError(f"the model needs {len(names)} columns, X has {width}")
+    return x
+
+
 def from_arrays(x: Any, others: Mapping[str, Any], names: Sequence[str] | None = None) -> tuple[ArraySource, list[str]]:
     """X's columns under `names` or x0, x1, ...; beside them y, weights and offsets under their own names."""
     columns_of_x = list(names) if names is not None else [f"x{j}" for j in range(x.shape[1])]

@@ -15,7 +15,7 @@ from daskglm.cluster import collections, schemas, sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse
+from daskglm.cluster.tables import from_arrays, in_order, is_sparse, paired
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Coded, Columns, Ledger
 from daskglm.design.design import Design
@@ -152,11 +152,8 @@ def recipe(
     formula.require_columns(reading.clusters, source.types, "Cluster")
     extra = tuple(_expression(text, kinds) for text in beside)
     formula.require_columns(tuple(c for e in extra for c in e.columns), kinds, "the request")
-    changed = [n for n, kind in record.specification.kinds.items() if n in kinds and kinds[n] != kind]
-    if changed:
-        name = changed[0]
-        was = record.specification.kinds[name]
-        raise DesignError(f'the column "{name}" was {was} when the model was fitted and is {kinds[name]} now')
+    fitted = record.specification.kinds
+    sources.refuse_other_kinds(source, fitted, fitted)
     directions: tuple[Vector, ...] = ()
     if record.separation is not None and isinstance(model, Model):
         found = [record.parameters.own(direction) for direction in record.separation.directions]
@@ -299,17 +296,18 @@ class Visit:
 def source_of(record: FitRecord, data: Any, others: tuple[str, ...] = ()) -> Source:
     """The source of data as `Visit` takes them."""
     if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
-        return open_source(data)
+        return sources.as_fitted(open_source(data), record.specification.kinds)
     unknown = set(data) - {*ARRAYS, *others}
     if unknown:
         raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
     if any(collections.is_collection(value) for value in data.values()):
         return collections.open_chunks(data["X"], {name: value for name, value in data.items() if name != "X"})[0]
+    data = paired(data)
     extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
     matrix = record.design.matrix
-    x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
     names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
-    return from_arrays(x, extra, names)[0]
+    x = in_order(data["X"], names)
+    return from_arrays(x if is_sparse(x) else np.asarray(x), extra, names)[0]
 
 
 def model_at(record: FitRecord, plan: Plan) -> AnyModel:

@@ -16,7 +16,7 @@ from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse
+from daskglm.cluster.tables import from_arrays, in_order, is_sparse, paired
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Columns, Ledger
 from daskglm.design.design import Classes, Design
@@ -116,7 +116,8 @@ class Widened:
         self.source = source_of(record, data)
         self.kinds = sources.kinds(self.source)
         self.base = formula.parse(str(self.plan.formula), self.kinds)
-        self._refuse_other_kinds()
+        fitted = record.specification.kinds
+        sources.refuse_other_kinds(self.source, fitted, fitted)
         if jointly:
             self.terms = formula.joined(self.base, further)
         else:
@@ -189,13 +190,6 @@ class Widened:
         )  # fmt: skip
         return frozen.rebased({**found.baselines, **own.baselines}, ())
 
-    def _refuse_other_kinds(self) -> None:
-        for name, was in self.record.specification.kinds.items():
-            if name in self.kinds and self.kinds[name] != was:
-                raise DesignError(
-                    f'the column "{name}" was {was} when the model was fitted and is {self.kinds[name]} now'
-                )
-
     def _refuse_other_rows(self, further: Sequence[formula.Term]) -> None:
         """The model's optimum is one of its own rows."""
         used = self.record.ledger.used + self.record.ledger.separated
@@ -258,15 +252,16 @@ def select(source: Source, plan: Plan, reading: Reading) -> None:
 def source_of(record: FitRecord, data: Any) -> Source:
     """Whatever `glm` reads, or of a model fitted to arrays a dict of X, y and the others by those names."""
     if not (isinstance(data, dict) and "X" in data and "y" in data and np.ndim(data["X"]) != 1):
-        return open_source(data)
+        return sources.as_fitted(open_source(data), record.specification.kinds)
     unknown = set(data) - set(ARRAYS)
     if unknown:
         raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
+    data = paired(data)
     extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
     matrix = record.design.matrix
-    x = data["X"] if is_sparse(data["X"]) else np.asarray(data["X"])
     names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
-    return from_arrays(x, extra, names)[0]
+    x = in_order(data["X"], names)
+    return from_arrays(x if is_sparse(x) else np.asarray(x), extra, names)[0]
 
 
 def own_names(parameters: Parameters) -> list[str]:

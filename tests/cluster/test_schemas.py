@@ -91,8 +91,15 @@ def test_kinds_that_mean_different_things_are_refused_with_column_and_both_files
     "kind, seen",
     [
         *((kind, "numeric") for kind in [*INTEGERS, pa.float16(), pa.float32(), pa.float64(), pa.decimal256(40, 3)]),
-        *((kind, "numeric") for kind in [pa.bool_(), pa.date32(), pa.date64(), pa.timestamp("ns", "UTC"), pa.null()]),
-        *((kind, "numeric") for kind in [pa.duration("ms"), pa.time32("s"), pa.time64("us")]),
+        (pa.bool_(), "numeric"),
+        (pa.null(), "numeric"),
+        (pa.date32(), "date"),
+        (pa.date64(), "date"),
+        (pa.timestamp("ns", "UTC"), "timestamp[UTC]"),
+        (pa.timestamp("s"), "timestamp"),
+        (pa.duration("ms"), "duration"),
+        (pa.time32("s"), "time"),
+        (pa.time64("us"), "time"),
         *((kind, "factor") for kind in [pa.string(), pa.large_string(), pa.dictionary(pa.int8(), pa.string())]),
         *(
             (kind, None)
