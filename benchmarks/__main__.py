@@ -1,4 +1,4 @@
-"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|families|grid|inference|kernel|separation`: tables of ratios, everything of a table measured in one run."""
+"""`python -m benchmarks compare|gamma|scaling|memory|objects|cluster|faults|freezes|families|grid|inference|kernel|separation`: tables of ratios, everything of a table measured in one run."""
 
 from __future__ import annotations
 
@@ -290,6 +290,19 @@ def faults(seeds: int, first: int, rows: int, folder: Path) -> None:
     wrong = soak(rows, range(first, first + seeds), folder)
     if wrong:
         raise click.ClickException(f"{wrong} of {seeds} fits went wrong")
+
+
+@main.command("freezes")
+@click.option("--patience", default=15.0, help="Seconds without progress that a fit allows.")
+@click.option("--only", default="", help="Only cases whose name (worker in pass, keep=disk, ...) has this in it.")
+@FOLDER
+def freezes_(patience: float, only: str, folder: Path) -> None:
+    """A worker and the scheduler frozen in each phase: the same bits, or one sentence in time, and nothing left behind."""
+    from benchmarks.faults import freezes
+
+    wrong = freezes(folder, patience, only)
+    if wrong:
+        raise click.ClickException(f"{wrong} fits went wrong")
 
 
 @main.command()

@@ -128,3 +128,37 @@ def _left(client: Any, scratch: Path) -> str:
         if not (keys or blocks) or time.monotonic() > until:
             return ", ".join(filter(None, [f"{len(keys)} keys" * bool(keys), f"{len(blocks)} blocks" * bool(blocks)]))
         time.sleep(0.1)
+
+
+def freezes(folder: Path, patience: float, only: str = "") -> int:
+    """Freeze a worker and the scheduler in each phase, with and without worker-ttl; the number of fits that went wrong.
+
+    Without worker-ttl the fit must end within the patience and 5 seconds; with it, a frozen worker must change no bit.
+    """
+    from daskglm import estimation as fitting
+    from daskglm.cluster import lakes as sources
+    from tests.cluster.freezing import PHASES, frozen_fit, processes
+    from tests.cluster.problem import write_lake
+
+    sources.LEAF_BYTES, fitting.PILOT_ROWS = 1, 1_000  # type: ignore[misc]
+    os.environ["DASKGLM_PATIENCE"] = str(patience)
+    lake = write_lake(folder / "frozen")
+    cases = [(who, phase, ttl) for ttl in (None, "5s") for who in ("worker", "scheduler") for phase in PHASES]
+    wrong = 0
+    with tempfile.TemporaryDirectory() as scratch:
+        for number, (who, phase, ttl) in enumerate(cases):
+            keep = KEEPS[number % len(KEEPS)]
+            name = f"{who} in {phase}, keep={keep}, worker-ttl={ttl or 'not set'}"
+            if only not in name:
+                continue
+            configuration = [f"DASK_DISTRIBUTED__SCHEDULER__WORKER_TTL={ttl or 'null'}"]
+            with processes(Path(scratch) / str(number), configuration=configuration) as there:
+                there.warm_up(lake)
+                outcome = frozen_fit(there, lake, who, phase, keep)
+            said = outcome.wrong(patience)
+            if ttl and who == "worker" and outcome.error is not None:
+                said = said or "not healed"
+            wrong += bool(said)
+            became = "the same bits" if outcome.error is None else " ".join(str(outcome.error).split())[:100]
+            click.echo(f"  {name}: {became} after {outcome.seconds:.1f} s{': WRONG, ' if said else ''}{said}")
+    return wrong

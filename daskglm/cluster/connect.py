@@ -21,8 +21,11 @@ SCHEDULER_OPTIONS = ("scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "
 CONNECT_SECONDS = 30.0
 # How long a host may refuse the connection: nobody listens there, and Dask would go on asking for all of that time.
 REFUSED_SECONDS = 2.0
+LEAST_CONNECT_SECONDS = 5.0
 # What Dask may take beyond the time it was given, to say why it gave up.
 GRACE_SECONDS = 0.5
+# How long a client may take to leave; a scheduler that is frozen does not answer it.
+CLOSE_SECONDS = 1.5
 _ADDRESS = re.compile(r"(?:(?:tcp|tls)://)?(\[[0-9A-Fa-f:.%]+\]|[^\s:/@\[\]]+):(\d+)/?")
 
 
@@ -56,18 +59,19 @@ def connected(options: Mapping[str, Any]) -> Iterator[Any]:
             yield client
         finally:
             with contextlib.suppress(Exception):
-                client.close(timeout=5)
+                client.close(timeout=CLOSE_SECONDS)
 
 
 def _client(address: str, security: Any, place: str) -> Any:
-    """A client that is connected. Who refuses is asked for two seconds, or as long as DASKGLM_PATIENCE says; who is
-    merely silent, for longer.
+    """A client that is connected. A host that refuses is asked for two seconds, one that is silent for thirty; both for
+    as long as DASKGLM_PATIENCE says where that is set, and not beyond thirty seconds.
     """
     from distributed import Client
 
-    refusing = patience() if "DASKGLM_PATIENCE" in os.environ else REFUSED_SECONDS
+    given = "DASKGLM_PATIENCE" in os.environ
+    limit = min(patience(), CONNECT_SECONDS) if given else CONNECT_SECONDS
     reason: str | None = None
-    for seconds in (min(refusing, CONNECT_SECONDS), CONNECT_SECONDS):
+    for seconds in (limit if given else min(REFUSED_SECONDS, limit), limit):
         began = time.monotonic()
         reason = asyncio.run(_unmet(address, security, seconds))
         if reason is None or time.monotonic() - began < seconds:
@@ -75,9 +79,13 @@ def _client(address: str, security: Any, place: str) -> Any:
         if _refused(address):
             reason = "the connection is refused, for nobody listens there"
             break
+        if seconds >= limit:
+            break
     if reason is None:
         try:
-            return Client(address, security=security, set_as_default=False, timeout=CONNECT_SECONDS)
+            # the client keeps this limit for connecting again
+            limit = max(limit, LEAST_CONNECT_SECONDS)
+            return Client(address, security=security, set_as_default=False, timeout=limit)
         except (OSError, TimeoutError, ValueError, RuntimeError) as error:
             reason = _said(error)
     raise ClusterError(f"the scheduler at {place} cannot be reached: {reason}")

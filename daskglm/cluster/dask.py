@@ -19,8 +19,10 @@ from typing import Any, Literal
 
 import dask
 from distributed import Client, Future, wait
+from distributed.utils import format_dashboard_link
 
 from daskglm.cluster import preflight, worker
+from daskglm.cluster.calls import UnansweredError, ask
 from daskglm.cluster.cells import Counter
 from daskglm.cluster.collections import uncomputed
 from daskglm.cluster.watch import Watch, lost, patience
@@ -41,6 +43,8 @@ FAN_IN = 4
 FOLDS_PART = 2
 # While a pass runs, the driver looks this often whether something went wrong.
 LOOK_SECONDS = 1.0
+# Cleaning up waits no longer than this for workers that do not answer; what they hold they remove themselves.
+CLEANING_SECONDS = 1.5
 # What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
 HELD_RECORDS = 5
 
@@ -86,6 +90,7 @@ class Cluster:
         """Workers with their facts, compared with one another, the scheduler and this process."""
         until = time.monotonic() + patience()
         with self.guest():
+            self._greet()
             scheduler = self._ask_scheduler()
             while True:
                 described = self.watch.workers_soon()
@@ -110,7 +115,10 @@ class Cluster:
 
     def _ask_scheduler(self) -> preflight.Facts:
         try:
-            answer: preflight.Facts = self.client.run_on_scheduler(preflight.facts)
+            with self.watch.answering() as limit:
+                answer: preflight.Facts = ask(
+                    self.client, lambda: self.client.run_on_scheduler(preflight.facts, asynchronous=True), limit
+                )
         except (ImportError, AttributeError, TypeError) as error:
             raise ClusterError(
                 f"the scheduler cannot run daskglm ({error}): install the same environment on client, scheduler and workers"
@@ -118,7 +126,17 @@ class Cluster:
         return answer
 
     def _ask(self, addresses: Sequence[str], path: str | None) -> dict[str, preflight.Facts]:
-        answers = self.client.run(worker.look, path, workers=list(addresses), on_error="return")
+        limit = patience()
+        try:
+            answers = ask(
+                self.client,
+                lambda: self.client.run(
+                    worker.look, path, workers=list(addresses), on_error="return", asynchronous=True
+                ),
+                limit,
+            )
+        except UnansweredError:
+            raise self.watch.silent(addresses, limit) from None
         found: dict[str, preflight.Facts] = {}
         for address, answer in answers.items():
             if isinstance(answer, preflight.Facts):
@@ -147,12 +165,18 @@ class Cluster:
                 preflight.check_versions(self.own, found)
                 preflight.check_features(self.own, found)
 
-    def greet(self) -> None:
-        """Say once per client where the dashboard is."""
+    def _greet(self) -> None:
+        """Print once per client where the dashboard is."""
         if self.client in _greeted:
             return
+        link = getattr(self.client.cluster, "dashboard_link", None)
+        if link is None:
+            # the client's own attribute asks the scheduler without a deadline
+            found = self.watch.identity()
+            port = found["services"].get("dashboard")
+            host = str(found["address"]).split("://")[-1].rsplit(":", 1)[0]
+            link = None if port is None else format_dashboard_link(host, port)
         _greeted.add(self.client)
-        link = self.client.dashboard_link
         if link:
             print(f"daskglm: dashboard {link}", file=sys.stderr)
 
@@ -245,28 +269,34 @@ class Cluster:
         return answers
 
     def _gathered(self, futures: Sequence[Future[Any]]) -> list[worker.Answer]:
-        """What finished tasks returned; watched, for a worker can be lost with what it holds before that was fetched."""
+        """What finished tasks returned; watched, for a worker can be lost with what it holds before that was fetched, or
+        hold it and be silent.
+        """
         loop = self.client.loop.asyncio_loop
         coming = asyncio.run_coroutine_threadsafe(self.client.gather(list(futures), asynchronous=True), loop)
         self.watch.begin()
         try:
             while not concurrent.futures.wait([coming], LOOK_SECONDS).done:
                 left = [future for future in futures if future.status != "finished"]
-                # as long as all are there, they are on their way, which can take long
-                self.watch.look(left, not left)
+                # as long as all are there and their holders are heard of, they are on their way, which can take long
+                self.watch.look(left or futures, False, held=not left)
             answers: list[worker.Answer] = coming.result()
         finally:
             coming.cancel()
         return answers
 
     def close(self) -> None:
-        """Give up every key, and what lies on the workers' disks."""
+        """Give up every key, and what lies on the workers' disks. Silent workers are not waited for."""
         for future in list(self._owned):
             with contextlib.suppress(Exception):
                 future.release()
         if self._on_disk and self.client.status == "running":
             with contextlib.suppress(Exception):
-                self.client.run(worker.forget, self.fit, on_error="ignore")
+                ask(
+                    self.client,
+                    lambda: self.client.run(worker.forget, self.fit, on_error="ignore", asynchronous=True),
+                    CLEANING_SECONDS,
+                )
             self._on_disk = False
 
     def uses_disk(self) -> None:
@@ -479,7 +509,6 @@ def _opened(
 ) -> DistributedPartitions:
     collection = hasattr(source, "chunks")
     path = None if collection else source.witness
-    cluster.greet()
     workers = cluster.inspect(path)
     slots = sum(found.threads for found in workers)
     needed = (source.n_rows or 0) * source.row_bytes(columns)

@@ -5,19 +5,25 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
+from dataclasses import dataclass
 from typing import Any, final
 
 from distributed import Client, Future
 from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
+from daskglm.cluster.calls import UnansweredError, ask
 from daskglm.errors import ClusterError, DaskglmError
 
 # How long nothing may happen, in seconds, before the workers are looked at, and before the fit gives up.
 PATIENCE = 60.0
 FIRST_LOOK = 5.0
+# How long the scheduler may take to answer a question that is asked because something else did not answer.
+BRIEF = 2.0
+# A worker is called silent when the scheduler has not heard of it for this long; they report at least every 5 seconds.
+SILENT_SECONDS = 10.0
 
 
 def patience() -> float:
@@ -57,6 +63,66 @@ def _gone(client: Client, error: BaseException) -> str:
 
 
 @final
+@dataclass(frozen=True)
+class Standing:
+    """A worker as the scheduler sees it.
+
+    silent: seconds since the scheduler heard of it; stalled: seconds since the scheduler heard of all the workers that its
+    part of the awaited tasks depends on, None where it has no part.
+    """
+
+    address: str
+    status: str
+    silent: float
+    memory: int
+    memory_limit: int
+    stalled: float | None = None
+
+
+def standings(keys: Sequence[Any], held: bool, dask_scheduler: Any = None) -> list[Standing]:
+    """Return every worker's standing, with regard to tasks that are pending, or (held) finished and fetched from workers.
+
+    It runs on the scheduler, whose clock stamps what workers report, and which Dask names.
+    """
+    now = time.time()
+    silent = {address: now - found.last_seen for address, found in dask_scheduler.workers.items()}
+    stalled: dict[str, float] = {}
+    for task in _awaited(dask_scheduler.tasks, keys, held):
+        if held:
+            for holder in task.who_has or ():
+                stalled[holder.address] = silent.get(holder.address, 0.0)
+            continue
+        worker = task.processing_on
+        since = silent.get(worker.address, 0.0)
+        if task not in worker.executing:
+            # it may wait for results that lie elsewhere
+            needed = [dep for dep in task.dependencies if dep.who_has and worker not in dep.who_has]
+            since = max([since, *(silent.get(holder.address, 0.0) for dep in needed for holder in dep.who_has)])
+        stalled[worker.address] = min(since, stalled.get(worker.address, since))
+    return [
+        Standing(
+            address, found.status.name, silent[address], int((found.metrics or {}).get("memory") or 0),
+            int(found.memory_limit or 0), stalled.get(address),
+        )
+        for address, found in dask_scheduler.workers.items()
+    ]  # fmt: skip
+
+
+def _awaited(tasks: Any, keys: Sequence[Any], held: bool) -> Iterator[Any]:
+    """The tasks with these keys, as far as they are held; or those under way among them and what they wait for."""
+    stack = [tasks[key] for key in keys if key in tasks]
+    seen = set(stack)
+    while stack:
+        task = stack.pop()
+        if held or task.processing_on is not None:
+            yield task
+        else:
+            below = [dep for dep in task.waiting_on or () if dep not in seen]
+            seen.update(below)
+            stack += below
+
+
+@final
 class Watch:
     """Looks at a cluster while tasks run."""
 
@@ -65,10 +131,55 @@ class Watch:
         self._since = time.monotonic()
         self._looked = self._since
 
-    def described(self) -> dict[str, Any]:
+    def identity(self, seconds: float | None = None) -> dict[str, Any]:
+        """The scheduler's description of itself and its workers."""
+        with lost(self._client), self.answering(seconds) as limit:
+            found: dict[str, Any] = ask(self._client, self._client.scheduler.identity, limit)
+        return found
+
+    def described(self, seconds: float | None = None) -> dict[str, Any]:
         """Workers as the scheduler describes them, by address."""
-        with lost(self._client):
-            found: dict[str, Any] = self._client.sync(self._client.scheduler.identity)["workers"]
+        found: dict[str, Any] = self.identity(seconds)["workers"]
+        return found
+
+    @contextlib.contextmanager
+    def answering(self, seconds: float | None = None, before: float = 0.0) -> Iterator[float]:
+        """Give the seconds that the scheduler has for an answer; ClusterError where it does not answer in time.
+
+        before: seconds without a sign of it until now.
+        """
+        limit = patience() if seconds is None else max(seconds, BRIEF)
+        if self._client.scheduler is None:
+            raise ClusterError(_gone(self._client, RuntimeError(f"the client is {self._client.status}")))
+        try:
+            yield limit
+        except UnansweredError:
+            raise ClusterError(self._mute(before + limit)) from None
+
+    def _mute(self, seconds: float) -> str:
+        scheduler = self._client.scheduler
+        return (
+            f"the scheduler at {scheduler.address if scheduler else 'its address'} has not answered for {seconds:.0f} s: it is "
+            "frozen, overloaded or cut off from this process. Look at its log and rerun; with checkpoint= the same call "
+            "goes on from the last pass"
+        )
+
+    def silent(self, addresses: Collection[str], seconds: float) -> ClusterError:
+        """The error of workers that have not answered for so long, which names those that are silent."""
+        try:
+            found = self._standings([], False, BRIEF, seconds)
+        except ClusterError as error:
+            return error
+        mute = [each for each in found if each.address in addresses and each.silent > min(seconds / 2, SILENT_SECONDS)]
+        said = "; ".join(_silence(each) for each in mute[:3]) or "none of them is silent otherwise: look at their logs"
+        return ClusterError(f"workers were asked, and not all have answered for {seconds:.0f} s: {said}")
+
+    def _standings(self, keys: Sequence[Any], held: bool, seconds: float, before: float = 0.0) -> list[Standing]:
+        client = self._client
+        with lost(client), self.answering(seconds, before) as limit:
+            found: list[Standing] = ask(
+                client, lambda: client.run_on_scheduler(standings, keys, held, asynchronous=True), limit
+            )
         return found
 
     def threads(self) -> dict[str, int]:
@@ -92,7 +203,7 @@ class Watch:
                         f"{patience():.0f} s: start some"
                     )
                 time.sleep(0.2)
-                found = self.described()
+                found = self.described(until - time.monotonic())
         finally:
             nudge.release()
         return found
@@ -101,8 +212,10 @@ class Watch:
         """A pass begins."""
         self._since = self._looked = time.monotonic()
 
-    def look(self, futures: Collection[Future[Any]], progress: bool) -> None:
-        """Called now and then while some futures are pending. ClusterError where nothing moves and nothing will."""
+    def look(self, futures: Collection[Future[Any]], progress: bool, held: bool = False) -> None:
+        """Called now and then while some futures are pending, or (held) are fetched. ClusterError where nothing moves and
+        nothing will: no worker with a part in them has been heard of, and none was done, for as long as patience lasts.
+        """
         now = time.monotonic()
         if progress:
             self._since = now
@@ -110,40 +223,22 @@ class Watch:
             raise ClusterError(_gone(self._client, RuntimeError(f"the client is {self._client.status}")))
         if now - self._since < min(FIRST_LOOK, patience() / 2) or now - self._looked < 1.0:
             return
-        self._looked = now
-        reason = self._stuck({str(future.key) for future in futures})
-        if reason is None:
-            self._since = now
-        elif now - self._since > patience():
-            raise ClusterError(f"nothing has happened for {now - self._since:.0f} s: {reason}")
-
-    def _stuck(self, keys: set[str]) -> str | None:
-        """Why none of these keys can be computed just now, or None where one is being computed."""
-        workers = self.described()
-        if not workers:
-            return "the cluster has no workers; start some, or look why they end"
-        with lost(self._client):
-            busy = self._client.processing()
-        now = time.time()
-        reasons = []
-        for address, found in workers.items():
-            mine = [key for key in busy.get(address, ()) if str(key) in keys or "daskglm-" in str(key)]
-            status, silent = str(found["status"]), now - float(found["last_seen"])
-            metrics = found.get("metrics") or {}
-            if status == "paused":
-                memory, limit = metrics.get("memory", 0), found["memory_limit"]
-                reasons.append(
-                    f"{address} is paused with {memory / 1e6:.0f} of {(limit or 0) / 1e6:.0f} MB in use: it needs more "
-                    "memory, or more room on its disk to spill to"
-                )
-            elif silent > max(10.0, patience() / 4):
-                reasons.append(
-                    f"{address} has been silent for {silent:.0f} s; with distributed.scheduler.worker-ttl set, the "
-                    "scheduler gives its work to others"
-                )
-            elif mine:
-                return None
-        return "; ".join(reasons[:3]) or "no worker has taken up the work: look at the dashboard"
+        try:
+            keys, before = [future.key for future in futures], now - self._since
+            found = self._standings(keys, held, patience() - before, before)
+        except ClusterError:
+            if not held and any(future.status not in ("pending", "lost") for future in futures):
+                # the scheduler was slow to answer, and worked
+                self._since = time.monotonic()
+                return
+            raise
+        now = self._looked = time.monotonic()
+        stalled = [each.stalled for each in found if each.stalled is not None and (held or each.status != "paused")]
+        if stalled:
+            # a task may go on where one worker is heard of; fetching takes all that hold something
+            self._since = max(self._since, now - (max(stalled) if held else min(stalled)))
+        if now - self._since > patience():
+            raise ClusterError(f"nothing has happened for {now - self._since:.0f} s: {_reasons(found, held)}")
 
     def explain(self, future: Future[Any]) -> None:
         """Raise what made a task fail."""
@@ -163,3 +258,27 @@ class Watch:
                 raise ClusterError(_gone(self._client, error)) from None
             raise error
         raise ClusterError(_gone(self._client, RuntimeError(f"a task was {future.status}")))
+
+
+def _reasons(found: Sequence[Standing], held: bool) -> str:
+    """Why nothing moves."""
+    if not found:
+        return "the cluster has no workers; start some, or look why they end"
+    reasons = []
+    for each in found:
+        if each.silent > min(patience() / 2, SILENT_SECONDS):
+            reasons.append(_silence(each))
+        elif each.status == "paused":
+            reasons.append(
+                f"{each.address} is paused with {each.memory / 1e6:.0f} of {each.memory_limit / 1e6:.0f} MB in use: it needs "
+                "more memory, or more room on its disk to spill to"
+            )
+    what = "what was computed does not arrive" if held else "no worker has taken up the work"
+    return "; ".join(reasons[:3]) or f"{what}: look at the dashboard"
+
+
+def _silence(found: Standing) -> str:
+    return (
+        f"{found.address} has been silent for {found.silent:.0f} s; with distributed.scheduler.worker-ttl set, the "
+        "scheduler gives its work to others"
+    )

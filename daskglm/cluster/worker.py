@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
+import threading
 import time
+import weakref
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, final
@@ -21,9 +23,9 @@ from daskglm.cluster.machine import one_blas_thread
 from daskglm.errors import DataError, DesignError
 from daskglm.partitions import TreeSum
 
-# Folders of fits whose driver died are removed when another fit begins and nobody has used them for this long.
-ABANDONED_SECONDS = 24 * 3600.0
 FOLDER = "daskglm"
+# How often a worker looks whether the fits whose blocks lie on its disk still have tasks here.
+SWEEP_SECONDS = 1.0
 # Fits that have ended while this process was a worker.
 _forgotten: set[str] = set()
 
@@ -153,15 +155,50 @@ def _folder(fit: str) -> str:
 
 
 def forget(fit: str, dask_worker: Any = None) -> None:
-    """Remove a fit's folder, and those of fits that were left behind long ago. Dask names the worker."""
+    """Remove a fit's folder. Dask names the worker."""
     # a task of the fit may still be running, and would make the folder anew
     _forgotten.add(fit)
-    folder = os.path.join(dask_worker.local_directory, FOLDER)
-    shutil.rmtree(os.path.join(folder, fit), ignore_errors=True)
-    with contextlib.suppress(OSError):
-        for entry in os.scandir(folder):
-            if time.time() - entry.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(entry.path, ignore_errors=True)
+    shutil.rmtree(os.path.join(dask_worker.local_directory, FOLDER, fit), ignore_errors=True)
+
+
+@final
+class _Sweeper:
+    """Removes the blocks of fits that have no task left on a worker of this process.
+
+    A folder is named after its fit, and so is every task of the fit. The scheduler gives up the tasks of a client that
+    ended, however it ended; a worker that was silent while a fit cleaned up learns so later. The thread ends with the
+    last folder.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._folders: dict[str, tuple[str, weakref.ref[Any]]] = {}
+        self._thread: threading.Thread | None = None
+
+    def look_after(self, folder: str, fit: str, worker: Any) -> None:
+        """Remove this folder once its fit has no tasks on the worker."""
+        with self._lock:
+            self._folders.setdefault(folder, (fit, weakref.ref(worker)))
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="daskglm-sweep", daemon=True)
+                self._thread.start()
+
+    def _run(self) -> None:
+        while True:
+            time.sleep(SWEEP_SECONDS)
+            with self._lock:
+                for folder, (fit, reference) in list(self._folders.items()):
+                    owner = reference()
+                    if owner is None or not any(fit in str(key) for key in list(owner.state.tasks)):
+                        shutil.rmtree(folder, ignore_errors=True)
+                        del self._folders[folder]
+                    del owner
+                if not self._folders:
+                    self._thread = None
+                    return
+
+
+_sweeper = _Sweeper()
 
 
 @final
@@ -219,7 +256,7 @@ def file(item: Any, fit: str, name: str, rows: int) -> Stored | None:
     folder = _folder(fit)
     try:
         os.makedirs(folder, exist_ok=True)
-        os.utime(folder)
+        _sweeper.look_after(folder, fit, get_worker())
         if shutil.disk_usage(folder).free < SPARE_DISK + item.nbytes:
             return None
         return store(item, os.path.join(folder, f"{name}.block"), rows)

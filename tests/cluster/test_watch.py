@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import CancelledError
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -24,13 +25,15 @@ from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
+from daskglm import estimation as fitting
 from daskglm.cli import main
 from daskglm.cluster import dask as engine
-from daskglm.cluster import watch
+from daskglm.cluster import lakes, watch
 from daskglm.cluster.engine import Engine
-from daskglm.cluster.watch import Watch, lost
+from daskglm.cluster.watch import Standing, Watch, lost
 from daskglm.errors import ClusterError, DataError
-from tests.cluster.problem import FORMULA, Told, bits, fitted, left_on
+from tests.cluster.freezing import GRACE_SECONDS, Processes, frozen_fit, processes
+from tests.cluster.problem import FORMULA, Told, bits, fitted, later, left_on
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -147,6 +150,50 @@ def test_a_frozen_worker_is_given_up_and_no_bit_changes(
         assert bits(record) == bits(fitted(lake, Engine(2)))
 
 
+@pytest.fixture(scope="module")
+def there(lake: Path, scratch: Path) -> Iterator[Processes]:
+    """Processes that are frozen and go on again, after one fit without faults."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lakes, "LEAF_BYTES", 1)
+        patch.setattr(fitting, "PILOT_ROWS", 1_000)
+        with processes(scratch / "frozen") as found:
+            found.warm_up(lake)
+            yield found
+
+
+FREEZES = [
+    ("worker", "preflight", "memory", r"not all have answered for 2 s: tcp://\S+ has been silent for"),
+    ("worker", "pass", "disk", r"nothing has happened for \d s: tcp://\S+ has been silent for"),
+    ("worker", "gathering", "reread", r"nothing has happened for \d s: tcp://\S+ has been silent for"),
+    ("scheduler", "preflight", "memory", r"the scheduler at tcp://\S+ has not answered for 2 s: it is frozen"),
+    ("scheduler", "pass", "disk", r"the scheduler at tcp://\S+ has not answered for \d s: it is frozen"),
+    ("scheduler", "gathering", "memory", r"the scheduler at tcp://\S+ has not answered for \d s: it is frozen"),
+]
+
+
+@pytest.mark.parametrize("who, phase, keep, said", FREEZES, ids=lambda value: str(value)[:10])
+def test_a_frozen_process_is_a_sentence_in_time_and_nothing_is_left(
+    there: Processes, lake: Path, monkeypatch: pytest.MonkeyPatch, who: str, phase: str, keep: str, said: str
+) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "2")
+    outcome = frozen_fit(there, lake, who, phase, keep)
+    assert outcome.wrong(2.0) == ""
+    assert outcome.error is not None
+    with pytest.raises(ClusterError, match=said):
+        raise outcome.error
+
+
+@pytest.mark.parametrize("who, phase, keep", [case[:3] for case in FREEZES[1:]])
+def test_an_interrupt_beside_a_frozen_process_ends_in_time_and_nothing_is_left(
+    there: Processes, lake: Path, who: str, phase: str, keep: str
+) -> None:
+    interrupt = later(0.5, lambda: os.kill(os.getpid(), signal.SIGINT))
+    outcome = frozen_fit(there, lake, who, phase, keep, interrupt)
+    assert isinstance(outcome.error, KeyboardInterrupt)
+    assert outcome.seconds < 0.5 + GRACE_SECONDS
+    assert outcome.left == ()
+
+
 # -- between a result and its fetching ---------------------------------------------------------------------------------
 
 
@@ -234,7 +281,7 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_rerun_goes_on(
 
 
 def standing(status: str = "running") -> Any:
-    return SimpleNamespace(status=status)
+    return SimpleNamespace(status=status, scheduler=SimpleNamespace(address="tcp://a:1"))
 
 
 @pytest.mark.parametrize(
@@ -317,51 +364,60 @@ class Clock:
 
 
 def looks(
-    monkeypatch: pytest.MonkeyPatch, workers: dict[str, Any], busy: dict[str, Any], seconds: int, progress: int = 0
+    monkeypatch: pytest.MonkeyPatch, workers: list[Standing], seconds: int, progress: int = 0, held: bool = False
 ) -> str | None:
-    """What is said of a cluster that stays like that, with progress every so many seconds."""
+    """What is said of a cluster that stays like that, with progress every so many seconds. Who is silent gets ever more so."""
     clock = Clock()
     monkeypatch.setattr(watch, "time", clock)
-    client: Any = SimpleNamespace(status="running", processing=lambda: busy)
-    one = Watch(client)
-    monkeypatch.setattr(one, "described", lambda: workers)
+    one = Watch(standing())
+
+    def after(keys: Any, held: bool, *_: float) -> list[Standing]:
+        passed = clock.now - 1_000.0
+        return [replace(each, silent=each.silent and passed, stalled=each.stalled and passed) for each in workers]
+
+    monkeypatch.setattr(one, "_standings", after)
     one.begin()
     for second in range(1, seconds + 1):
         clock.now += 1.0
-        for found in workers.values():
-            if not found.get("frozen"):
-                found["last_seen"] = clock.now
         try:
-            one.look([], bool(progress) and second % progress == 0)
+            one.look([], bool(progress) and second % progress == 0, held)
         except ClusterError as error:
             return f"after {second} s: {error}"
     return None
 
 
-def described(status: str = "running", **other: Any) -> dict[str, Any]:
-    return {"status": status, "last_seen": 1_000.0, "memory_limit": 10**9, "metrics": {"memory": 9 * 10**8}, **other}
-
-
-KEY = ("daskglm-moments-0123", 1)
+def described(address: str, status: str = "running", silent: bool = False, stalled: bool | None = None) -> Standing:
+    """A worker; stalled None: it has no part in what is awaited."""
+    return Standing(address, status, float(silent), 9 * 10**8, 10**9, None if stalled is None else float(stalled))
 
 
 def test_work_that_goes_on_may_take_as_long_as_it_takes(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASKGLM_PATIENCE", "20")
-    assert looks(monkeypatch, {"a": described(), "b": described("paused")}, {"a": [KEY]}, 500) is None
-    assert looks(monkeypatch, {"b": described("paused")}, {}, 500, progress=15) is None
+    a, b = described("a", stalled=False), described("b", "paused")
+    assert looks(monkeypatch, [a, b], 500) is None
+    assert looks(monkeypatch, [b], 500, progress=15) is None
+    # one worker that goes on is enough for a pass
+    assert looks(monkeypatch, [a, described("c", silent=True, stalled=True)], 500) is None
+    assert looks(monkeypatch, [a], 500, held=True) is None
 
 
 def test_nothing_is_given_up_before_its_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DASKGLM_PATIENCE", "20")
-    for workers, busy, seconds, said in [
-        ({}, {}, 21, "the cluster has no workers"),
-        ({"a": described("paused")}, {"a": [KEY]}, 21, "a is paused with 900 of 1000 MB in use"),
-        ({"a": described(frozen=True)}, {"a": [KEY]}, 31, "a has been silent for 31 s"),
-        ({"a": described()}, {"a": ["of somebody else"]}, 21, "no worker has taken up the work"),
+    silent = described("a", silent=True, stalled=True)
+    for workers, held, said in [
+        ([], False, "the cluster has no workers"),
+        ([described("a", "paused", stalled=False)], False, "a is paused with 900 of 1000 MB in use"),
+        ([silent], False, "a has been silent for 21 s"),
+        ([described("a")], False, "no worker has taken up the work"),
+        # what lies on a silent worker never comes, whoever else is there
+        ([silent, described("b", stalled=False)], True, "a has been silent for 21 s"),
+        ([described("a")], True, "what was computed does not arrive"),
+        # a worker that waits for what lies on a silent one
+        ([described("a", stalled=True), described("b", silent=True)], False, "b has been silent for 21 s"),
     ]:
-        found = looks(monkeypatch, workers, busy, 100)
+        found = looks(monkeypatch, workers, 100, held=held)
         assert found is not None
-        assert found.startswith(f"after {seconds} s: nothing has happened for 21 s: " + said), found
+        assert found.startswith("after 21 s: nothing has happened for 21 s: " + said), found
 
 
 def test_a_client_that_was_closed_is_noticed_at_once() -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-import os
 import pickle
 import shutil
+import signal
+import subprocess
+import sys
 import threading
 import time
 from collections import namedtuple
@@ -29,7 +31,7 @@ from daskglm.cluster.engine import Engine
 from daskglm.cluster.tables import TableSource
 from daskglm.cluster.worker import Answer, Call, Filed, Shelf
 from daskglm.errors import DataError
-from tests.cluster.problem import Told, bits, blocks_under, fitted
+from tests.cluster.problem import Told, bits, blocks_under, fitted, left_on
 from tests.totals.problems import problem
 
 # Dask's own book-keeping of a few objects.
@@ -70,6 +72,10 @@ class Decoded:
         self.announced += 1
 
 
+class Standing(SimpleNamespace):
+    """What stands for a worker."""
+
+
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any]:
     """Be a worker: the one of that name, with a folder of its own."""
@@ -77,10 +83,11 @@ def here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[[str], Any
     def become(name: str = "one") -> Any:
         folder = tmp_path / name
         folder.mkdir(exist_ok=True)
-        found = SimpleNamespace(local_directory=str(folder), address=name)
+        found = Standing(local_directory=str(folder), address=name, state=SimpleNamespace(tasks={}))
         monkeypatch.setattr(worker, "get_worker", lambda: found)
         return found
 
+    monkeypatch.setattr(worker, "_sweeper", SimpleNamespace(look_after=lambda *_: None))
     become()
     return become
 
@@ -212,18 +219,72 @@ def test_a_disk_that_fails_is_no_error(here: Any, monkeypatch: pytest.MonkeyPatc
 def test_what_is_forgotten_stays_away(here: Any, tmp_path: Path) -> None:
     this = here("one")
     one, other = filed("ended"), filed("goes-on")
-    old = tmp_path / "one" / "daskglm" / "long-ago"
-    old.mkdir()
-    os.utime(old, (time.time() - 2 * worker.ABANDONED_SECONDS,) * 2)
     worker.forget("ended", dask_worker=this)
     assert [path.parent.name for path in blocks_under(tmp_path)] == ["goes-on"]
-    assert not old.exists()
     # a task of the fit that had not heard of its end
     counter = Counter()
     assert one.get(counter).nbytes == 800
     assert [path.parent.name for path in blocks_under(tmp_path)] == ["goes-on"]
     assert other.get(counter).nbytes == 800
     assert counter.loads == 1
+
+
+def test_blocks_of_a_fit_without_tasks_are_removed(here: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scheduler gives up the tasks of a client that has ended, and the worker hears of it."""
+    monkeypatch.setattr(worker, "SWEEP_SECONDS", 0.02)
+    monkeypatch.setattr(worker, "_sweeper", worker._Sweeper())
+    this = here("one")
+    this.state.tasks[("daskglm-read-goes-on0001", 3)] = None
+    filed("goes-on"), filed("ended")
+
+    def names() -> list[str]:
+        return [path.parent.name for path in blocks_under(tmp_path)]
+
+    assert await_that(lambda: names() == ["goes-on"])
+    time.sleep(0.1)
+    assert names() == ["goes-on"]
+    this.state.tasks.clear()
+    assert await_that(lambda: names() == [])
+    assert await_that(lambda: "daskglm-sweep" not in {thread.name for thread in threading.enumerate()})
+
+
+def await_that(condition: Callable[[], bool], seconds: float = 10.0) -> bool:
+    """Whether it comes true in time."""
+    until = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > until:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+DYING = """
+import os, signal, sys
+from distributed import Client
+from daskglm import estimation
+from daskglm.cluster import lakes
+from daskglm.cluster.engine import Engine
+from tests.cluster.problem import Told, fitted
+lakes.LEAF_BYTES, estimation.PILOT_ROWS = 1, 1_000
+with Client(sys.argv[1], set_as_default=False) as client:
+    fitted(sys.argv[2], Engine(client=client), "disk", Told("pass", lambda: os.kill(os.getpid(), signal.SIGKILL)))
+"""
+
+
+def test_blocks_of_a_client_that_was_killed_are_removed(cluster: Any, client: Any, lake: Path, scratch: Path) -> None:
+    command = [sys.executable, "-c", DYING, cluster.scheduler_address, str(lake)]
+    seen = False
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as dying:
+        try:
+            while dying.poll() is None:
+                seen = seen or bool(blocks_under(scratch))
+                time.sleep(0.01)
+        finally:
+            dying.kill()
+    assert dying.returncode == -signal.SIGKILL
+    assert seen
+    assert await_that(lambda: blocks_under(scratch) == [])
+    assert left_on(client) == []
 
 
 def test_blocks_that_vanish_in_mid_fit_change_no_bit(
