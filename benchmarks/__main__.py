@@ -293,7 +293,7 @@ def faults(seeds: int, first: int, rows: int, folder: Path) -> None:
 
 
 @main.command("freezes")
-@click.option("--patience", default=15.0, help="Seconds without progress that a fit allows.")
+@click.option("--patience", default=20.0, help="Seconds without progress that a fit allows.")
 @click.option("--only", default="", help="Only cases whose name (worker in pass, keep=disk, ...) has this in it.")
 @FOLDER
 def freezes_(patience: float, only: str, folder: Path) -> None:

@@ -143,7 +143,7 @@ def freezes(folder: Path, patience: float, only: str = "") -> int:
     sources.LEAF_BYTES, fitting.PILOT_ROWS = 1, 1_000  # type: ignore[misc]
     os.environ["DASKGLM_PATIENCE"] = str(patience)
     lake = write_lake(folder / "frozen")
-    cases = [(who, phase, ttl) for ttl in (None, "5s") for who in ("worker", "scheduler") for phase in PHASES]
+    cases = [(who, phase, ttl) for ttl in (None, "8s") for who in ("worker", "scheduler") for phase in PHASES]
     wrong = 0
     with tempfile.TemporaryDirectory() as scratch:
         for number, (who, phase, ttl) in enumerate(cases):

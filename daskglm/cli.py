@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import math
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
@@ -20,6 +23,43 @@ from daskglm.errors import DaskglmError, DesignError
 from daskglm.version import __version__
 
 NOT_CONVERGED = 4
+# The exit code of a command that a signal ended is this and the signal's number: 130, 143, 129.
+SIGNALLED = 128
+
+
+class _TerminatedError(KeyboardInterrupt):
+    """A signal to end, which cleans up as an interrupt does."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end a command as Ctrl-C does: workers are cleaned up, a checkpoint is kept.
+
+    A signal that is ignored (nohup) stays ignored.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+
+    def end(number: int, _: Any) -> None:
+        raise _TerminatedError(number)
+
+    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    numbers = [getattr(signal, name) for name in names]
+    before = {number: signal.getsignal(number) for number in numbers}
+    for number, handler in before.items():
+        if handler is signal.SIG_DFL:
+            signal.signal(number, end)
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            if handler is not None:
+                signal.signal(number, handler)
 
 
 class _Group(click.Group):
@@ -29,15 +69,20 @@ class _Group(click.Group):
         kwargs["standalone_mode"] = False
         given = [str(word) for word in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])]
         try:
-            code = super().main(*args, **kwargs)
+            with _ended_by_signals():
+                code = super().main(*args, **kwargs)
             sys.stdout.flush()
             sys.exit(code if isinstance(code, int) else 0)
         except click.exceptions.Exit as error:
             sys.exit(error.exit_code)
         except click.ClickException as error:
             _fail(given, 2, "UsageError", " ".join(error.format_message().split()))
-        except (click.Abort, KeyboardInterrupt):
-            _fail(given, 130, "Interrupted", "interrupted", prefix="")
+        except (click.Abort, KeyboardInterrupt) as error:
+            # click raises its own error from whatever interrupts a command
+            cause = error.__cause__ if isinstance(error, click.Abort) else error
+            number = cause.number if isinstance(cause, _TerminatedError) else int(signal.SIGINT)
+            said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+            _fail(given, SIGNALLED + number, "Interrupted", said, prefix="")
         except BrokenPipeError:
             # the reader went away; nothing more can be said, and Python must not try
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

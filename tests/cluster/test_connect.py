@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from daskglm.cli import main
 from daskglm.cluster import connect
 from daskglm.cluster.connect import connected
 from daskglm.errors import ClusterError, DesignError
-from tests.cluster.problem import FORMULA, left_on
+from tests.cluster.problem import FORMULA, blocks_under, left_on
 
 
 def enter(**options: Any) -> None:
@@ -291,3 +292,58 @@ def test_a_job_file_names_a_cluster(quiet: None, cluster: Any, lake: Path, tmp_p
     found = invoke("fit", str(job))
     assert found.exit_code == 0, found.output
     assert "dashboard" in found.stderr
+
+
+# -- signals -----------------------------------------------------------------------------------------------------------
+
+# Every row group is a partition of its own, and a pass takes long enough for a signal to arrive in it.
+SLOWLY = """
+import sys, time
+from daskglm import estimation
+from daskglm.cli import main
+from daskglm.cluster import dask as engine, lakes
+lakes.LEAF_BYTES, estimation.PILOT_ROWS = 1, 1_000
+finish = engine.Cluster.finish
+def slowly(self, *arguments):
+    finish(self, *arguments)
+    if self.phase == "pass":
+        time.sleep(0.5)
+engine.Cluster.finish = slowly
+main(sys.argv[1:])
+"""
+
+
+@pytest.mark.parametrize("number, code", [(signal.SIGTERM, 143), (signal.SIGHUP, 129), (signal.SIGINT, 130)])
+def test_a_signal_ends_a_fit_as_an_interrupt_does(
+    cluster: Any, client: Any, lake: Path, scratch: Path, tmp_path: Path, number: signal.Signals, code: int
+) -> None:
+    log = tmp_path / "log"
+    arguments = ["fit", FORMULA, str(lake), "--family", "poisson", "--keep", "disk", "--checkpoint", str(log)]
+    command = [sys.executable, "-c", SLOWLY, *arguments, "--scheduler", cluster.scheduler_address]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    try:
+        until = time.monotonic() + 60.0
+        while not (log / "total-00003.npz").exists() and time.monotonic() < until:
+            assert process.poll() is None, process.communicate()
+            time.sleep(0.01)
+        assert blocks_under(scratch)
+        began = time.monotonic()
+        process.send_signal(number)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == code, errors
+    assert time.monotonic() - began < 5.0
+    assert output == ""
+    assert errors.splitlines()[-1] == ("interrupted" if code == 130 else f"ended by {number.name}")
+    assert "Traceback" not in errors
+    assert len(list(log.glob("total-*.npz"))) >= 4
+    assert left_on(client) == []
+    assert blocks_under(scratch) == []
+
+
+def test_signals_are_as_before_after_a_command(tmp_path: Path) -> None:
+    before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
+    assert invoke("example", "flights", "--help").exit_code == 0
+    assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)) == before
