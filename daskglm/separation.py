@@ -17,7 +17,8 @@ import numpy.typing as npt
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
 from daskglm.errors import SolverError
-from daskglm.kernels.cholesky import factor
+from daskglm.kernels.bordered import factor_any
+from daskglm.kernels.products import Gram
 from daskglm.record import Separation
 from daskglm.solvers import separation as certificates
 from daskglm.solvers.driver import Optimum, Step
@@ -114,7 +115,7 @@ def solve(
     directions: tuple[Vector, ...] = ()
     at_limit = NOBODY
     watched = objective.model.likelihood.separable
-    whole: Matrix | None = None
+    whole: Gram | None = None
     while True:
         watch = certificates.Watch(objective) if watched and treatment != "firth" else None
         optimum = search(objective, start, watch, bool(steps))
@@ -124,19 +125,19 @@ def solve(
             done = replace(optimum, steps=steps)
             return Solution(objective, design, done, directions, at_limit, dropped=treatment == "drop")
         assert isinstance(found, certificates.Separation)
-        rest = found.rest.matrix()
-        whole = rest + found.moving.matrix() if whole is None else whole
+        rest: Gram = found.rest
+        whole = rest + found.moving if whole is None else whole
         before = design
         objective, design, direction, gone = _settled(objective, design, found, rest, whole, treatment != "drop")
         if design is not before:
-            directions = tuple(_moved_over(whole, before.select, design.select, d) for d in directions)
+            directions = tuple(_moved_over(objective, whole, before.select, design.select, d) for d in directions)
         if treatment == "raise":
             signs = _signs(Parameters(design), (direction,))
             names = [name for name, sign in zip(design.names, signs, strict=True) if sign]
             raise SolverError(f"{sentence(names, gone.allowed)}; {REMEDY}")
-        if treatment == "drop" and not np.diag(rest).any():
+        if treatment == "drop" and not rest.squares().any():
             raise SolverError(f'{sentence(design.names, gone.allowed)}; separation="drop" leaves no row')
-        start = _moved_over(rest, before.select, design.select, optimum.point.coef)
+        start = _moved_over(objective, rest, before.select, design.select, optimum.point.coef)
         model: Any = objective.model
         blocks = objective.blocks.consumed(Remaining(model, Move(direction)))
         keep(blocks)
@@ -172,23 +173,23 @@ def _settled(
     objective: Objective,
     design: Design,
     found: certificates.Separation,
-    rest: Matrix,
-    whole: Matrix,
+    rest: Gram,
+    whole: Gram,
     rebase: bool,
 ) -> tuple[Objective, Design, Vector, Separated]:
     """A certificate in the plainest terms that do the same: with baselines among the rows that are left, and without
     coefficients that are rounding. Each attempt is confirmed by a pass.
     """
-    other = _rebased(design, np.diag(rest)) if rebase else design
+    other = _rebased(design, rest.squares()) if rebase else design
     attempts = [(other, True)] + ([(design, True)] if other is not design else []) + [(design, False)]
     for chosen, tidy in attempts:
         model: Any = objective.model
         target = replace(objective, model=replace(model, select=chosen.select))
         direction = found.direction
         if chosen is not design:
-            direction = _moved_over(whole, design.select, chosen.select, direction)
+            direction = _moved_over(objective, whole, design.select, chosen.select, direction)
         if tidy:
-            direction = _tidied(chosen, direction, np.diag(whole)[chosen.select])
+            direction = _tidied(chosen, direction, whole.squares()[chosen.select])
         gone = certificates.confirmed(target, direction)
         objective.passes = target.passes
         if not gone.forbidden and gone.allowed >= found.rows:
@@ -214,12 +215,20 @@ def _rebased(design: Design, rest: Vector) -> Design:
     return design.rebased(baselines, notes) if baselines else design
 
 
-def _moved_over(gram: Matrix, before: Any, after: Any, vector: Vector) -> Vector:
-    """The same linear predictor by other columns: the least squares that the unit Gram of the raw columns knows."""
-    inner = factor(gram[np.ix_(after, after)])
+def _moved_over(
+    objective: Objective, tables: Gram, before: Any, after: Any, vector: Vector
+) -> Vector:
+    """The same linear predictor by other columns: least squares by the unit Gram of the raw
+    columns.
+    """
+    model: Any = objective.model
+    inner = factor_any(replace(model, select=after).information(tables))
     if np.array_equal(before, after) and inner.kept.all():
         return vector
-    return inner.solve(np.where(inner.kept, gram[np.ix_(after, before)] @ vector, 0.0))
+    whole = replace(model, select=np.arange(model.width))
+    raw = np.zeros(model.width)
+    raw[before] = vector
+    return inner.solve(np.where(inner.kept, (whole.information(tables) @ raw)[after], 0.0))
 
 
 def _tidied(design: Design, direction: Vector, squares: Vector) -> Vector:

@@ -13,6 +13,7 @@ from typing import final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.sparse import csc_array
 
 from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, Factor, Matrix, Vector, factor, tidied
 
@@ -118,6 +119,17 @@ def diagonal_of(gram: AnyGram) -> Vector:
 def columns_of(gram: AnyGram, index: Index) -> Matrix:
     """The columns (p, k) at these positions."""
     return gram.columns(index) if isinstance(gram, Bordered) else gram[:, index]
+
+
+def between(gram: AnyGram, basis: csc_array) -> Matrix:
+    """B' G B (k, k), with B (p, k) sparse."""
+    if not isinstance(gram, Bordered):
+        return np.asarray(basis.T @ (gram @ basis))
+    rows = basis.tocsr()
+    inside, border = rows[gram.inside], rows[gram.border].toarray()
+    mixed = (inside.T @ gram.cross) @ border
+    own = (inside.T @ inside.multiply(gram.diagonal[:, None])).toarray()
+    return np.asarray(own + mixed + mixed.T + border.T @ gram.square @ border)
 
 
 def plus_diagonal(gram: AnyGram, values: Vector) -> AnyGram:

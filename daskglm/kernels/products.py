@@ -611,6 +611,14 @@ class Gram:
             mirror(result[end:, end:])
         return result
 
+    def squares(self) -> Vector:
+        """The diagonal (width,) of X'WX."""
+        if self.sparse is not None:
+            return np.diag(self.matrix()).copy()
+        d = self.layout.n_dense
+        levels = self.square if self.valued else self.cross.reshape(-1, self.layout.stride)[:, 0]
+        return np.concatenate([np.diag(self.dense)[: d + 1], levels])
+
     def around(self, factor: int) -> tuple[Vector, npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         """X'WX by the levels of one factor, of tables without sparse columns: their squares (m,),
         their products with the other raw columns (m, width - m), and those of the others among

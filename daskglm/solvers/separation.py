@@ -29,8 +29,15 @@ import numpy as np
 import numpy.typing as npt
 from scipy.sparse import csc_array
 
-from daskglm.kernels.bordered import columns_of
-from daskglm.kernels.cholesky import Factor, factor
+from daskglm.kernels.bordered import (
+    AnyFactor,
+    AnyGram,
+    between,
+    columns_of,
+    diagonal_of,
+    factor_any,
+)
+from daskglm.kernels.cholesky import factor
 from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals import alternatives
 from daskglm.totals.moments import Model
@@ -243,15 +250,15 @@ def _within(
     together = model.width <= TOGETHER
     for _ in range(ROUNDS):
         parts = _split(objective, moves, "both" if together else "rest")
-        rest = model.gram(parts.rest)
+        rest = model.information(parts.rest)
         assert rest is not None
-        kept = factor(rest, aliased)
+        kept = factor_any(rest, aliased)
         basis = null_space(rest, kept, aliased)
         if not basis.shape[1]:
             return None
         free = np.flatnonzero(~kept.kept & ~aliased)
         parts = _completed(objective, moves, parts)
-        moving = model.gram(parts.moving)
+        moving = model.information(parts.moving)
         assert moving is not None
         candidates = [
             basis @ _fitted(basis, moving, model.scores(parts.moving)),
@@ -260,7 +267,7 @@ def _within(
         ]
         if tidy is not None:
             # the plainest come first, and need no pass of their own
-            candidates = [tidy(c, np.diag(rest) + np.diag(moving)) for c in candidates] + candidates
+            candidates = [tidy(c, diagonal_of(rest) + diagonal_of(moving)) for c in candidates] + candidates
         scaled = [c / np.abs(c).max() for c in candidates if np.abs(c).max(initial=0.0) > 0.0]
         if not scaled:
             return None
@@ -278,9 +285,9 @@ def _within(
                 # it leaves some of the candidates where they are
                 chosen = (Move(directions[best]),)
                 parts = _completed(objective, chosen, _split(objective, chosen, "both" if together else "rest"))
-                rest = model.gram(parts.rest)
+                rest = model.information(parts.rest)
                 assert rest is not None
-                kept = factor(rest, aliased)
+                kept = factor_any(rest, aliased)
                 basis = null_space(rest, kept, aliased)
                 free = np.flatnonzero(~kept.kept & ~aliased)
             start = np.where(kept.kept, coef - basis @ coef[free], 0.0)
@@ -297,28 +304,28 @@ def _certified(seen: Movements) -> Mask:
     return np.asarray((seen.forbidden == 0) & (seen.allowed > 0))
 
 
-def null_space(gram: Matrix, kept: Factor, aliased: Mask) -> csc_array:
+def null_space(gram: AnyGram, kept: AnyFactor, aliased: Mask) -> csc_array:
     """Directions (p, k) that move no row of this unit Gram: one for each column that is a combination of earlier ones,
     and was none over all rows. Mostly those are columns of zeros, each a direction by itself.
     """
     free = np.flatnonzero(~kept.kept & ~aliased)
-    bound = np.flatnonzero(np.diag(gram)[free] != 0.0)
-    combined = -kept.solve(np.where(kept.kept[:, None], gram[:, free[bound]], 0.0))
+    bound = np.flatnonzero(diagonal_of(gram)[free] != 0.0)
+    combined = -kept.solve(np.where(kept.kept[:, None], columns_of(gram, free[bound]), 0.0))
     rows, columns = np.nonzero(combined)
     entries = np.concatenate([np.ones(free.size), combined[rows, columns]])
     places = np.concatenate([free, rows]), np.concatenate([np.arange(free.size), bound[columns]])
     return csc_array((entries, places), shape=(gram.shape[0], free.size))
 
 
-def _fitted(basis: csc_array, moving: Matrix, pull: Vector) -> Vector:
+def _fitted(basis: csc_array, moving: AnyGram, pull: Vector) -> Vector:
     """Least squares within the null space: every row of S moved by 1, the way it may go. Where that is a certificate it is
     the plainest, and knows nothing of the way the steps took.
     """
-    inner = np.asarray(basis.T @ (moving @ basis))
+    inner = between(moving, basis)
     return factor(inner).solve(basis.T @ pull)
 
 
-def _refined(objective: Objective, moves: tuple[Move, ...], kept: Factor, direction: Vector) -> Vector:
+def _refined(objective: Objective, moves: tuple[Move, ...], kept: AnyFactor, direction: Vector) -> Vector:
     """Take from a direction what still moves the rows that must not: one step of iterative refinement, one pass."""
     left = _SUMS[type(objective.model)].leftover(objective, moves, direction)
     return direction - kept.solve(np.where(kept.kept, left, 0.0))
