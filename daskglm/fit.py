@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -14,7 +15,7 @@ from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
-from daskglm.cluster.machine import one_blas_thread
+from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.conclude import Context, record_of, warn
 from daskglm.design import expressions, formula
@@ -33,6 +34,7 @@ from daskglm.model.weights import Frequency, Probability, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import FitRecord, Specification
+from daskglm.sizing import Size, size_of
 from daskglm.together import Together
 from daskglm.totals.moments import AnyModel, record_bytes
 from daskglm.totals.vector import SeparateModel
@@ -74,6 +76,9 @@ class Reporter(Protocol):
 
     def deviance(self, value: float) -> None:
         """A pass is done, at which the deviance was this."""
+
+    def size(self, size: Size) -> None:
+        """The design is known, and with it what the fit takes."""
 
     def end(self) -> None:
         """Nothing more comes."""
@@ -183,6 +188,7 @@ class _Fitting:
         if not design.names:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
         model = model_of(replace(self.plan, family=_sized(self.plan)), design)
+        self._size(size_of(model, design))
         rows.expect(_tables(model) * record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)
@@ -273,6 +279,14 @@ class _Fitting:
             self.opened[0].enter(phase)
         if self.reporter is not None:
             self.reporter.phase(phase)
+
+    def _size(self, size: Size) -> None:
+        """Refuse what does not fit in the memory of this process, and announce what is large."""
+        size.require(self.engine.memory_limit or memory_limit())
+        if size.is_large:
+            logging.getLogger("daskglm").info("%s", size)
+            if self.reporter is not None:
+                self.reporter.size(size)
 
     def _specification(self, plan: Plan, k: int) -> Specification:
         """The model of the k-th response in names."""

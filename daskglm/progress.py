@@ -53,6 +53,10 @@ class Bar:
         self._restart()
         self._progress.update(self._task, what=f"pass {self._pass}" if self._pass else "start", deviance=deviance)
 
+    def size(self, size: Any) -> None:
+        """What a large fit takes, as a line above the bar."""
+        self._progress.console.print(str(size), highlight=False)
+
     def end(self) -> None:
         """Take the bar away."""
         if self._partitions is not None:

@@ -215,9 +215,7 @@ def _rebased(design: Design, rest: Vector) -> Design:
     return design.rebased(baselines, notes) if baselines else design
 
 
-def _moved_over(
-    objective: Objective, tables: Gram, before: Any, after: Any, vector: Vector
-) -> Vector:
+def _moved_over(objective: Objective, tables: Gram, before: Any, after: Any, vector: Vector) -> Vector:
     """The same linear predictor by other columns: least squares by the unit Gram of the raw
     columns.
     """

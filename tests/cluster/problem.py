@@ -106,6 +106,7 @@ class Told:
     do: Callable[[], Any] | None = None
     after: int = 0
     phases: list[str] = field(default_factory=list)
+    sizes: list[Any] = field(default_factory=list)
     leaves: int = 0
     rows: int = 0
     partitions: Any = None
@@ -128,6 +129,10 @@ class Told:
         """A pass of that kind goes on."""
         if self.phases[-1] == "pass":
             self.phase("pass")
+
+    def size(self, size: Any) -> None:
+        """What a large fit takes."""
+        self.sizes.append(size)
 
     def end(self) -> None:
         """The fit is over."""

@@ -1,0 +1,90 @@
+"""Bytes and arithmetic that a fit takes in this process, known before its first pass over rows."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import final
+
+from daskglm.design.design import Design
+from daskglm.errors import DesignError
+from daskglm.totals.moments import AnyModel, Model
+
+# Matrices of coefficients by coefficients that a fit holds at once, at most: with a dense Gram the
+# Gram, its selection, its factor, the inverse and what becomes of it; with a bordered one the
+# inverse and what becomes of it.
+DENSE_MATRICES, BORDERED_MATRICES = 8, 5
+# Tables of the levels by the other columns, likewise.
+TABLES = 8
+# What numbers of fewer bytes and operations there are is of no interest.
+MANY_BYTES, MANY_OPERATIONS = 1e9, 1e11
+
+
+@final
+@dataclass(frozen=True)
+class Size:
+    """What a fit takes in this process.
+
+    coefficients: p; term, levels: the term with the most columns, and how many columns that are;
+    bordered: whether the Gram is factored by that term's diagonal block; bytes: held at once, at
+    most; matrix: bytes of one matrix of p by p, as the covariance is; operations: floating point
+    operations of one Newton step, beside those of the pass over rows.
+    """
+
+    coefficients: int
+    term: str
+    levels: int
+    bordered: bool
+    bytes: int
+    matrix: int
+    operations: float
+
+    def __str__(self) -> str:
+        how = f", {self.term} eliminated by its diagonal block" if self.bordered else ""
+        return (
+            f"{self.coefficients:,} coefficients{how}: up to {_gigabytes(self.bytes)} in this process, "
+            f"{_gigabytes(self.matrix)} of it the covariance; {self.operations:.1e} operations a step"
+        )
+
+    @property
+    def is_large(self) -> bool:
+        """Whether a user should hear of it before it begins."""
+        return self.bytes >= MANY_BYTES or self.operations >= MANY_OPERATIONS
+
+    def require(self, limit: int) -> None:
+        """DesignError where it does not fit in `limit` bytes."""
+        if self.bytes <= limit:
+            return
+        widest = f", {self.levels:,} of them of {self.term}" if self.levels else ""
+        ways = f"join rare levels of {self.term}, leave it out" if self.levels else "use fewer columns"
+        raise DesignError(
+            f"the model has {self.coefficients:,} coefficients{widest}: their covariance takes "
+            f"{_gigabytes(self.matrix)} and the fit {_gigabytes(self.bytes)}, more than the "
+            f"{_gigabytes(limit)} there are; {ways}, or give the process more memory"
+        )
+
+
+def size_of(model: AnyModel, design: Design) -> Size:
+    """The size of a fit of this model."""
+    p = model.n_coefficients
+    columns = {piece.term: 0 for piece in design.factors}
+    for name in design.term_of:
+        if name in columns:
+            columns[name] += 1
+    term = max(columns, key=lambda name: columns[name], default="")
+    # a multinomial model has as many coefficients of each column as predictors
+    levels = columns.get(term, 0) * max(p // max(len(design.term_of), 1), 1)
+    widest = model.widest(design.layout) if isinstance(model, Model) else None
+    if widest is None:
+        matrices, tables, operations = DENSE_MATRICES, 0, p**3 / 3.0
+    else:
+        piece = design.factors[widest]
+        term, inside = piece.term, design.layout.counts[widest]
+        border = design.width - inside
+        matrices, tables = BORDERED_MATRICES, TABLES * 8 * (inside + border) * border
+        operations = 4.0 * p * border * border + border**3
+    matrix = 8 * p * p
+    return Size(p, term, levels, widest is not None, matrices * matrix + tables, matrix, operations)
+
+
+def _gigabytes(size: int) -> str:
+    return f"{size / 1e9:.3g} GB"
