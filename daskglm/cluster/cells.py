@@ -16,6 +16,7 @@ import numpy as np
 
 from daskglm.cluster import machine
 from daskglm.cluster.arrays import landed
+from daskglm.cluster.folders import reason
 from daskglm.cluster.sources import Reader
 from daskglm.cluster.stores import read_ahead
 from daskglm.errors import DesignError
@@ -195,7 +196,7 @@ def store(item: Packable, path: str, rows: int) -> Stored:
         with open(draft, "wb") as handle:
             for array in arrays:
                 array = np.ascontiguousarray(array)
-                array.tofile(handle)
+                handle.write(array.data.cast("B") if array.size else b"")
                 layout.append((array.dtype.str, array.shape, array.nbytes))
         os.replace(draft, path)
     except BaseException:
@@ -205,11 +206,29 @@ def store(item: Packable, path: str, rows: int) -> Stored:
     return Stored(path, type(item), header, layout, rows)
 
 
+def spill_parent() -> str:
+    """Return the folder below which rows are written; DesignError where it is none."""
+    parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
+    if not os.path.isdir(parent):
+        raise DesignError(f"DASKGLM_SPILL_DIR is {parent}, which is not a folder on this machine")
+    return parent
+
+
+def spill_folder(parent: str) -> str:
+    """Make a folder of our own below the one for rows; DesignError where that cannot be done."""
+    try:
+        return tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+    except OSError as error:
+        raise DesignError(
+            f"nothing can be written to {parent}: {reason(error, near=parent)}; set DASKGLM_SPILL_DIR to another folder"
+        ) from None
+
+
 class Spill:
     """A folder for stored cells, gone with the partitions that use it."""
 
     def __init__(self, needed: int) -> None:
-        parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
+        parent = spill_parent()
         if machine.on_memory(parent):
             raise DesignError(
                 f'keep="disk" would write to {parent}, which is memory itself: set DASKGLM_SPILL_DIR to a real disk'
@@ -220,12 +239,19 @@ class Spill:
                 f'keep="disk" needs about {needed / 1e9:.1f} GB in {parent}, where {free / 1e9:.1f} GB are free: '
                 'set DASKGLM_SPILL_DIR, or use keep="reread"'
             )
-        self.folder = tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+        self.folder = spill_folder(parent)
         self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, True)
 
     def store(self, item: Any, index: int, rows: int) -> Stored:
-        """Write one item."""
-        return store(item, os.path.join(self.folder, f"{index}.block"), rows)
+        """Write one item; DesignError where the disk does not take it."""
+        path = os.path.join(self.folder, f"{index}.block")
+        try:
+            return store(item, path, rows)
+        except OSError as error:
+            raise DesignError(
+                f'keep="disk": {path} of {item.nbytes:,} bytes cannot be written: {reason(error, near=path)}; set '
+                'DASKGLM_SPILL_DIR to a larger disk, or use keep="reread"'
+            ) from None
 
     def close(self) -> None:
         """Remove the folder."""

@@ -401,10 +401,11 @@ class _Uploads:
 
 def write_file(path: str, content: bytes, complaint: str) -> None:
     """Write a single file, by its path or s3:// URL."""
-    folder, _, name = path.rpartition("/")
-    local = not _SCHEME.match(path)
-    target = open_folder(folder or ("/" if path.startswith("/") else ".") if local else folder, complaint)
-    target.write(name, content)
+    place = open_folder(path, complaint)
+    if isinstance(place, LocalFolder):
+        LocalFolder(place.path.parent, complaint, place.place).write(place.path.name, content)
+    elif isinstance(place, ObjectFolder):
+        place.store.put(place.place, content)
 
 
 def folder_of(given: Any, complaint: str, lasting: bool = False) -> Folder:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 import weakref
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -13,7 +12,8 @@ from typing import Any, final
 import numpy as np
 
 from daskglm.cluster import machine
-from daskglm.cluster.cells import SPARE_DISK
+from daskglm.cluster.cells import SPARE_DISK, spill_folder, spill_parent
+from daskglm.cluster.folders import reason
 from daskglm.errors import DesignError
 
 
@@ -79,29 +79,40 @@ class Packets:
                 "DASKGLM_SPILL_DIR to a larger disk, or allow more memory"
             )
         for number, bucket in enumerate(self._buckets):
-            if not bucket.held:
-                continue
-            with open(self._path(number), "ab") as handle:
-                for packet in bucket.held:
-                    header, arrays = packet.pack()
-                    layout = []
-                    for array in arrays:
-                        array = np.ascontiguousarray(array)
-                        handle.write(array.data.cast("B") if array.size else b"")
-                        layout.append((array.dtype.str, array.shape, array.nbytes))
-                    bucket.written.append((type(packet), header, layout))
-            bucket.held = []
+            try:
+                self._write(number, bucket)
+            except OSError as error:
+                path = self._path(number)
+                raise DesignError(
+                    f"rows by cluster, {self._held:,} bytes, cannot be written to {path}: {reason(error, near=path)}; "
+                    "set DASKGLM_SPILL_DIR to a larger disk, or allow more memory"
+                ) from None
         self.spilled += self._held
         self._held = 0
 
+    def _write(self, number: int, bucket: _Bucket) -> None:
+        """Add what a bucket holds to its file."""
+        if not bucket.held:
+            return
+        with open(self._path(number), "ab") as handle:
+            for packet in bucket.held:
+                header, arrays = packet.pack()
+                layout = []
+                for array in arrays:
+                    array = np.ascontiguousarray(array)
+                    handle.write(array.data.cast("B") if array.size else b"")
+                    layout.append((array.dtype.str, array.shape, array.nbytes))
+                bucket.written.append((type(packet), header, layout))
+        bucket.held = []
+
     def _open(self) -> None:
-        parent = os.environ.get("DASKGLM_SPILL_DIR") or tempfile.gettempdir()
+        parent = spill_parent()
         if machine.on_memory(parent):
             raise DesignError(
                 f"rows by cluster do not fit in memory and would go to {parent}, which is memory itself: set "
                 "DASKGLM_SPILL_DIR to a real disk"
             )
-        self._folder = tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+        self._folder = spill_folder(parent)
         self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, True)
 
 
