@@ -11,7 +11,7 @@ import numpy as np
 from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse, paired
+from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse, paired, plain_array
 from daskglm.errors import DesignError
 from daskglm.fit import run_all
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
@@ -131,7 +131,7 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
     for value, label in ((x, "X"), (y, "y")):
         if label == "y" and is_sparse(value):
             raise DesignError(f"{label} of type {type(value).__name__} is not read by this version: pass NumPy arrays")
-    matrix = x if is_sparse(x) else np.asarray(x)
+    matrix = plain_array(x)
     if matrix.dtype == object:
         raise DesignError("X must be numbers: for text columns write a formula")
     if matrix.dtype.kind not in "biuf" and is_sparse(x):
@@ -140,7 +140,7 @@ def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, di
         matrix = matrix.reshape(-1, 1)
     if matrix.ndim != 2:
         raise DesignError(f"X must have two dimensions, not {matrix.ndim}")
-    response = np.asarray(y)
+    response = plain_array(y)
     if response.ndim == 2 and response.shape[1] == 1:
         response = response[:, 0]
     if response.ndim != 1:
@@ -193,7 +193,7 @@ def _from_collections(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Sourc
 
 
 def _vector(value: Any, label: str) -> Any:
-    array = np.asarray(value)
+    array = plain_array(value)
     if array.ndim == 1 and array.dtype.kind in "OUS" and label.startswith(CLUSTER):
         import pandas as pd
 

@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse
+from daskglm.cluster.tables import from_arrays, is_sparse, plain_array
 from daskglm.errors import DesignError
 from daskglm.predict import Prediction, predict, result_columns, scorer, warn_unconverged
 from daskglm.record import FitRecord
@@ -27,8 +27,8 @@ def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposu
     index = data.index if isinstance(data, pd.DataFrame) else None
     if isinstance(data, np.ndarray) or is_sparse(data):
         others = {"offset": offset, "exposure": exposure}
-        arrays = {name: np.asarray(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
-        source = _arrays(record, data, arrays)
+        arrays = {name: plain_array(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
+        source = _arrays(record, plain_array(data), arrays)
         offset, exposure = (name if name in arrays else value for name, value in others.items())
     else:
         source = open_source(data)
@@ -125,8 +125,8 @@ class _PredictPart:
 
     def __call__(self, part: Any, *beside: Any) -> np.ndarray[Any, Any]:
         if isinstance(part, np.ndarray) or is_sparse(part):
-            arrays = {name: np.asarray(array).ravel() for name, array in zip(self.others, beside, strict=True)}
-            source = _arrays(self.record, part, arrays)
+            arrays = {name: plain_array(array).ravel() for name, array in zip(self.others, beside, strict=True)}
+            source = _arrays(self.record, plain_array(part), arrays)
         else:
             source = open_source(part)
             known = {name: kind for name, kind in self.types.items() if not pa.types.is_null(kind)}

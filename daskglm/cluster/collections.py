@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from daskglm.cluster import schemas, tables
 from daskglm.cluster.lakes import LeafTable
-from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse
+from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse, plain_array
 from daskglm.errors import DaskglmError, DataError, DesignError
 
 # What Dask writes in the place of categories that it does not know yet.
@@ -143,12 +143,9 @@ def _paired(parts: Sequence[Any], others: Sequence[str], number: int) -> list[An
 
 def _plain(part: Any, label: str) -> Any:
     """A chunk as NumPy, pandas' own kinds of numbers among them, or as it is where it is sparse."""
-    values = part.to_numpy() if hasattr(part, "to_numpy") else part if is_sparse(part) else np.asarray(part)
-    if values.dtype.kind == "O" and hasattr(part, "to_numpy"):
-        try:
-            values = part.to_numpy(np.float64, na_value=np.nan)
-        except (TypeError, ValueError) as error:
-            raise DataError(f"{label} is no chunk of numbers: {error}") from None
+    values = plain_array(part)
+    if values.dtype == object and hasattr(part, "to_numpy"):
+        raise DataError(f"{label} is no chunk of numbers: it holds other values, too")
     if values.dtype.kind not in "biuf":
         raise DataError(f"{label} is of {values.dtype}, not of numbers as the collection's meta says")
     return values
@@ -374,7 +371,7 @@ def open_chunks(x: Any, others: Mapping[str, Any]) -> tuple[ChunkSource, list[st
 def _alike(array: Any, x: Any, name: str) -> Any:
     """An array chunked as X is."""
     if not is_collection(array):
-        plain = np.asarray(array)
+        plain = plain_array(array)
         if plain.ndim == 0 or plain.dtype.kind not in "biuf":
             raise DesignError(f"with X= and y=, {name} must be an array of numbers of one dimension")
         _one_dimension(plain, name)

@@ -168,6 +168,31 @@ def is_sparse(x: Any) -> bool:
     return module is not None and bool(module.issparse(x))
 
 
+def plain_array(value: Any) -> Any:
+    """An array, list or pandas object as a NumPy array with NaN (None among text) for masked entries and pandas' NA.
+
+    A sparse matrix is returned as it is.
+    """
+    import pandas as pd
+
+    if is_sparse(value):
+        return value
+    if isinstance(value, np.ma.MaskedArray):
+        if not np.ma.is_masked(value):
+            return value.data
+        numbers = value.dtype.kind in "biuf"
+        found = np.array(value.data, np.float64 if numbers else object)
+        found[np.ma.getmaskarray(value)] = np.nan if numbers else None
+        return found
+    array = np.asarray(value)
+    if array.dtype == object and isinstance(value, (pd.DataFrame, pd.Series)):
+        try:
+            return value.to_numpy(np.float64, na_value=np.nan)
+        except (TypeError, ValueError):
+            return array
+    return array
+
+
 def as_csr(x: Any) -> Any:
     """A sparse matrix of any format as CSR, columns ascending and duplicates added up; the user's own is left as it is."""
     matrix = x.tocsr()

@@ -15,7 +15,7 @@ from daskglm.cluster import collections, schemas, sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, in_order, is_sparse, paired
+from daskglm.cluster.tables import from_arrays, in_order, paired, plain_array
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Coded, Columns, Ledger
 from daskglm.design.design import Design
@@ -303,11 +303,11 @@ def source_of(record: FitRecord, data: Any, others: tuple[str, ...] = ()) -> Sou
     if any(collections.is_collection(value) for value in data.values()):
         return collections.open_chunks(data["X"], {name: value for name, value in data.items() if name != "X"})[0]
     data = paired(data)
-    extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
+    extra = {name: plain_array(value) for name, value in data.items() if name != "X"}
     matrix = record.design.matrix
     names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
     x = in_order(data["X"], names)
-    return from_arrays(x if is_sparse(x) else np.asarray(x), extra, names)[0]
+    return from_arrays(plain_array(x), extra, names)[0]
 
 
 def model_at(record: FitRecord, plan: Plan) -> AnyModel:

@@ -16,7 +16,7 @@ from daskglm.cluster import sources
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, in_order, is_sparse, paired
+from daskglm.cluster.tables import from_arrays, in_order, paired, plain_array
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Columns, Ledger
 from daskglm.design.design import Classes, Design
@@ -257,11 +257,11 @@ def source_of(record: FitRecord, data: Any) -> Source:
     if unknown:
         raise DesignError(f"there is no array {sorted(unknown)[0]!r} beside X: {', '.join(ARRAYS)}")
     data = paired(data)
-    extra = {name: np.asarray(value) for name, value in data.items() if name != "X"}
+    extra = {name: plain_array(value) for name, value in data.items() if name != "X"}
     matrix = record.design.matrix
     names = list(matrix.columns) if matrix is not None else list(record.specification.predictors)
     x = in_order(data["X"], names)
-    return from_arrays(x if is_sparse(x) else np.asarray(x), extra, names)[0]
+    return from_arrays(plain_array(x), extra, names)[0]
 
 
 def own_names(parameters: Parameters) -> list[str]:
