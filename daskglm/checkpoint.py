@@ -28,7 +28,9 @@ from daskglm.errors import ChangedInputError, DaskglmError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.partitions import Partitions
+from daskglm.together import Several
 from daskglm.totals.bias import Adjusted
+from daskglm.totals.boundary import Guarded, Reach, Slack
 from daskglm.totals.clusters import ClusterProducts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments
@@ -68,6 +70,10 @@ RECORDS: Mapping[str, Any] = {
         Meat,
         ClusterProducts,
         TwofoldScore,
+        Slack,
+        Guarded,
+        Reach,
+        Several,
     )
 }
 
@@ -269,8 +275,9 @@ def checkpoint_folder(path: str | os.PathLike[str]) -> Folder:
 class Recorded:
     """Partitions whose totals are written down, and read back where they are."""
 
-    def __init__(self, inner: Partitions[Any], log: Log) -> None:
+    def __init__(self, inner: Partitions[Any], log: Log, read_back: list[int] | None = None) -> None:
         self._inner, self._log = inner, log
+        self._read_back = [0] if read_back is None else read_back
 
     @property
     def n_leaves(self) -> int:
@@ -289,8 +296,8 @@ class Recorded:
 
     @property
     def passes(self) -> int:
-        """Totals taken by the engine; those read back are not among them."""
-        return self._inner.passes
+        """Totals taken by the engine, and those read back, which the engine took before the interruption."""
+        return self._inner.passes + self._read_back[0]
 
     @property
     def decodes(self) -> int:
@@ -316,6 +323,7 @@ class Recorded:
         if not known:
             record = self._inner.total(function, *args)
             self._log.note(what, record)
+        self._read_back[0] += known
         return record
 
     def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
@@ -325,6 +333,7 @@ class Recorded:
         if not known:
             record = self._inner.grouped(scatter, buckets, fold)
             self._log.note(what, record)
+        self._read_back[0] += known
         return record
 
     def kept_with_total(
@@ -343,11 +352,12 @@ class Recorded:
             )
         if not known:
             self._log.note("profile", found)
-        return Recorded(kept, self._log), found, None if beside is None else Recorded(beside, self._log)
+        sample = None if beside is None else Recorded(beside, self._log)
+        return Recorded(kept, self._log, self._read_back), found, sample
 
     def consumed(self, function: Callable[[Any], Any]) -> Recorded:
         """Partitions of function(item)."""
-        return Recorded(self._inner.consumed(function), self._log)
+        return Recorded(self._inner.consumed(function), self._log, self._read_back)
 
     def map(self, function: Callable[..., Any], *args: Any) -> Iterator[Any]:
         """Rows, not totals: nothing is written down."""

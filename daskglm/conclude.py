@@ -41,15 +41,14 @@ MOST_WARNINGS = 20
 @final
 @dataclass(frozen=True)
 class Context:
-    """What a record says of how the data were read: the model in names, the rows, how often they were decoded; weighted:
-    whether rows have weights, offset: whether they have one; mean_weight: the mean of probability weights, by which the
+    """What a record states about how the data were read: the model in names, the rows; weighted: whether rows have weights;
+    offset: whether they have one; mean_weight: the mean of probability weights, by which the
     reported sums are divided so that they do not depend on the unit of the weights (as R's svyglm); 1 for other kinds.
     """
 
     plan: Plan
     specification: Specification
     ledger: Ledger
-    decodes: int
     weighted: bool
     offset: bool
     mean_weight: float = 1.0
@@ -122,7 +121,8 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     record = FitRecord(
         context.specification, solution.design, coefficients, matrix, aliased,
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
-        optimum.converged, optimum.status, optimum.reason, len(optimum.steps), objective.passes, context.decodes,
+        optimum.converged, optimum.status, optimum.reason, len(optimum.steps),
+        objective.blocks.passes, objective.blocks.decodes,
         exact.certificate, ledger, _trace(optimum), tuple(notes), _provenance(),
         _beside(plan, beside), separation, family, plan.link,
     )  # fmt: skip
@@ -161,7 +161,6 @@ def _statistics(
     by_rows = family.likelihood_at == "deviance" and weighted and family.saturated_shift(1.0, 1.0, True) is None
     if family.likelihood_at == "reported" or by_rows:
         constant = objective.blocks.total(saturated, family, at, counts).value
-        objective.passes += 1
     llf = inference.log_likelihood(family, stats + at_limit, at, constant, weighted)
     if family.likelihood_at == "never":
         notes.append("a quasi family has no likelihood: llf, aic and bic are NaN")
@@ -208,7 +207,6 @@ def _null_deviance(
     if null.iterates and not null.settled and null.value is not None:
         null.fit(objective.blocks, objective.model)
         found = objective.blocks.total(null_deviance, objective.model, null.value).value
-        objective.passes += 1
     return found
 
 
@@ -224,7 +222,6 @@ def _null_of_classes(context: Context, objective: Objective, parameters: Paramet
     alone = replace(model, select=np.zeros(0, np.int64), limits=())
     thresholds = Objective(objective.blocks, alone, True)
     found = minimise(thresholds, alone.flat(alone.likelihood.start(weights), True), Stopping())
-    objective.passes += thresholds.passes
     return 2.0 * found.point.loss
 
 

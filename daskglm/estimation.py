@@ -268,7 +268,6 @@ class Estimation:
             if near.begun is not None and (near.curvature is not None or near.begun.decrement <= enough):
                 return near.begun, _Nearer.of(near, optimum.aliased)
         found = estimate(objective.blocks, model, coef, shape, psi, enough, unseen)
-        objective.passes += found.passes
         return found, None
 
     def _off_the_boundary(self, coef: Vector) -> Vector:
@@ -314,7 +313,6 @@ class Estimation:
             raise SolverError('the fit is perfect: dispersion="ml" has no finite estimate')
         begin = shape.start(phi)
         found = estimate(objective.blocks, objective.model, optimum.point.coef, shape, begin, SHAPE_ENOUGH)
-        objective.passes += found.passes
         return Beside(shape, found)
 
     def _stopping(self) -> Stopping:

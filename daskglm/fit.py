@@ -209,7 +209,7 @@ class _Fitting:
             )  # fmt: skip
             found = estimation.run()
             specification = self._specification(found.plan, k)
-            context = Context(found.plan, specification, ledger, rows.decodes, weighted, offset, mean_weight)
+            context = Context(found.plan, specification, ledger, weighted, offset, mean_weight)
             return record_of(context, found.solution, found.null, found.beside)
 
         if not self.terms.several:

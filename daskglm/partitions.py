@@ -57,7 +57,7 @@ class Partitions(Protocol[Item]):
     """An ordered run of leaves, each of which can be turned into an `Item`, somewhere.
 
     Every number the driver learns of the data is a `total`: the fixed-order sum over the leaves of a small record.
-    passes counts totals over all rows; decodes counts how often every byte was decoded.
+    passes counts totals over all rows, those over a sample held aside not; decodes counts how often every byte was decoded.
     """
 
     @property
@@ -83,7 +83,7 @@ class Partitions(Protocol[Item]):
 
     @property
     def passes(self) -> int:
-        """Totals taken over all leaves since the partitions were opened."""
+        """Totals and grouped totals taken over all rows since the partitions were opened, by any partitions made of them."""
 
     @property
     def decodes(self) -> int:

@@ -191,7 +191,6 @@ def _settled(
         if tidy:
             direction = _tidied(chosen, direction, whole.squares()[chosen.select])
         gone = certificates.confirmed(target, direction)
-        objective.passes = target.passes
         if not gone.forbidden and gone.allowed >= found.rows:
             break
     return target, chosen, direction, gone

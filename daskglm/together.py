@@ -115,7 +115,8 @@ class Together:
                     return
                 asked, self._asked = self._asked, {}
             answers: dict[int, Any] = {}
-            for partitions in {id(where): where for where, _ in asked.values()}.values():
+            # in the order of the searches, not of the threads: a checkpoint is read back in the same order
+            for partitions in {id(asked[k][0]): asked[k][0] for k in sorted(asked)}.values():
                 here = {k: asked[k][1] for k in sorted(asked) if asked[k][0] is partitions}
                 shared = {k: question for k, question in here.items() if question.fold is None}
                 if shared:
@@ -147,9 +148,15 @@ class View:
     """Partitions of one response, whose totals are taken together with those of the others."""
 
     def __init__(
-        self, together: Together, partitions: Partitions[Any], k: int, through: tuple[Callable[[Any], Any], ...] = ()
+        self,
+        together: Together,
+        partitions: Partitions[Any],
+        k: int,
+        through: tuple[Callable[[Any], Any], ...] = (),
+        taken: list[int] | None = None,
     ) -> None:
         self._together, self._partitions, self._k, self._through = together, partitions, k, through
+        self._taken = [0] if taken is None else taken
 
     @property
     def n_leaves(self) -> int:
@@ -168,8 +175,8 @@ class View:
 
     @property
     def passes(self) -> int:
-        """Totals taken over all leaves."""
-        return self._partitions.passes
+        """Totals that this search took part in: those of the fit of this response alone."""
+        return self._taken[0]
 
     @property
     def decodes(self) -> int:
@@ -187,16 +194,18 @@ class View:
 
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum of function(item, *args)."""
+        self._taken[0] += 1
         return self._together.ask(self._partitions, Question(self._k, self._through, function, args))
 
     def grouped(self, scatter: Callable[[Any], Any], buckets: int, fold: Callable[[Any], Any]) -> Any:
         """The tree sum over buckets, in a pass of its own."""
+        self._taken[0] += 1
         question = Question(self._k, self._through, scatter, buckets=buckets, fold=fold)
         return self._together.ask(self._partitions, question)
 
     def consumed(self, function: Callable[[Any], Any]) -> View:
         """Items as the function makes them, each time anew: the others still need them as they are."""
-        return View(self._together, self._partitions, self._k, (*self._through, function))
+        return View(self._together, self._partitions, self._k, (*self._through, function), self._taken)
 
     def kept_with_total(self, *functions: Any) -> Any:
         """Views are made of blocks, which are read already."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import pickle
@@ -27,13 +28,17 @@ from daskglm.checkpoint import RECORDS, Log, digest, from_plain, to_plain
 from daskglm.cluster.dask import DistributedPartitions
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.local import LocalPartitions
+from daskglm.cluster.sources import open_source
 from daskglm.design.columns import Ledger
 from daskglm.design.profile import Profile
 from daskglm.errors import ChangedInputError, DesignError
+from daskglm.fit import run_all
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
 from daskglm.plan import make_plan
+from daskglm.together import Several
 from daskglm.totals.bias import Adjusted
+from daskglm.totals.boundary import Guarded, Reach, Slack
 from daskglm.totals.clusters import ClusterProducts
 from daskglm.totals.likelihood import Number
 from daskglm.totals.moments import FitStats, Moments, Request, moments
@@ -47,6 +52,7 @@ from daskglm.totals.vector import PairTables, ParallelTables
 from tests.cluster.problem import FORMULA, SEPARATED, bits, fitted, frame, write_lake
 from tests.cluster.test_arrays import parts
 from tests.matrices import scattered
+from tests.test_rooms import PACKAGE, imports
 from tests.totals.problems import problem
 
 NAN, INF = float("nan"), float("inf")
@@ -133,6 +139,10 @@ def examples() -> dict[str, list[Any]]:
                 MixedSums(np.array([[0.1, INF]])),
             )
         ],
+        "Several": [Several((Number(0.1), gram)), Several((sparse_moments(),))],
+        "Slack": [Slack(3, -0.0, INF), Slack(2**40, 0.1, 0.3)],
+        "Reach": [Reach(INF), Reach(0.1)],
+        "Guarded": [Guarded(sparse_moments(), NAN, gram, Slack(3, 0.1, 0.2), np.array([2, 0]))],
         "MixedSums": [MixedSums(np.array([[0.1, INF, -0.0]]))],
         "PairTables": [PairTables((gram, gram, gram)), PairTables((gram,))],
         "ParallelTables": [ParallelTables(gram, np.arange(6.0).reshape(2, 3), np.eye(2), np.array([0.1, NAN]))],
@@ -158,6 +168,27 @@ def exactly(value: Any) -> Any:
 
 def test_there_is_an_example_of_every_record() -> None:
     assert examples().keys() == RECORDS.keys()
+
+
+def test_every_record_that_a_fit_can_receive_can_be_written_down() -> None:
+    """A record adds: every class that does, in any module that a fit is made with."""
+    modules, waiting = set[str](), ["daskglm.fit"]
+    while waiting:
+        name = waiting.pop()
+        path = PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py")
+        if name not in modules and path.exists():
+            modules.add(name)
+            waiting += [found for found in imports(path) if found.startswith("daskglm.")]
+    assert "daskglm.totals.boundary" in modules
+    trees = [ast.parse(PACKAGE.parent.joinpath(*name.split(".")).with_suffix(".py").read_text()) for name in modules]
+    adding = {
+        node.name
+        for tree in trees
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ClassDef)
+        and any(isinstance(part, ast.FunctionDef) and part.name == "__add__" for part in node.body)
+    }
+    assert adding - {"Record"} <= set(RECORDS)
 
 
 @pytest.mark.parametrize("name", RECORDS)
@@ -417,6 +448,11 @@ def test_what_somebody_put_beside_the_log_outlives_it(tmp_path: Path) -> None:
 # -- fits --------------------------------------------------------------------------------------------------------------
 
 
+def all_bits(records: Any) -> list[Any]:
+    """Of every record."""
+    return [bits(record) for record in records]
+
+
 class Stopped(Exception):  # noqa: N818
     """The fit ends here."""
 
@@ -441,11 +477,11 @@ def totals(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
 
         monkeypatch.setattr(kind, "total", counted)
 
-    def run(fit: Callable[[], Any], before: int | None = None) -> tuple[Any, int]:
+    def run(fit: Callable[[], Any], before: int | None = None, of: Callable[[Any], Any] = bits) -> tuple[Any, int]:
         """The bits, or None where it was ended; and the totals it took."""
         count[0], last[0] = 0, -1 if before is None else before
         try:
-            return bits(fit()), count[0]
+            return of(fit()), count[0]
         except Stopped:
             return None, count[0]
 
@@ -465,6 +501,12 @@ MODELS: dict[str, dict[str, Any]] = {
     "shape": {"family": "gamma", "dispersion": "ml", "weights": "w", "formula": "z ~ x + s"},
     "multinomial": {"family": "multinomial", "formula": "s ~ x + log(z)", "covariance": "HC1"},
     "ordinal": {"family": "ordinal", "link": "probit", "formula": "s ~ x + log(z)", "weights": "w"},
+    "boundary": {"link": "identity", "formula": "I(y * (x > 0)) ~ x"},
+    "boundary of a shape": {"family": "negative_binomial", "link": "identity", "formula": "I(y * (x > 0)) ~ x"},
+    "HC3": {"covariance": "HC3"},
+    "collinear": {"family": "gaussian", "exposure": None, "formula": "y ~ x + I(x + 1e-7 * z)"},
+    "offset": {"exposure": "z"},
+    "dropped": {**SEPARATED, "separation": "drop"},
 }
 
 
@@ -475,6 +517,7 @@ def modelled(rows: Path, model: str, engine: Engine, **options: Any) -> Any:
 
 @pytest.mark.usefixtures("small")
 @pytest.mark.filterwarnings("ignore::daskglm.errors.AliasWarning", "ignore::daskglm.errors.SeparationWarning")
+@pytest.mark.filterwarnings("ignore:the optimum lies on the boundary")
 @pytest.mark.parametrize("model", MODELS)
 def test_a_fit_interrupted_before_every_total_ends_with_the_same_bits(
     rows: Path, tmp_path: Path, totals: Callable[..., Any], model: str
@@ -490,6 +533,27 @@ def test_a_fit_interrupted_before_every_total_ends_with_the_same_bits(
         # every run computes one total more, and ends; the last finds that all are there
         assert totals(resumed, 1) == (None if done < needed - 1 else expected, 1)
         assert len(list(log.glob("total-*.npz"))) == (done + 2 if done < needed - 1 else 0)
+    assert not log.exists()
+
+
+def several(rows: Path, engine: Engine, **options: Any) -> Any:
+    plan = make_plan("responses(y, z, w) ~ x + s", {"family": "gamma", "where": "y > 0", **options})
+    return run_all(plan, open_source(rows), engine)
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("covariance", ["model", "HC2", dg.Cluster("year")])
+def test_several_responses_are_resumed(rows: Path, tmp_path: Path, totals: Callable[..., Any], covariance: Any) -> None:
+    log = tmp_path / "log"
+
+    def resumed() -> Any:
+        return several(rows, Engine(1), covariance=covariance, checkpoint=log)
+
+    expected, needed = totals(lambda: several(rows, Engine(2), covariance=covariance), of=all_bits)
+    assert needed > 2
+    for done in range(needed):
+        last = done == needed - 1
+        assert totals(resumed, 1, of=all_bits) == (expected if last else None, 1)
     assert not log.exists()
 
 

@@ -37,7 +37,7 @@ ALLOWED: dict[str, set[str]] = {
     "inference": {"errors", "model", "kernels", "totals", "partitions", "solvers"},
     "plan": {"errors", "model", "design", "solvers", "inference"},
     "record": {"errors", "model", "design", "solvers"},
-    "checkpoint": BELOW_FIT,
+    "checkpoint": BELOW_FIT | {"together"},
     "separation": BELOW_FIT,
     "choices": BELOW_FIT | {"separation"},
     "certificate": BELOW_FIT | {"separation"},

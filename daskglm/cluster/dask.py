@@ -318,6 +318,7 @@ class DistributedPartitions:
         self.n_leaves = 0
         self.regroup = 0
         self.owner = False
+        self.sample = False
 
     @property
     def rows(self) -> int | None:
@@ -358,7 +359,7 @@ class DistributedPartitions:
     def total(self, function: Callable[..., Any], *args: Any) -> Any:
         """The tree sum over leaves of function(item, *args)."""
         cluster = self._cluster
-        cluster.counter.passes += 1
+        self._count_pass()
         call = cluster.call(function, args)
         futures = cluster.map(_name(function), worker.subtree, self._shelves, [call] * len(self._shelves))
         return self._collected(futures, cluster.record_bytes or 0)
@@ -368,7 +369,7 @@ class DistributedPartitions:
         folds it.
         """
         cluster = self._cluster
-        cluster.counter.passes += 1
+        self._count_pass()
         call = cluster.call(scatter, fold)
         shelves = cluster.map("scatter", worker.scattered, self._shelves, [call] * len(self._shelves))
         # 2^height neighbouring buckets are folded by one task, a whole subtree of the sum over buckets
@@ -421,7 +422,7 @@ class DistributedPartitions:
         record_sum = self._collected(profiles, 0)
         beside = None
         if aside is not None:
-            beside = self._with(cluster.map("sample", worker.aside_of, filled), keep="memory")
+            beside = self._with(cluster.map("sample", worker.aside_of, filled), sample=True)
         # the parts of a collection have served; recipes cost nothing
         self._shelves = [shelf for shelf in self._shelves if isinstance(shelf, worker.Call)]
         return self._with(filled), record_sum, beside
@@ -436,7 +437,7 @@ class DistributedPartitions:
         futures = cluster.map("encode", worker.convert, groups, [call] * len(groups))
         cluster.finish(futures)
         result = DistributedPartitions(cluster, futures, rows, self._height + self.regroup, self.keep)
-        result.n_leaves = self.n_leaves
+        result.n_leaves, result.sample = self.n_leaves, self.sample
         self._shelves = []
         return result
 
@@ -459,9 +460,14 @@ class DistributedPartitions:
         if self.owner:
             self._cluster.close()
 
-    def _with(self, shelves: Sequence[Any], keep: Keep | None = None) -> DistributedPartitions:
-        result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep or self.keep)
-        result.n_leaves, result.regroup = self.n_leaves, self.regroup
+    def _count_pass(self) -> None:
+        # a total over a sample is no pass over the rows
+        self._cluster.counter.passes += not self.sample
+
+    def _with(self, shelves: Sequence[Any], sample: bool = False) -> DistributedPartitions:
+        keep: Keep = "memory" if sample else self.keep
+        result = DistributedPartitions(self._cluster, shelves, self._rows, self._height, keep)
+        result.n_leaves, result.regroup, result.sample = self.n_leaves, self.regroup, sample or self.sample
         return result
 
 

@@ -34,8 +34,10 @@ class LocalPartitions:
         leaves_per_task: int | None = None,
         memory_limit: int | None = None,
         rows: int | None = None,
+        sample: bool = False,
     ) -> None:
         self._known_rows = rows
+        self._sample = sample
         self.memory_limit = memory_limit
         self._cells = list(cells)
         self._counter = counter
@@ -97,7 +99,7 @@ class LocalPartitions:
             return tree.result()
 
         height = size.bit_length() - 1
-        self._counter.passes += 1
+        self._count_pass()
         result: TreeSum[Any] = TreeSum()
         for record in self._each(subtree, range(0, len(self._cells), size)):
             result.push(record, height)
@@ -112,7 +114,7 @@ class LocalPartitions:
             self._seen(cell.rows)
             return packets
 
-        self._counter.passes += 1
+        self._count_pass()
         limit = self.memory_limit or machine.memory_limit()
         held = Packets(buckets, limit // PACKETS_PART)
         try:
@@ -156,7 +158,7 @@ class LocalPartitions:
             extras.append(extra)
             tree.push(summary)
         kept = self._with(cells)
-        beside = None if aside is None else self._with(extras, keep="memory")
+        beside = None if aside is None else self._with(extras, sample=True)
         return kept, tree.result(), beside
 
     def consumed(self, function: Callable[[Any], Any]) -> LocalPartitions:
@@ -185,18 +187,23 @@ class LocalPartitions:
         if self._spill is not None:
             self._spill.close()
 
-    def _with(self, cells: Sequence[Any], keep: Keep | None = None) -> LocalPartitions:
+    def _count_pass(self) -> None:
+        # a total over a sample is no pass over the rows
+        self._counter.passes += not self._sample
+
+    def _with(self, cells: Sequence[Any], sample: bool = False) -> LocalPartitions:
         # what is held in memory beside the rest has no part in its folder, and does not take it away with itself
-        spill = self._spill if keep is None else None
+        spill = None if sample else self._spill
         return LocalPartitions(
             cells,
             self._counter,
             self.threads,
-            keep or self.keep,
+            "memory" if sample else self.keep,
             spill,
             self.leaves_per_task,
             self.memory_limit,
             self._known_rows,
+            sample or self._sample,
         )
 
     def _seen(self, rows: int) -> None:

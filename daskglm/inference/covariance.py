@@ -113,7 +113,6 @@ def covariance(kind: str | Cluster, objective: Objective, bread: Bread, phi: flo
 def _without_leverages(kind: str, objective: Objective, bread: Bread) -> Covariance:
     model = objective.model
     found: Meat = objective.blocks.total(meat, model, bread.coef, bread.inverse, POWERS[kind])
-    objective.passes += 1
     gradient = model.scores(found.tables)
     if found.alone:
         note = (
@@ -135,7 +134,6 @@ def _clustered(kind: Cluster, objective: Objective, bread: Bread) -> Covariance:
     for subset in (s for size in range(1, len(ways) + 1) for s in combinations(ways, size)):
         scatter = ScoresByCluster(model, bread.coef, subset, buckets)
         found: ClusterProducts = objective.blocks.grouped(scatter, buckets, ClustersOfBucket(model))
-        objective.passes += 1
         gradient = found.gradient
         if len(subset) == 1:
             clusters.append(found.clusters)

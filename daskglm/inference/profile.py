@@ -211,7 +211,6 @@ def profile_limits(
         if told is not None:
             told(len(active))
         requests = tuple(Request(c.trial, c.order) for c in active)
-        objective.passes += 1
         sums: tuple[Moments, ...] = objective.blocks.total(several, objective.model, requests).moments
         for candidate, one in zip(active, sums, strict=True):
             here = objective.point(candidate.trial, one, "observed")

@@ -37,7 +37,7 @@ NEAR = 1e-5
 @dataclass(frozen=True)
 class Estimate:
     """psi (s,) with the log-likelihood there, its gradient (s,) and Hessian (s, s); which of psi are held at the end of their
-    range (s,); passes it took.
+    range (s,).
     """
 
     psi: Vector
@@ -45,7 +45,6 @@ class Estimate:
     gradient: Vector
     hessian: Matrix
     held: npt.NDArray[np.bool_]
-    passes: int = 0
     # what the information loses because the coefficients are estimated, too (s, s)
     lost: Matrix | None = None
 
@@ -104,13 +103,12 @@ def estimate(
     `unseen`, one Newton step that is not looked at, for who looks again after the coefficients have followed. fraction: of
     each block's rows.
     """
-    passes = 1
     beginnings = np.vstack([psi, *shape.ways_back(psi)])
     sums: ShapeSums = blocks.total(shape_sums, model, coef, shape, beginnings, fraction)
     best = int(np.argmax(sums.value))
     here = of_sums(shape, beginnings[best], sums, best)
     if enough < here.decrement <= unseen and not here.held.any():
-        return replace(here, psi=shape.within(here.psi + here.step()), passes=1)
+        return replace(here, psi=shape.within(here.psi + here.step()))
     shrink = 1.0
     for _ in range(MAX_STEPS):
         if not np.isfinite(here.value) or here.decrement <= enough or here.held.all():
@@ -118,7 +116,6 @@ def estimate(
         lengths = here.psi + shrink * np.array(LENGTHS)[:, None] * here.step()
         candidates = shape.within(np.vstack([lengths, *shape.guesses(here.psi, here.gradient, here.hessian)]))
         sums = blocks.total(shape_sums, model, coef, shape, candidates, fraction)
-        passes += 1
         if here.decrement <= NEAR:
             # a rise too small to be seen: the Newton step is right where its gradient is smaller
             there = of_sums(shape, candidates[0], sums)
@@ -134,7 +131,7 @@ def estimate(
             continue
         shrink = 1.0
         here = of_sums(shape, candidates[best], sums, best)
-    return replace(here, passes=passes)
+    return here
 
 
 @final
@@ -185,7 +182,6 @@ def _approach(
         model: Any = objective.model
         model = replace(model, likelihood=replace(model.likelihood, family=shape.family(psi)))
         sums: JointSums = objective.blocks.total(joint_sums, model, coef, shape, psi, objective.fraction)
-        objective.passes += 1
         here, point = of_sums(shape, psi, sums.shape), objective.point(coef, sums.moments, "observed")
         phi, gram = shape.phi(psi), point.gram
         value = here.value - (point.loss - sums.moments.loss) / phi
@@ -226,7 +222,6 @@ def with_coefficients(found: Estimate, objective: Objective, optimum: Optimum, s
     point = objective.evaluate(coef, 2, "observed")
     model: Any = objective.model
     mixed: MixedSums = objective.blocks.total(mixed_sums, model, coef, shape, found.psi)
-    objective.passes += 1
     cross = mixed.values[:, model.select].T
     inner = curvature(objective, point, optimum.aliased)
     lost = cross.T @ np.stack([inner.solve(column) for column in cross.T], axis=1) / phi

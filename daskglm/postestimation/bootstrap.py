@@ -267,6 +267,11 @@ class Replicates:
     def __init__(self, visit: Visit, asked: Any) -> None:
         self.visit, self.asked = visit, asked
 
+    @property
+    def passes(self) -> int:
+        """Passes over the rows."""
+        return self.visit.passes
+
     def total(self, function: Any, *args: Any) -> Any:
         """The sum over leaves."""
         return self.visit.total_of_rows(self.asked, function, args)

@@ -132,6 +132,7 @@ class _Run:
                 model, visit.coef, directions_of(self.record, model), dropped, self._asked(model, visit.coef), second
             )
             sums: CheckSums = visit.rows.total(function)
+            self.passes = visit.passes
         if not sums.total[0] > 0.0:
             raise DataError("the data have no rows that the model uses")
         return sums
@@ -193,7 +194,7 @@ class _Run:
         if sums.lost:
             self.notes.append(f"{sums.lost:,.15g} observations have no quantile residual, for they are no counts")
         kept = {name: part for name, part in found.items() if part is not None}
-        return Checks(float(sums.total[0]), 1, notes=tuple(dict.fromkeys(self.notes)), **kept)
+        return Checks(float(sums.total[0]), self.passes, notes=tuple(dict.fromkeys(self.notes)), **kept)
 
     @property
     def labels(self) -> tuple[str, ...]:

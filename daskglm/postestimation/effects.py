@@ -191,7 +191,6 @@ def margins(
     with Visit(record, data, reader=reader) as v:
         request, columns = _request(record, reader, names, kind, at)
         surface = surface_for(v, reader)
-        v.passes += 1
         if at == "mean":
             sums = v.rows.total(centers_of, reader.recipe, reader.numbers, (), left_out(record))
             require_rows(sums.weight)

@@ -157,6 +157,11 @@ class _Blocks:
     def __init__(self, visit: Visit) -> None:
         self.visit = visit
 
+    @property
+    def passes(self) -> int:
+        """Passes over the rows."""
+        return self.visit.passes
+
     def total(self, function: Any, *args: Any) -> Any:
         """The sum over leaves of function(block, *args)."""
         return self.visit.total(function, *args)

@@ -334,7 +334,6 @@ def _centers(
     )
     reader = LeafReader()
     with Visit(record, data, reader=reader) as v:
-        v.passes += 1
         sums = v.rows.total(centers_of, reader.recipe, tuple(needed), joint, left_out(record))
         require_rows(sums.weight)
     held = dict(sums.numbers)

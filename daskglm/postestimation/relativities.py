@@ -169,7 +169,6 @@ def table(
     reader = LeafReader()
     beside = () if exposure is None or record.specification.exposure is not None else (exposure,)
     with Visit(record, data, beside, reader=reader) as v:
-        v.passes += 1
         variables = _variables(record, reader.roles, bands or {}, reader)
         given = exposure if beside else reader.recipe.exposure
         weights = record.specification.weights

@@ -240,7 +240,7 @@ class Visit:
         the blocks carry; every: as in `recipe`; other: a second model, so that `rows` are `Both`, for one pass; reader: for one
         pass, reader(rows_of, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
         """
-        self.record, self.passes = record, 0
+        self.record = record
         self.plan = plan_of(record.specification, record)
         source = source_of(record, data, tuple(clusters))
         self.parameters = record.parameters
@@ -271,14 +271,17 @@ class Visit:
             self.ledger = Ledger(used=counted.n)
         self._opened.append(self.rows)
 
+    @property
+    def passes(self) -> int:
+        """Totals taken, as the engine counts them."""
+        return self.rows.passes
+
     def total(self, function: Any, *args: Any) -> Any:
         """The sum over leaves of function(block, *args), blocks without rows at their limit. One pass."""
-        self.passes += 1
         return self.rows.total(Passing(function, False), *args)
 
     def total_of_rows(self, function: Any, *args: Any) -> Any:
         """The sum over leaves of function(rows, *args), of `Rows` without those at their limit. One pass."""
-        self.passes += 1
         return self.rows.total(Passing(function, True), *args)
 
     def __enter__(self) -> Self:

@@ -149,7 +149,7 @@ class Submodels:
             keep=wide.keep,
         )  # fmt: skip
         found = estimation.run()
-        context = Context(found.plan, self.record.specification, wide.ledger, 0, wide.weighted, wide.offset)
+        context = Context(found.plan, self.record.specification, wide.ledger, wide.weighted, wide.offset)
         return record_of(context, found.solution, found.null, found.beside)
 
     def _combined(self, basis: Matrix, full: _Full, view: View) -> Submodel:

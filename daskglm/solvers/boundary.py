@@ -167,12 +167,10 @@ def is_at_boundary(objective: Objective, coef: Vector) -> bool:
     """Whether some row is so near to the boundary that it is there. One that is held there by its loss has all the weight
     that a mean can have, beside which its score is nothing: the decrement does not tell it from one at rest.
     """
-    objective.passes += 1
     return _closest(objective.blocks.total(slack, objective.model, coef)) <= AT_REST
 
 
 def _reach(objective: Objective, coef: Vector, step: Vector) -> float:
-    objective.passes += 1
     found: Reach = objective.blocks.total(reach, objective.model, coef, step)
     return found.times
 
@@ -210,7 +208,6 @@ def _near(here: _Place) -> float:
 
 def _evaluate(objective: Objective, coef: Vector, information: Information, near: float) -> _Place:
     """Loss and barrier in one pass."""
-    objective.passes += 1
     sums: Guarded = objective.blocks.total(guarded, objective.model, Request(coef, 2, information), near)
     model: Any = objective.model
     gram, bars = model.gram(sums.moments.tables), model.gram(sums.tables)

@@ -133,7 +133,6 @@ class _Search:
         objective, null = self.objective, self.null
         candidate = None if null is None else null.candidate(closing)
         request = Request(coef, 2, "expected", candidate, closing)
-        objective.passes += 1
         sums: Adjusted = objective.blocks.total(
             adjusted, objective.model, request, before.point.coef, before.found.inverse()
         )

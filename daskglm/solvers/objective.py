@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -42,7 +42,7 @@ class Point:
 class Objective:
     """Loss over partitions with an optional ridge on all but the intercept (pilots only; the fit itself has none).
 
-    evaluations counts full totals by order. on_pass is called with the deviance after each. counting: of classes, whether
+    on_pass is called with the deviance after each. counting: of classes, whether
     the first total also counts how often they occur with what, in `occurrences`. silent (p,): coefficients of which no row
     knows anything, where that has been found out. residual_passes: how many of the passes looked again at columns of which
     earlier ones leave little.
@@ -54,12 +54,16 @@ class Objective:
     ridge: float = 0.0
     fraction: float = 1.0
     on_pass: Callable[[float], None] | None = None
-    passes: int = field(default=0)
     reference: float | None = None
     counting: bool = False
     occurrences: Occurrences | None = None
     silent: npt.NDArray[np.bool_] | None = None
-    residual_passes: int = field(default=0)
+    residual_passes: int = 0
+
+    @property
+    def passes(self) -> int:
+        """Passes over the partitions, as their engine counts them."""
+        return self.blocks.passes
 
     @property
     def n_coefficients(self) -> int:
@@ -68,7 +72,6 @@ class Objective:
 
     def sums(self, request: Request) -> Moments:
         """One total."""
-        self.passes += 1
         first = self.counting and self.occurrences is None
         result: Moments = self.blocks.total(
             moments, self.model, replace(request, occurrences=True) if first else request
@@ -113,14 +116,12 @@ class Objective:
 
     def residuals(self, coef: Vector, basis: Matrix, information: Information, exact: bool = False) -> ResidualProducts:
         """Products of the columns X basis, in one pass; exact: of columns without the rounding of their rows."""
-        self.passes += 1
         self.residual_passes += 1
         result: ResidualProducts = self.blocks.total(residual_products, self.model, coef, basis, information, exact)
         return result
 
     def twofold(self, high: Vector, low: Vector) -> TwofoldScore:
         """The score of the raw columns (width,) at their coefficients high + low (width,), in one pass."""
-        self.passes += 1
         result: TwofoldScore = self.blocks.total(twofold_score, self.model, high, low)
         return result
 

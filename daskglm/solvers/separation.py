@@ -205,7 +205,6 @@ def certificate(
 
 
 def _movements(objective: Objective, directions: Matrix) -> Movements:
-    objective.passes += 1
     result: Movements = objective.blocks.total(_SUMS[type(objective.model)].movements, objective.model, directions)
     return result
 
@@ -216,7 +215,6 @@ def farthest(objective: Objective, direction: Vector) -> float:
 
 
 def _split(objective: Objective, moves: tuple[Move, ...], parts: Parts) -> Split:
-    objective.passes += 1
     result: Split = objective.blocks.total(_SUMS[type(objective.model)].split, objective.model, moves, parts)
     return result
 
@@ -333,7 +331,6 @@ def _refined(objective: Objective, moves: tuple[Move, ...], kept: AnyFactor, dir
 
 def _of_rows(objective: Objective, moves: tuple[Move, ...], direction: Vector) -> Vector:
     """X'X d of the rows that not all moves take the allowed way."""
-    objective.passes += 1
     arguments: tuple[Any, ...] = (residual_products, np.zeros_like(direction), direction[:, None], "unit")
     left = objective.blocks.total(of_rest, objective.model, moves, *arguments)
     return np.asarray(left.cross[:, 0])
@@ -341,7 +338,6 @@ def _of_rows(objective: Objective, moves: tuple[Move, ...], direction: Vector) -
 
 def _of_pairs(objective: Objective, moves: tuple[Move, ...], direction: Vector) -> Vector:
     """The same of pairs."""
-    objective.passes += 1
     model: Any = objective.model
     return np.asarray(model.of_raw(objective.blocks.total(alternatives.leftover, model, moves, direction)))
 
@@ -366,7 +362,6 @@ _SUMS: Mapping[type, _Sums] = {
 
 def confirmed(objective: Objective, direction: Vector) -> Separated:
     """What a direction does to the rows, and the statistics of those it moves, in one pass."""
-    objective.passes += 1
     result: Separated = objective.blocks.total(separated, objective.model, Move(direction))
     return result
 
