@@ -323,7 +323,8 @@ class _Delivery:
             saved = save(result, self.folder, self.publish, passed)
             outcome |= {"runs": list(saved.runs), "published": saved.published}
             if not saved.published:
-                self._unpublished(saved.runs)
+                why = "an estimate is infinite" if separated else "the fit did not converge"
+                self._unpublished(saved.runs, why)
         if self.as_json:
             click.echo(json.dumps(outcome))
 
@@ -332,12 +333,12 @@ class _Delivery:
         """Where the model goes, without secrets."""
         return None if self.folder is None else self.folder.place
 
-    def _unpublished(self, runs: tuple[str, ...]) -> None:
+    def _unpublished(self, runs: tuple[str, ...], why: str) -> None:
         assert self.folder is not None
         before = {"current.json", "responses.json"} & set(self.folder.names())
         state = "the model published before stays" if before else "it has no published model"
         click.echo(
-            f"not published in {self.place}: the run did not pass; {state}. It is kept in {', '.join(runs)}; "
+            f"not published in {self.place}: {why}; {state}. The run is kept in {', '.join(runs)}; "
             "--publish always publishes such runs, too",
             err=True,
         )

@@ -31,7 +31,7 @@ Content = bytes | Callable[[IO[bytes]], None]
 SUCCESS = "_SUCCESS"
 # How names of files begin that are not whole yet.
 DRAFT = ".draft-"
-_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):/")
+_SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -102,20 +102,21 @@ def open_folder(path: str | os.PathLike[str], complaint: str, lasting: bool = Fa
     scheme = _SCHEME.match(name)
     if scheme is None:
         return LocalFolder(Path(name).expanduser(), complaint, lasting=lasting)
-    if scheme.group(1) == "file":
-        local = re.sub(r"^file:/+(localhost/)?", "/", name)
+    kind = scheme.group(1).lower()
+    if kind == "file":
+        local = re.sub(r"(?i)^file:/+(localhost/)?", "/", name)
         return LocalFolder(Path(unquote(local)), complaint, lasting=lasting)
     said = shown(name)
-    if scheme.group(1) not in ("s3", "s3a"):
+    if kind not in ("s3", "s3a"):
         raise DesignError(
             f"{complaint.format(place=said)}: results are written to folders and to s3:// URLs, "
-            f"not to {scheme.group(1)}://, where they could not be replaced in one step"
+            f"not to {kind}://, where they could not be replaced in one step"
         )
     if importlib.util.find_spec("s3fs") is None:
-        raise DesignError(f"{complaint.format(place=said)}: pip install 'daskglm[s3]'")
+        raise DesignError(f"{complaint.format(place=said)}: that needs s3fs, pip install 'daskglm[s3]'")
     from daskglm.cluster.objects import from_url
 
-    store, bare = from_url(re.sub(r"^(s3a?):/+", r"\1://", name))
+    store, bare = from_url(re.sub(r"^[^:]*:/+", "s3://", name))
     bare = bare.rstrip("/")
     if "/" not in bare.partition("://")[2]:
         raise DesignError(f"{complaint.format(place=bare)}: name a prefix in the bucket, {bare}/NAME")
@@ -374,7 +375,7 @@ class _Uploads:
     def __init__(self, store: S3Store, place: str) -> None:
         self._store, self._place = store, place
         self._uploads: list[Upload] = []
-        self._completed: list[str] = []
+        self._completed: list[Upload] = []
 
     def write(self, name: str, content: Content) -> None:
         """Send an object, to be completed later."""
@@ -385,18 +386,16 @@ class _Uploads:
     def complete(self) -> None:
         """Let all of them appear."""
         for upload in self._uploads:
-            self._completed.append(upload.path)
             upload.complete()
+            self._completed.append(upload)
         self._store.put(f"{self._place}/{SUCCESS}", b"")
 
     def abandon(self) -> None:
-        """Leave nothing behind, as far as the store answers."""
+        """Leave nothing of ours behind, as far as the store answers."""
         for upload in self._uploads:
             with contextlib.suppress(Exception):
-                upload.abort()
-        for path in self._completed:
-            with contextlib.suppress(Exception):
-                self._store.delete(path)
+                if upload in self._completed or not upload.abort():
+                    self._store.delete(upload.path)
 
 
 def write_file(path: str, content: bytes, complaint: str) -> None:

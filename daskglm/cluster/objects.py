@@ -261,19 +261,29 @@ class Upload:
         self._tag = answer["ETag"]
 
     def complete(self) -> None:
-        """Let the object appear."""
-        parts = {"Parts": [{"ETag": self._tag, "PartNumber": 1}]}
+        """Let the object appear; ChangedInputError where there is one of that name by now."""
+        wanted: dict[str, Any] = {
+            "UploadId": self._number,
+            "MultipartUpload": {"Parts": [{"ETag": self._tag, "PartNumber": 1}]},
+        }
         try:
-            self._store._request("complete_multipart_upload", self.path, UploadId=self._number, MultipartUpload=parts)
+            self._store._request("complete_multipart_upload", self.path, IfNoneMatch="*", **wanted)
+        except _UnknownRequestError:
+            self._store._request("complete_multipart_upload", self.path, **wanted)
+        except ChangedInputError:
+            raise ChangedInputError(f"{self.path} was written by somebody else meanwhile: name a new folder") from None
         except _MissingError:
             # the upload is gone after an attempt whose answer was lost
             if self._store.entry(self.path) is None:
                 raise
 
-    def abort(self) -> None:
-        """Give the upload up."""
-        with contextlib.suppress(_MissingError):
+    def abort(self) -> bool:
+        """Give the upload up; False where there is none any more, for it was completed."""
+        try:
             self._store._request("abort_multipart_upload", self.path, UploadId=self._number)
+        except _MissingError:
+            return False
+        return True
 
 
 @final
@@ -520,11 +530,12 @@ def _sentence(error: BaseException, code: str, status: int, entry: Entry, verb: 
         return DesignError(f"{path} does not exist: there is no bucket {_split(path)[0]}")
     if code == "NoSuchKey" or status == 404:
         return gone(path) if entry.tag is not None else _MissingError(f"{path} does not exist")
-    if code == "NotImplemented" or status == 501:
+    kinds = {kind.__name__ for kind in type(error).__mro__}
+    # older clients do not know conditional writes
+    if code == "NotImplemented" or status == 501 or "ParamValidationError" in kinds:
         return _UnknownRequestError(f"{path} cannot be {verb}: {_said(error, code)}")
     if code in _REGION or status == 301:
         return DesignError(f"{path} is in another region ({_said(error, code)}): set AWS_DEFAULT_REGION to it")
-    kinds = {kind.__name__ for kind in type(error).__mro__}
     if status in (401, 403) or code in _REFUSED or any("Credential" in kind for kind in kinds):
         return _RefusedError(
             f"the store refuses {path} ({_said(error, code)}): check the credentials, in AWS_ACCESS_KEY_ID and "

@@ -380,8 +380,11 @@ class _Reader:
         for name, column in parts:
             if column is None or column.dtype.kind != "f" or name in self._numbers or _all_finite(column):
                 continue
-            undefined |= ~np.isfinite(column)
-            if not reading.scoring:
+            nowhere = ~np.isfinite(column)
+            undefined |= nowhere
+            if reading.scoring:
+                self.missing[name] = self.missing.get(name, 0) + int(nowhere.sum())
+            else:
                 self._refuse_infinite(name, column)
                 raise DataError(
                     f'{self.leaf.label}: "{name}" is not a number in {int(undefined.sum())} row(s) whose values are all there: leave '

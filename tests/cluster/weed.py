@@ -173,7 +173,13 @@ class Proxy:
 
 
 _BODY = b"<?xml version='1.0'?><Error><Code>%s</Code><Message>injected</Message></Error>"
-_CODES = {503: b"SlowDown", 500: b"InternalError", 403: b"AccessDenied", 412: b"PreconditionFailed"}
+_CODES = {
+    503: b"SlowDown",
+    500: b"InternalError",
+    403: b"AccessDenied",
+    412: b"PreconditionFailed",
+    501: b"NotImplemented",
+}
 
 
 @contextlib.contextmanager

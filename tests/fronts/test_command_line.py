@@ -244,6 +244,18 @@ def test_rows_without_a_prediction_are_counted_apart(tmp_path: Path, model: Path
     assert "without a prediction" not in run(*call[:2], tmp_path / "lake.parquet", "--out", tmp_path / "x").stdout
 
 
+def test_expressions_that_have_no_value_are_reasons(tmp_path: Path) -> None:
+    data = frame().assign(z=1.0)
+    data.loc[3:, "z"] += np.arange(297)
+    dg.glm("y ~ log(z) + x", data, family="poisson").save(tmp_path / "model")
+    data.loc[:1, "z"] = 0.0
+    data.loc[2:4, "x"] = np.inf
+    data.to_parquet(tmp_path / "lake.parquet")
+    found = document(run("predict", tmp_path / "model", tmp_path / "lake.parquet", "--out", tmp_path / "o", "--json"))
+    assert found["missing"] == 5
+    assert found["reasons"] == {"x": 3, "log(z)": 2}
+
+
 @pytest.mark.parametrize("unseen", ["raise", "baseline", "missing"])
 @pytest.mark.parametrize("fitted", ["raise", "baseline", "missing"])
 def test_the_policy_for_unseen_levels_can_be_another(tmp_path: Path, fitted: str, unseen: str) -> None:

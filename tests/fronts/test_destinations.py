@@ -19,7 +19,7 @@ from click.testing import CliRunner, Result
 import daskglm as dg
 from daskglm.checkpoint import Log
 from daskglm.cli import main
-from daskglm.cluster import objects
+from daskglm.cluster import folders, objects
 from daskglm.cluster.folders import Folder, open_folder
 from daskglm.errors import ChangedInputError, DesignError, UnavailableError
 from daskglm.totals.likelihood import Number
@@ -194,6 +194,17 @@ def test_stores_without_atomic_writes_are_refused_before_the_fit(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    "place", ["s3://bucket/model", "s3a://bucket/model", Path("s3://bucket/model"), "S3://bucket/model"]
+)
+def test_without_s3fs_nothing_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(folders.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(DesignError, match=r"bucket/model: that needs s3fs, pip install 'daskglm\[s3\]'"):
+        dg.glm("y ~ x", frame()).save(place)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     dg.glm("y ~ x", frame()).save(f"file://{tmp_path}/model")
     assert dg.load(tmp_path / "model").formula == "y ~ x"
@@ -224,6 +235,14 @@ def test_a_model_in_a_store_is_the_model(store: Store, lake: Path, tmp_path: Pat
     assert len(store.names("models/one/runs")) == 2 * 5
 
 
+def test_every_spelling_of_a_url_is_the_store(store: Store) -> None:
+    fit = dg.glm("y ~ x", frame())
+    for number, scheme in enumerate(("s3a://", "S3://", "s3:/")):
+        given = f"{scheme}{BUCKET}/models/spelt-{number}"
+        fit.save(Path(given) if scheme == "s3:/" else given)
+        assert dg.load(url(f"models/spelt-{number}/")).formula == "y ~ x"
+
+
 def test_several_models_in_a_store(store: Store) -> None:
     fits = dg.glm("responses(y, x) ~ area", frame())
     fits.save(url("models/several"))
@@ -244,6 +263,14 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(store: Store, word
     assert dg.load(url(place)).formula == "y ~ x"
     if words != "current.json":
         assert store.names(place) == before
+
+
+def test_a_store_without_conditional_writes_is_written_to(store: Store) -> None:
+    store.proxy.fault = lambda asked: 501 if {"if-match", "if-none-match"} & set(asked.headers) else None
+    one, other = dg.glm("y ~ x", frame()), dg.glm("y ~ area", frame())
+    one.save(url("models/plain"))
+    other.save(url("models/plain"))
+    assert dg.load(url("models/plain")).formula == "y ~ area"
 
 
 def test_two_writers_do_not_replace_each_other(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -348,11 +375,31 @@ def test_predictions_that_fail_leave_nothing(store: Store, model: Path, lake: Pa
     assert store.names("scored/none") == []
 
 
+def test_predictions_of_two_writers_are_not_mixed(store: Store, model: Path, lake: Path) -> None:
+    theirs = f"{BUCKET}/scored/both/part-00001.parquet"
+
+    def meanwhile(asked: weed.Request) -> None:
+        if asked.method == "PUT" and "part-00002" in asked.path:
+            store.files.pipe_file(theirs, b"theirs")
+
+    store.proxy.fault = meanwhile
+    result = run("predict", model, lake, "--out", url("scored/both"))
+    store.proxy.clear()
+    assert result.exit_code == 7
+    assert "part-00001.parquet was written by somebody else meanwhile" in result.stderr
+    assert store.names("scored/both") == ["part-00001.parquet"]
+    assert store.files.cat_file(theirs) == b"theirs"
+
+
 def test_folders_of_partitions_in_a_store(store: Store, model: Path, tmp_path: Path) -> None:
     for area, part in frame().groupby("area"):
         (tmp_path / "hive" / f"area={area}").mkdir(parents=True)
         part.drop(columns="area").to_parquet(tmp_path / "hive" / f"area={area}" / "0.parquet", index=False)
     assert run("predict", model, tmp_path / "hive", "--out", url("scored/hive")).exit_code == 0
+    assert (
+        run("predict", model, url("scored/hive/area=b/"), "--out", url("scored/again"), "--columns", "x").exit_code == 0
+    )
+    assert store.names("scored/again") == ["_SUCCESS", "part-00000.parquet"]
     assert store.names("scored/hive") == ["_SUCCESS", "area=a/part-00000.parquet", "area=b/part-00001.parquet"]
 
 
