@@ -527,9 +527,9 @@ class Fit:
 
     def relativities(
         self,
+        data: Any = None,
         *,
         level: float = 0.95,
-        data: Any = None,
         exposure: str | None = None,
         bands: Mapping[str, Any] | None = None,
         **options: Any,
@@ -539,7 +539,8 @@ class Fit:
         With data a table by level: rows (variable, level), of every factor of the model with its baseline at 1, of columns of
         true and false, and of numbers that `bands` cuts at the given points, {"age": [25, 40]} into < 25, [25, 40), >= 40.
         Columns relativity, lower, upper: exp(b_level - b_baseline), of a factor's own columns (where it is part of
-        interactions, at the baseline of the others; NaN where it has none), of a band the mean of the number's own columns
+        interactions, at the baseline of the others, which `attrs["notes"]` says; NaN where it has none), of an interaction
+        of factors each combination against that of the baselines, by all terms of these factors, of a band the mean of the number's own columns
         against that of the first band with rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and
         s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
         rows. One pass, one evaluation per row.

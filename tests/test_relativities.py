@@ -128,6 +128,29 @@ def test_a_factor_of_interactions_alone_has_sums_and_no_relativity(data: pd.Data
     assert found["rows"].sum() == len(data)
 
 
+@pytest.mark.parametrize("formula", ["count ~ a * C(yr) + x", "count ~ a:C(yr) + x", "count ~ C(yr) + a:C(yr)"])
+def test_an_interaction_of_factors_has_a_row_for_each_cell(data: pd.DataFrame, formula: str) -> None:
+    fit = dg.glm(formula, data, family="poisson", exposure="e")
+    found = fit.relativities(data)
+    part = found.loc["a:yr"]
+    cells = [(a, yr) for a in sorted(data["a"].unique()) for yr in sorted(data["yr"].unique())]
+    means = fit.predict(pd.DataFrame(cells, columns=["a", "yr"]).assign(x=1.0, e=1.0))
+    assert list(part.index) == [f"{a}:{yr}" for a, yr in cells]
+    baseline = cells.index((fit.record.design.levels["a"][0], 2001))
+    np.testing.assert_allclose(part["relativity"], means / means.iloc[baseline], rtol=1e-9)
+    assert part["rows"].sum() == len(data)
+    for (a, yr), own in data.groupby(["a", "yr"]):
+        expected = own["count"].sum() / own["e"].sum()
+        assert part.loc[f"{a}:{yr}", "observed"] == pytest.approx(expected)
+    assert any(note.startswith("a: relativities hold at C(yr) = 20") for note in found.attrs["notes"])
+
+
+def test_an_interaction_with_a_number_is_noted(fit: Fit, data: pd.DataFrame) -> None:
+    notes = fit.relativities(data).attrs["notes"]
+    assert notes == ("yr: relativities hold at z = 0, for the model has z:C(yr)",)
+    assert dg.glm("count ~ a + x", data, family="poisson").relativities(data).attrs["notes"] == ()
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

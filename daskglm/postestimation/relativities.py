@@ -6,6 +6,8 @@ come from one pass.
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
@@ -78,6 +80,11 @@ class Banded:
     own: tuple[int, ...] = ()
 
     @property
+    def key(self) -> str:
+        """The name of the column."""
+        return self.role.column
+
+    @property
     def labels(self) -> tuple[str, ...]:
         """Of each level or band."""
         if self.role.levels is not None:
@@ -86,9 +93,52 @@ class Banded:
         return (f"< {self.cuts[0]:g}", *inner, f">= {self.cuts[-1]:g}")
 
 
+@final
+@dataclass(frozen=True)
+class Cells:
+    """The combinations of the levels of several factors that interact, the last factor fastest."""
+
+    roles: tuple[Role, ...]
+    own: tuple[int, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """The name of the interaction, in columns of the data."""
+        return ":".join(role.column for role in self.roles)
+
+    @property
+    def sizes(self) -> tuple[int, ...]:
+        """Levels of each factor."""
+        return tuple(len(role.levels or ()) for role in self.roles)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Of each combination."""
+        return tuple(":".join(map(str, levels)) for levels in itertools.product(*(r.levels or () for r in self.roles)))
+
+    def codes(self, leaf: Leaf, design: Design) -> npt.NDArray[Any]:
+        """Which combination each row has (n,)."""
+        places = [design.codes(str(role.factor), leaf.columns).astype(np.intp) for role in self.roles]
+        return np.asarray(np.ravel_multi_index(places, self.sizes))
+
+    def contrasts(self, design: Design) -> Matrix:
+        """Each combination against that of the baselines, by every term of these factors (k, p)."""
+        names = [str(role.factor) for role in self.roles]
+        places = dict(zip(names, np.unravel_index(np.arange(math.prod(self.sizes)), self.sizes), strict=True))
+        raw = np.zeros((math.prod(self.sizes), design.width))
+        for piece, at, size in pieces_by_raw(design):
+            if piece.factors and not piece.numeric and set(piece.factors) <= set(names):
+                code = design.combined(piece, places, len(raw)).astype(np.intp)
+                raw[np.arange(len(raw)), at + code] += 1.0
+                assert size == design.n_levels(piece)
+        baseline = np.ravel_multi_index([role.baseline for role in self.roles], self.sizes)
+        raw -= raw[baseline].copy()
+        return raw[:, design.select]
+
+
 def tables_of(
     leaf: Leaf,
-    variables: tuple[Banded, ...],
+    variables: tuple[Banded | Cells, ...],
     surface: Surface,
     design: Design,
     exposure: Any,
@@ -106,7 +156,7 @@ def tables_of(
     parts = []
     for variable in variables:
         k = len(variable.labels)
-        codes = _codes(leaf, variable, design)
+        codes = variable.codes(leaf, design) if isinstance(variable, Cells) else _codes(leaf, variable, design)
 
         def by_level(amount: Vector, codes: Any = codes, k: int = k) -> Vector:
             return np.bincount(codes, amount, k).astype(np.float64)
@@ -180,8 +230,33 @@ def table(
     frames = [
         _of_variable(record, variable, sums, level) for variable, sums in zip(variables, found.parts, strict=True)
     ]
-    keys = [variable.role.column for variable in variables]
-    return pd.concat(frames, keys=keys, names=["variable", "level"])
+    result = pd.concat(frames, keys=[variable.key for variable in variables], names=["variable", "level"])
+    result.attrs["notes"] = _notes(record, variables)
+    return result
+
+
+def _notes(record: FitRecord, variables: Sequence[Banded | Cells]) -> tuple[str, ...]:
+    """What relativities of columns hold for that are part of interactions."""
+    notes = []
+    cells = {variable.key for variable in variables if isinstance(variable, Cells)}
+    for variable in variables:
+        if isinstance(variable, Cells) or variable.role.factor is None:
+            continue
+        name = variable.role.factor
+        for piece in record.design.factors:
+            if name not in piece.factors or piece.order == (name,):
+                continue
+            others = [
+                f"{other} = {record.design.levels[other][record.design.baselines[other]]}"
+                for other in piece.factors
+                if other != name
+            ]
+            others += [f"{other} = 0" for other in piece.numeric]
+            rows = "" if piece.numeric or not cells else ", and the rows of the interaction hold every combination"
+            notes.append(
+                f"{variable.key}: relativities hold at {' and '.join(others)}, for the model has {piece.term}{rows}"
+            )
+    return tuple(notes)
 
 
 def _check_exposure(record: FitRecord, exposure: str | None) -> None:
@@ -202,8 +277,8 @@ def _check_exposure(record: FitRecord, exposure: str | None) -> None:
 
 def _variables(
     record: FitRecord, roles: Mapping[str, Role], bands: Mapping[str, Sequence[float]], reader: LeafReader
-) -> tuple[Banded, ...]:
-    """Every column of levels, and the numbers that are to be banded, in the order of the formula."""
+) -> tuple[Banded | Cells, ...]:
+    """Every column of levels, the numbers that are to be banded, in the order of the formula, and interactions of levels."""
     numbers = [name for name, role in roles.items() if role.numeric]
     for name in bands:
         if name not in numbers:
@@ -211,7 +286,7 @@ def _variables(
                 f'bands= is for numbers of the model, and "{name}" is none{closest(name, numbers)}: '
                 f"{', '.join(numbers) or 'there are none'}"
             )
-    found = []
+    found: list[Banded | Cells] = []
     for name, role in roles.items():
         if role.levels is not None:
             found.append(Banded(role))
@@ -222,15 +297,24 @@ def _variables(
             alone = {v.name for v in reader.recipe.variables if v.kind == "numeric" and v.expression.columns == (name,)}
             places = [j for j, piece in enumerate(record.design.dense) if set(piece.numeric) <= alone]
             found.append(Banded(role, cuts, tuple(places)))
+    by_factor = {role.factor: role for role in roles.values() if role.factor is not None}
+    found += [
+        Cells(tuple(by_factor[name] for name in piece.factors))
+        for piece in record.design.factors
+        if len(piece.factors) > 1 and not piece.numeric and set(piece.factors) <= set(by_factor)
+    ]
     if not found:
         raise DesignError('the model has no levels to tell apart: bands={"age": [25, 40, 60]} cuts a number into bands')
     return tuple(found)
 
 
-def _of_variable(record: FitRecord, variable: Banded, sums: ByLevel, level: float) -> pd.DataFrame:
+def _of_variable(record: FitRecord, variable: Banded | Cells, sums: ByLevel, level: float) -> pd.DataFrame:
     import pandas as pd
 
-    linear = _contrasts(record.design, variable, sums)
+    if isinstance(variable, Cells):
+        linear = variable.contrasts(record.design)
+    else:
+        linear = _contrasts(record.design, variable, sums)
     eta, covariance = combined(record, linear)
     error = np.sqrt(np.maximum(np.diag(covariance), 0.0))
     # what the model has no column of its own for is not known
