@@ -25,7 +25,7 @@ ELSEWHERE = {
     "sample_weight": 'weights=dg.Variance("w")',
     "pweights": 'weights=dg.Probability("w")',
     "fweights": 'weights=dg.Frequency("n")',
-    "alpha": "penalty= for shrinkage, or conf_int(level=) for intervals",
+    "alpha": "level=, as in fit.conf_int(level=0.95)",
     "endog": "y=",
     "exog": "X=",
     "cov_type": "covariance=",

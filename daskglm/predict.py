@@ -29,7 +29,8 @@ from daskglm.totals.separation import movement
 from daskglm.totals.vector import Limit, Rows, choices, class_model
 
 Vector = npt.NDArray[np.float64]
-Kind = Literal["mean", "link", "terms"]
+Kind = Literal["mean", "link", "terms", "canonical"]
+KINDS = ("mean", "link", "terms", "canonical")
 Interval = Literal["confidence", "prediction"]
 
 # Rows of X written out at a time where standard errors are asked for.
@@ -64,6 +65,8 @@ def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]
         extra = ["se"] * prediction.se + ["lower", "upper"] * bool(prediction.interval)
         return parameters.classes + tuple(f"{name}[{label}]" for name in extra for label in parameters.classes)
     if prediction.kind == "link" and parameters.kind == "classes":
+        return parameters.classes[1:]
+    if prediction.kind == "canonical" and parameters.kind != "number":
         return parameters.classes[1:]
     if prediction.kind == "terms":
         return tuple(t for t in record.design.terms if t != "Intercept" and t not in prediction.without)
@@ -181,6 +184,8 @@ class Scorer:
         eta = self._predictor(block, eta, self._left_out())
         with np.errstate(all="ignore"):
             mean, slope, _ = self.likelihood.link.inverse(eta, False)
+        if self.prediction.kind == "canonical":
+            return {"canonical": self._canonical(eta, mean)}
         result: dict[str, Vector] = {self.prediction.kind: mean if self.prediction.kind == "mean" else eta}
         if self.prediction.se or self.prediction.interval:
             error = np.where(np.isfinite(eta), self._errors(block), np.nan)
@@ -194,6 +199,14 @@ class Scorer:
                 weight = np.ones(block.n) if block.weight is None else np.asarray(block.weight, np.float64)
                 result["lower"], result["upper"] = of_what(eta, error, weight)
         return result
+
+    def _canonical(self, eta: Vector, mean: Vector) -> Vector:
+        """theta = Psi(mu) (n,); under the canonical link a multiple of the linear predictor."""
+        family = self.likelihood.family
+        if self.likelihood.canonical:
+            return np.asarray(family.canonical_scale * eta)
+        with np.errstate(all="ignore"):
+            return np.asarray(family.natural_parameter(mean))
 
     def _classes(self, block: Block) -> dict[str, Vector]:
         """Probabilities of all classes, or linear predictors, with what goes with them."""
@@ -220,6 +233,10 @@ class Scorer:
                 chance = likelihood.probabilities(eta, possible)
             else:
                 chance = likelihood.probabilities(eta[0], own[:q], possible)
+        if prediction.kind == "canonical":
+            with np.errstate(all="ignore"):
+                theta = np.log(chance[1:]) - np.log(chance[0])
+            return dict(zip(parameters.classes[1:], theta, strict=True))
         result = dict(zip(parameters.classes, chance, strict=True))
         if prediction.se or prediction.interval:
             error = self._class_errors(block, eta, own, chance, possible)
@@ -365,12 +382,13 @@ def scorer(
         raise DesignError('type="terms" is for one linear predictor: ask for "mean" or "link"')
     if several and prediction.kind == "link" and (prediction.se or prediction.interval):
         raise DesignError("errors of a model of classes are those of its probabilities: leave type= out")
-    if prediction.kind not in ("mean", "link", "terms"):
-        raise DesignError(f'type must be "mean", "link" or "terms", not {prediction.kind!r}')
+    if prediction.kind not in KINDS:
+        listed = ", ".join(f'"{kind}"' for kind in KINDS)
+        raise DesignError(f"type={prediction.kind!r} is not one of {listed}{closest(prediction.kind, KINDS)}")
     if prediction.interval not in (None, "confidence", "prediction"):
         raise DesignError(f'interval must be "confidence", "prediction" or None, not {prediction.interval!r}')
-    if prediction.kind == "terms" and (prediction.se or prediction.interval):
-        raise DesignError('type="terms" has no errors: ask for "mean" or "link"')
+    if prediction.kind in ("terms", "canonical") and (prediction.se or prediction.interval):
+        raise DesignError(f'type="{prediction.kind}" has no errors: ask for "mean" or "link"')
     if not 0.0 < prediction.level < 1.0:
         raise DesignError(f"level must be between 0 and 1, not {prediction.level!r}")
     if prediction.interval == "prediction":

@@ -110,7 +110,7 @@ class Fit:
         another. No pass over data.
 
         method "profile", with the `data` of the fit: where 2 (l_max - l_profile(b)) / phi is q squared, at the reported phi and
-        with parameters beside the coefficients held (as MASS's confint). -inf and inf where the likelihood stays above
+        with parameters beside the coefficients held and q as above; dist="normal" gives R's limits (MASS's confint). -inf and inf where the likelihood stays above
         that, NaN where there is no limit to give; `attrs["notes"]` says why. One pass with a Gram, then about two to eight
         with a gradient for each limit still open: 2 x parameters row x vector evaluations a pass (with a Gram each where
         rows are few). Venzon and Moolgavkar (1988).
@@ -122,14 +122,14 @@ class Fit:
         refuse_unknown(options, ["level", "method", "dist", "data", "params"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
+        if dist not in (None, "normal", "t"):
+            raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
         if method == "profile":
             return self._profile(level, dist, data, params)
         if method != "wald":
             raise DesignError(f'method must be "wald" or "profile", not {method!r}')
         if data is not None:
             raise DesignError('Wald intervals need no data: leave data= out, or say method="profile"')
-        if dist not in (None, "normal", "t"):
-            raise DesignError(f'dist must be "normal" or "t", not {dist!r}')
         quantile = distributions.quantile(self.record.statistics, level, dist)  # type: ignore[arg-type]
         center, half = self.record.coefficients, quantile * self._errors()
         frame = pd.DataFrame({"lower": center - half, "upper": center + half}, index=list(self.record.names))
@@ -138,11 +138,9 @@ class Fit:
     def _profile(self, level: float, dist: str | None, data: Any, params: Any) -> pd.DataFrame:
         import pandas as pd
 
-        if dist is not None:
-            raise DesignError("profile intervals take the distribution of the likelihood ratio: leave dist= out")
         if data is None:
             raise DesignError("profile intervals need the rows again: data= takes what the model was fitted to")
-        found = intervals.profile_intervals(self.record, data, level, params)
+        found = intervals.profile_intervals(self.record, data, level, params, dist)  # type: ignore[arg-type]
         frame = pd.DataFrame(found.limits, index=list(found.names), columns=["lower", "upper"])
         frame.attrs |= {"notes": found.notes, "passes": found.passes}
         return frame
@@ -349,7 +347,8 @@ class Fit:
     ) -> Any:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
-        type: "mean", "link" or "terms" (each term's part of the linear predictor). se: also standard errors, by the
+        type: "mean", "link", "terms" (each term's part of the linear predictor) or "canonical" (theta = Psi(mu), the natural
+        parameter of the family; of classes log(mu_k / mu_1)). se: also standard errors, by the
         delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval, at `level`: "confidence",
         for the mean, built on the link scale and mapped back; or "prediction", for a new y of dispersion phi / weight, or the
         proportion of its trials (columns of the new rows, where the fit had them), with the uncertainty of the coefficients:
@@ -424,13 +423,17 @@ class Fit:
         persist.save(self.record, path, publish=persist.publishes(publish, self.converged))
 
     def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
-        """Test linear hypotheses L b = c: a matrix (m, p), names (each zero), or text such as
-        "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated or errors
+        """Test linear hypotheses L b = c: a matrix (m, p), names of parameters or terms (each zero; of a term all
+        its coefficients that have an estimate), or text such as "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated or errors
         are clustered.
         """
         s = self.record.statistics
         names = self.record.names
-        matrix, value = hypotheses.parse(hypothesis, names)
+        coefficients = self.record.coefficients
+        kept = [
+            term if np.isfinite(b) else "" for term, b in zip(self.record.parameters.term_of, coefficients, strict=True)
+        ]
+        matrix, value = hypotheses.parse(hypothesis, names, kept)
         return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test, names)
 
     def lr_test(self, other: Fit) -> hypotheses.TestResult:

@@ -28,6 +28,9 @@ def fits() -> dict[str, dg.Fit]:
         (["x", "z"], [[0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [0, 0]),
         ("a[T.q] = a[T.r], x = 0.5", [[0, 0, 0, 1, -1], [0, 1, 0, 0, 0]], [0, 0.5]),
         ("2*x - z/2 + 1 = a[T.q]", [[0, 2, -0.5, -1, 0]], [-1]),
+        ("a", [[0, 0, 0, 1, 0], [0, 0, 0, 0, 1]], [0, 0]),
+        ("a, x = 1", [[0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 1, 0, 0, 0]], [0, 0, 1]),
+        (["a", "z"], [[0, 0, 0, 1, 0], [0, 0, 0, 0, 1], [0, 0, 1, 0, 0]], [0, 0, 0]),
         (np.eye(5)[1:3], [[0, 1, 0, 0, 0], [0, 0, 1, 0, 0]], [0, 0]),
     ],
 )
@@ -52,6 +55,22 @@ def test_a_single_coefficient_is_the_square_of_its_own_test(fits: dict[str, dg.F
     fit = fits["gaussian"]
     assert fit.wald_test("x").statistic == pytest.approx(fit.tvalues["x"] ** 2, rel=EXACT)
     assert fit.wald_test("x").pvalue == pytest.approx(fit.pvalues["x"], rel=1e-8)
+
+
+def test_a_term_is_tested_by_its_estimated_coefficients() -> None:
+    rng = np.random.default_rng(5)
+    data = pd.DataFrame({"a": rng.choice(list("pqrs"), size=200), "x": rng.normal(size=200)})
+    data["b"] = np.where(data["a"] == "s", "v", "u")
+    data["y"] = data["x"] + rng.normal(size=200)
+    with pytest.warns(dg.errors.AliasWarning):
+        fit = dg.glm("y ~ b + a + a:x", data)
+    found = fit.wald_test("a")
+    assert found.df == 2
+    assert found.statistic == pytest.approx(fit.wald_test(["a[T.q]", "a[T.r]"]).statistic)
+    term = fit.record.parameters.term_of[-1]
+    assert fit.wald_test(term).df == 4
+    with pytest.raises(DesignError, match="not a parameter or term"):
+        fit.wald_test("A")
 
 
 @pytest.mark.parametrize(

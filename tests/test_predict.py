@@ -380,3 +380,34 @@ def test_data_that_do_not_fit_the_model_are_refused_by_column() -> None:
     with pytest.raises(DataError, match='"e" is 0'):
         fit.predict(data.assign(e=0.0))
     assert fit.predict(data.assign(x=np.inf)).isna().all()
+
+
+@pytest.mark.parametrize("model", [*MODELS, "canonical counts"])
+def test_canonical_parameters(model: str) -> None:
+    options = MODELS.get(model, {"family": "negative_binomial(theta=3)", "link": "canonical"})
+    data = frame("counts" if model == "canonical counts" else model)
+    fit = dg.glm("y ~ x + s", data, **options)
+    found = fit.predict(data, type="canonical")
+    assert found.name == "canonical"
+    np.testing.assert_allclose(found, fit.natural_parameter(fit.predict(data)), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(fit.mean_parameter(found), fit.predict(data), rtol=1e-9)
+    with pytest.raises(DesignError, match='type="canonical" has no errors'):
+        fit.predict(data, type="canonical", se=True)
+
+
+@pytest.mark.parametrize("family", ["multinomial", "ordinal"])
+def test_canonical_parameters_of_classes(family: str) -> None:
+    data = frame("gaussian")
+    data["c"] = pd.Categorical(pd.cut(data["y"], 3, labels=["low", "middle", "high"]), ordered=family == "ordinal")
+    fit = dg.glm("c ~ x", data, family=family)
+    chance = fit.predict(data).to_numpy()
+    found = fit.predict(data, type="canonical")
+    assert list(found.columns) == ["middle", "high"]
+    np.testing.assert_allclose(found, np.log(chance[:, 1:] / chance[:, :1]), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(found, fit.natural_parameter(chance), rtol=1e-9, atol=1e-12)
+
+
+def test_a_type_that_is_none() -> None:
+    fit = dg.glm("y ~ x", frame("gaussian"))
+    with pytest.raises(DesignError, match=r'type=.canonic. is not one of .*did you mean "canonical"'):
+        fit.predict(frame("gaussian"), type="canonic")

@@ -215,7 +215,7 @@ def test_a_limit_on_the_boundary_of_the_possible_means_says_so() -> None:
     "options, message",
     [
         ({"data": None}, "data="),
-        ({"dist": "normal"}, "dist="),
+        ({"dist": "cauchy"}, 'dist must be "normal" or "t"'),
         ({"params": "nobody"}, "nobody"),
         ({"level": 1.0}, "level"),
         ({"method": "likelihood"}, "profile"),
@@ -248,3 +248,21 @@ def test_workers_find_the_same_bits(lake: Path, client: Any, small: None) -> Non
     with client.as_current():
         found = fit.conf_int(method="profile", data=str(lake))
     pd.testing.assert_frame_equal(found, expected, check_exact=True)
+
+
+@pytest.mark.parametrize("family", ["gaussian", "gamma", "poisson"])
+def test_the_distribution_of_limits_can_be_named(family: str) -> None:
+    """R's confint inverts the likelihood ratio by the normal quantile, whatever the test of a coefficient is."""
+    data = frame(family, 40)
+    fit = dg.glm("y ~ x + s", data, family=family)
+    normal = fit.conf_int(method="profile", data=data, dist="normal")
+    student = fit.conf_int(method="profile", data=data, dist="t")
+    usual = fit.conf_int(method="profile", data=data)
+    pd.testing.assert_frame_equal(usual, normal if family == "poisson" else student)
+    if family == "gaussian":
+        pd.testing.assert_frame_equal(normal, fit.conf_int(dist="normal"), rtol=1e-8, check_like=True)
+    # the deviance of refits at a limit has risen by phi times the squared quantile
+    quantile = stats.norm.ppf(0.975)
+    fixed = data.assign(o=data.x * normal.loc["x", "upper"])
+    refit = dg.glm("y ~ s", fixed, family=family, offset="o")
+    assert (refit.deviance - fit.deviance) / fit.scale == pytest.approx(quantile**2, rel=1e-6)

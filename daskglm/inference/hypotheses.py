@@ -75,15 +75,17 @@ def wald(
     return TestResult(amount / rank, float(special.fdtrc(rank, df_denom, amount / rank)), rank, "F", df_denom)
 
 
-def parse(hypothesis: Any, names: Sequence[str]) -> tuple[Matrix, Vector]:
-    """L (m, p) and c (m,) of a hypothesis: a matrix, names that are all zero, or text such as
-    "area[T.B] = area[T.C], bonus = 0".
+def parse(hypothesis: Any, names: Sequence[str], term_of: Sequence[str] = ()) -> tuple[Matrix, Vector]:
+    """L (m, p) and c (m,) of a hypothesis: a matrix, names of parameters or terms that are all zero, or text such
+    as "area[T.B] = area[T.C], bonus = 0". term_of (p,): the term of each parameter that has an estimate, "" of others.
     """
+    parts: list[str] | None = None
     if isinstance(hypothesis, str):
-        rows = [_equation(part, names) for part in _split(hypothesis)]
-        return np.array([row for row, _ in rows]), np.array([value for _, value in rows])
-    if isinstance(hypothesis, (list, tuple)) and hypothesis and all(isinstance(item, str) for item in hypothesis):
-        rows = [_equation(item, names) for item in hypothesis]
+        parts = [hypothesis] if hypothesis and hypothesis in term_of else _split(hypothesis)
+    elif isinstance(hypothesis, (list, tuple)) and hypothesis and all(isinstance(item, str) for item in hypothesis):
+        parts = list(hypothesis)
+    if parts is not None:
+        rows = [row for part in parts for row in _equations(part, names, term_of)]
         return np.array([row for row, _ in rows]), np.array([value for _, value in rows])
     try:
         matrix = np.atleast_2d(np.asarray(hypothesis, np.float64))
@@ -108,7 +110,14 @@ def _split(text: str) -> list[str]:
     return [part.strip() for part in parts if part.strip()]
 
 
-def _equation(text: str, names: Sequence[str]) -> tuple[Vector, float]:
+def _equations(text: str, names: Sequence[str], term_of: Sequence[str]) -> list[tuple[Vector, float]]:
+    """The equations of one part: of a term one for each of its parameters."""
+    if text in names or text not in term_of:
+        return [_equation(text, names, term_of)]
+    return [(row, 0.0) for row, term in zip(np.eye(len(names)), term_of, strict=True) if term == text]
+
+
+def _equation(text: str, names: Sequence[str], terms: Sequence[str] = ()) -> tuple[Vector, float]:
     """One linear equation in parameter names; without = it says that the left side is zero."""
     if text in names:
         row = np.zeros(len(names))
@@ -127,18 +136,18 @@ def _equation(text: str, names: Sequence[str]) -> tuple[Vector, float]:
         raise DesignError(f"{text!r} has more than one equals sign")
     total = np.zeros(len(names) + 1)
     for sign, side in zip((1.0, -1.0), sides, strict=False):
-        total += sign * _linear(side, text, places, names)
+        total += sign * _linear(side, text, places, [*names, *filter(None, terms)], len(names))
     return total[:-1], -float(total[-1])
 
 
-def _linear(side: str, text: str, places: dict[str, int], names: Sequence[str]) -> Vector:
+def _linear(side: str, text: str, places: dict[str, int], names: Sequence[str], size: int) -> Vector:
     try:
         tree = ast.parse(side.strip(), mode="eval").body
     except SyntaxError:
         raise DesignError(f"cannot read the hypothesis {text!r}") from None
 
     def of(node: ast.expr) -> Vector:
-        result = np.zeros(len(names) + 1)
+        result = np.zeros(size + 1)
         if isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
             result[-1] = float(node.value)
         elif isinstance(node, ast.Name) and node.id in places:
@@ -158,7 +167,7 @@ def _linear(side: str, text: str, places: dict[str, int], names: Sequence[str]) 
             raise DesignError(f"{text!r} is not linear in the parameters")
         else:
             name = ast.unparse(node)
-            raise DesignError(f"{name!r} in {text!r} is not a parameter{closest(name, names)}")
+            raise DesignError(f"{name!r} in {text!r} is not a parameter or term{closest(name, names)}")
         return result
 
     return of(tree)

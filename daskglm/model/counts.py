@@ -12,6 +12,44 @@ import numpy as np
 
 from daskglm.errors import DesignError
 from daskglm.model.family import Formulas, LikelihoodAt, Mask, Response, Vector, by_value, called, xlogy
+from daskglm.model.links import Rates
+
+
+@final
+@dataclass(frozen=True)
+class CanonicalCount:
+    """eta = log(mu / (mu + theta)) < 0, the natural parameter of a negative binomial with this theta."""
+
+    theta: float
+    name: str = "canonical"
+    restricts: bool = True
+    mean_range: tuple[float, float] = (0.0, np.inf)
+
+    @property
+    def formula(self) -> str:
+        return f"log(mu / (mu + {self.theta:g}))"
+
+    def link(self, mu: Vector) -> Vector:
+        with np.errstate(all="ignore"):
+            return np.asarray(-np.log1p(self.theta / mu))
+
+    def inverse(self, eta: Vector, rest: bool = True) -> tuple[Vector, Vector, Vector]:
+        with np.errstate(all="ignore"):
+            mu = np.asarray(self.theta / np.expm1(-eta))
+            return mu, mu * (1.0 + mu / self.theta), 1.0 - mu if rest else mu
+
+    def curvature(self, eta: Vector) -> Vector:
+        mu, slope, _ = self.inverse(eta, False)
+        with np.errstate(all="ignore"):
+            return np.asarray(slope * (1.0 + 2.0 * mu / self.theta))
+
+    def rates(self, eta: Vector) -> Rates:
+        mu, slope, rest = self.inverse(eta)
+        with np.errstate(all="ignore"):
+            return Rates(np.log(mu), np.log(rest), slope / mu, slope / rest, self.curvature(eta) / slope)
+
+    def valid(self, eta: Vector) -> Mask:
+        return np.isfinite(eta) & (eta < 0.0)
 
 
 @final

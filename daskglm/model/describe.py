@@ -149,7 +149,8 @@ def _link_lines(family: Any, link: Any) -> list[tuple[str, str]]:
 
 def _reason(family: Any, link: Any, base: str) -> str:
     low, high = family.mean_range
-    care = family.links.get(base, "")
+    halved = "steps are halved until every mean is possible"
+    care = family.links.get(base, halved if base == "canonical" else "")
     canonical = ""
     if base == family.canonical_link and family.formulas.base_measure:
         scale = family.canonical_scale

@@ -503,16 +503,19 @@ class Power:
 
 
 def power(exponent: float) -> Link:
-    """The link g(mu) = mu^exponent of positive means; exponent 0 is the log link, its limit up to scale and shift.
+    """The link g(mu) = mu^exponent of positive means; exponent 0 is the log link, its limit up to scale and shift, and 1 the
+    identity.
 
-    1 and -1 are not the identity and the inverse: those have negative means, too. For a family of positive means they
-    are the same models, as are 0.5 and sqrt, -2 and inverse_square. DesignError where the exponent is no finite number.
+    -1 is not the inverse, which has negative means, too. For a family of positive means it is the same model, as are 0.5
+    and sqrt, -2 and inverse_square. DesignError where the exponent is no finite number.
     Source: McCullagh and Nelder (1989), section 2.2.4 (the power family of links).
     """
     if isinstance(exponent, bool) or not isinstance(exponent, (int, float, np.integer, np.floating)):
         raise DesignError(f"the exponent of a power link is a number, such as power(0.5), not {exponent!r}")
     if not np.isfinite(exponent):
         raise DesignError(f"the exponent of a power link is a finite number, such as power(0.5), not {exponent!r}")
+    if exponent == 1:
+        return Identity()
     return Log() if exponent == 0 else Power(float(exponent))
 
 

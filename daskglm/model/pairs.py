@@ -13,7 +13,7 @@ from typing import Any
 
 from daskglm.errors import DesignError, closest
 from daskglm.model.classes import Multinomial, Ordinal
-from daskglm.model.counts import Geometric, NegativeBinomial
+from daskglm.model.counts import CanonicalCount, Geometric, NegativeBinomial
 from daskglm.model.custom import Custom, verify_link
 from daskglm.model.exponential import Canonical, ExponentialFamily
 from daskglm.model.exponential import verify as verify_density
@@ -137,6 +137,13 @@ def _canonical(family: Any) -> Any:
     """The link for which eta is the natural parameter."""
     if isinstance(family, ExponentialFamily):
         return Canonical(family)
+    if isinstance(family, NegativeBinomial):
+        if family.theta is None or not math.isfinite(family.theta):
+            raise DesignError(
+                f"the canonical link of the negative binomial is log(mu / (mu + theta)), which needs a finite theta, not "
+                f"theta={family.theta}: give negative_binomial(theta=2), or use the log link"
+            )
+        return CanonicalCount(float(family.theta))
     if not family.canonical_link:
         raise DesignError(f"the canonical link of the {family.text} family has no name here: name another link")
     return family.canonical_link
@@ -165,6 +172,8 @@ def pairs() -> dict[tuple[str, str], str]:
 
 def refusal(family: Any, link: Link) -> str:
     """Why a pair makes no sense, or "" where it does."""
+    if isinstance(link, CanonicalCount) and isinstance(family, NegativeBinomial) and link.theta == family.theta:
+        return ""
     if link.name.partition("(")[0] in family.links and not isinstance(link, Custom):
         return ""
     low, high = family.mean_range

@@ -38,11 +38,15 @@ class Profile:
     passes: int
 
 
-def profile_intervals(record: FitRecord, data: Any, level: float, params: Any = None) -> Profile:
-    """Limits where 2 (l_max - l_profile(b)) / phi is the quantile that the test of a coefficient has squared."""
+def profile_intervals(
+    record: FitRecord, data: Any, level: float, params: Any = None, dist: distributions.Name | None = None
+) -> Profile:
+    """Limits where 2 (l_max - l_profile(b)) / phi is the squared quantile of a distribution, by default that of
+    the test of a coefficient.
+    """
     _refuse(record)
     names = chosen(record, params)
-    quantile = distributions.quantile(record.statistics, level)
+    quantile = distributions.quantile(record.statistics, level, dist)
     phi = record.statistics.scale
     if not (np.isfinite(quantile) and np.isfinite(phi) and phi > 0.0):
         raise DesignError("the dispersion cannot be estimated, so there is no likelihood ratio to invert")

@@ -23,7 +23,7 @@ RELATIVE = 1e-13
 # 60 digits, for formulas in which nothing cancels.
 FEWER_DIGITS = 60
 
-EXPONENTS = (0.5, -1.0 / 3.0, 2.0, -2.0, 1.0)
+EXPONENTS = (0.5, -1.0 / 3.0, 2.0, -2.0, 3.0)
 BUILT: dict[str, Link] = {name: LINKS[name]() for name in LINKS} | {power(k).name: power(k) for k in EXPONENTS}
 MEAN_OF: dict[str, Callable[[Any], Any]] = INVERSES | {
     power(k).name: lambda eta, k=k: mpf(eta) ** (1 / mpf(k)) for k in EXPONENTS
@@ -278,7 +278,7 @@ def test_power_0_is_the_log() -> None:
     assert np.allclose((power(k).link(mu) - 1.0) / k, Log().link(mu), atol=1e-6)
 
 
-@pytest.mark.parametrize("exponent, name", [(0.5, "sqrt"), (1, "identity"), (-1, "inverse"), (-2, "inverse_square")])
+@pytest.mark.parametrize("exponent, name", [(0.5, "sqrt"), (-1, "inverse"), (-2, "inverse_square")])
 def test_powers_with_names_of_their_own(exponent: float, name: str) -> None:
     eta = np.array([1e-3, 0.3, 1.0, 2.5, 40.0])
     found, expected = power(exponent), LINKS[name]()
