@@ -27,6 +27,7 @@ from daskglm.design.profile import Profile
 from daskglm.errors import ChangedInputError, DaskglmError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
+from daskglm.model.own import Probe, code_of
 from daskglm.partitions import Partitions
 from daskglm.together import Several
 from daskglm.totals.bias import Adjusted
@@ -181,14 +182,24 @@ _TOTAL = re.compile(r"total-\d+\.npz")
 
 @final
 class Log:
-    """Totals in the order in which a fit asked for them, a file each; `data` and `plan` name what they belong to."""
+    """Totals in the order in which a fit asked for them, a file each; `data` and `plan` name what they belong to.
 
-    def __init__(self, path: str | os.PathLike[str], plan: str, data: str) -> None:
+    functions: the functions of one's own that the plan uses, whose names alone are part of `plan`.
+    """
+
+    def __init__(
+        self, path: str | os.PathLike[str], plan: str, data: str, functions: Mapping[str, Probe] | None = None
+    ) -> None:
         self.folder = checkpoint_folder(path)
         self._next = 0
         self._replaying = True
         self.replayed = 0
-        self._claim({"format": FORMAT, "version": __version__, "plan": plan, "data": data})
+        self._functions = {} if functions is None else functions
+        found = {
+            name: {"code": code_of(probe.function), "values": [value.hex() for value in probe.values()]}
+            for name, probe in self._functions.items()
+        }
+        self._claim({"format": FORMAT, "version": __version__, "plan": plan, "data": data, "functions": found})
 
     def _claim(self, identity: dict[str, Any]) -> None:
         """Make the folder ours: begin anew where data or version changed, refuse what is another fit's or no log at all."""
@@ -197,6 +208,8 @@ class Log:
         if names and IDENTITY not in names:
             raise DesignError(f"checkpoint={place!r} is a folder with other things in it: name a new one")
         found = self._found(IDENTITY in names, identity)
+        if identity["functions"].keys() == found.get("functions", {}).keys():
+            self._refuse_other_functions(found["functions"], identity["functions"])
         if found["plan"] != identity["plan"]:
             raise DesignError(f"checkpoint={place!r} holds the state of another model: name another path, or remove it")
         if found != identity:
@@ -215,6 +228,20 @@ class Log:
                 f"checkpoint={self.folder.place!r} holds a {IDENTITY} that is not of this package: name a new folder"
             )
         return found
+
+    def _refuse_other_functions(self, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+        """A DesignError where a function of the plan is not the one that the totals were summed with."""
+        for name, probe in self._functions.items():
+            difference = probe.difference([float.fromhex(value) for value in before[name]["values"]])
+            if difference is None and before[name]["code"] == now[name]["code"]:
+                continue
+            what = difference or (
+                "its code, or a value or function that it uses, has changed, although its values on a grid have not"
+            )
+            raise DesignError(
+                f"checkpoint={self.folder.place!r} was made with another function {name}: {what}; restore the function, "
+                "name another path, or remove the checkpoint"
+            )
 
     def recall(self, what: str) -> tuple[bool, Any]:
         """Whether the next total is written down under that name, and it."""

@@ -28,6 +28,7 @@ from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError
 from daskglm.estimation import Estimation, model_of
 from daskglm.model.likelihoods import GLM
+from daskglm.model.own import Probe, UserDefined
 from daskglm.model.shapes import shape_of
 from daskglm.model.vector import pairs_of
 from daskglm.model.weights import Frequency, Probability, Trials
@@ -260,7 +261,7 @@ class _Fitting:
                 "checkpoint= is for files, which can be known again: rows in memory are gone with the process"
             )
         plan = replace(self.plan, keep="auto", checkpoint=None)
-        return Log(self.plan.checkpoint, digest(plan), data)
+        return Log(self.plan.checkpoint, digest(plan), data, _functions(plan))
 
     def _sampler(self, rows: Partitions[Any]) -> Callable[[Columns], Columns] | None:
         """How the pilot's rows are taken, a function of the data alone."""
@@ -327,6 +328,16 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     if plan.formula is None:
         raise DesignError("a formula is needed")
     return formula.parse(plan.formula, kinds)
+
+
+def _functions(plan: Plan) -> dict[str, Probe]:
+    """The functions of one's own that the family and the link are made of, by their part in them."""
+    return {
+        f"{option} of the {kind} {part.name}": probe
+        for kind, part in (("family", plan.family), ("link", plan.link))
+        if isinstance(part, UserDefined)
+        for option, probe in part.probes.items()
+    }
 
 
 def mean_weight_of(plan: Plan, profile: Profile) -> float:

@@ -604,7 +604,7 @@ def test_nothing_written_needs_more_than_plain_arrays(rows: Path, tmp_path: Path
         with np.load(file, allow_pickle=False) as found:
             assert {found[name].dtype.kind for name in found.files} <= set("fiub")
             json.loads(found["document"].tobytes())
-    assert set(json.loads((log / "checkpoint.json").read_text())) == {"format", "version", "plan", "data"}
+    assert set(json.loads((log / "checkpoint.json").read_text())) == {"format", "version", "plan", "data", "functions"}
 
 
 @pytest.mark.usefixtures("small")
@@ -636,6 +636,63 @@ def test_another_model_at_the_same_path_is_refused(rows: Path, tmp_path: Path, t
         with pytest.raises(DesignError, match="another model"):
             modelled(rows, "poisson", Engine(1), checkpoint=log, **options)
     assert len(list(log.glob("total-*.npz"))) == 3
+
+
+def scaled_variance(power: float, constant: float = 1.0) -> Any:
+    """A variance function with values that it closes over."""
+
+    def variance(mu: Any) -> Any:
+        return constant * np.abs(mu) ** power
+
+    return dg.families.Quasi(variance, mean_range=(0.0, np.inf))
+
+
+def rounded_link(digits: int) -> Any:
+    """A log link that is another beyond the grid alone."""
+
+    def far(eta: Any) -> Any:
+        return np.where(eta > 30.0, np.round(eta, digits), eta)
+
+    return dg.links.Custom(np.log, lambda eta: np.exp(far(eta)), mean_range=(0.0, np.inf), name="far")
+
+
+OTHER_FUNCTIONS: dict[str, tuple[dict[str, Any], dict[str, Any], str]] = {
+    "another value that is closed over": (
+        {"family": scaled_variance(1.0), "link": "log"}, {"family": scaled_variance(2.0), "link": "log"},
+        r"function variance of the family quasi: at 0\.\d+ it gave 0\.\d+ and now gives 0\.\d+",
+    ),
+    "another factor": (
+        {"family": scaled_variance(1.0), "link": "log"}, {"family": scaled_variance(1.0, 3.0), "link": "log"},
+        r"function variance of the family quasi: at .* it gave .* and now gives .*; restore the function",
+    ),
+    "another link": (
+        {"link": dg.links.Custom(np.log, np.exp, mean_range=(0.0, np.inf), name="own")},
+        {"link": dg.links.Custom(np.log2, np.exp2, mean_range=(0.0, np.inf), name="own")},
+        "function link of the link own: at 0.015625 it gave -4.15",
+    ),
+    "another function that is called": (
+        {"link": rounded_link(8)}, {"link": rounded_link(2)},
+        "function inverse of the link far: its code, or a value or function that it uses, has changed",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.usefixtures("small")
+@pytest.mark.parametrize("name", OTHER_FUNCTIONS)
+def test_other_functions_of_the_same_name_are_refused(
+    rows: Path, tmp_path: Path, totals: Callable[..., Any], name: str
+) -> None:
+    first, then, message = OTHER_FUNCTIONS[name]
+    log = tmp_path / "log"
+    formula = "y ~ x"
+    _, needed = totals(lambda: modelled(rows, "poisson", Engine(1), formula=formula, **first))
+    totals(lambda: modelled(rows, "poisson", Engine(1), formula=formula, checkpoint=log, **first), 3)
+    kept = sorted(path.name for path in log.iterdir())
+    with pytest.raises(DesignError, match=message):
+        modelled(rows, "poisson", Engine(1), formula=formula, checkpoint=log, **then)
+    assert sorted(path.name for path in log.iterdir()) == kept
+    again = totals(lambda: modelled(rows, "poisson", Engine(1), formula=formula, checkpoint=log, **first))
+    assert again[1] == needed - 3
 
 
 def test_rows_in_memory_are_refused(tmp_path: Path) -> None:

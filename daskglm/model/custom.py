@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daskglm.errors import DesignError
 from daskglm.model.links import LINKS, MAKERS, Rates
-from daskglm.model.own import imported, known, path_of
+from daskglm.model.own import Probe, grid, imported, known, path_of, values_of, verify_values
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -140,7 +140,18 @@ class Custom:
                 f"imported, not into a notebook, a script or another function"
             )
         settings = {"mean_range": list(self.mean_range), "eta_range": list(self.eta_range)}
-        return {"link": path[0], "inverse": path[1], **settings, "label": self.label, "analytic": self.analytic}
+        return {
+            "link": path[0], "inverse": path[1], **settings, "label": self.label, "analytic": self.analytic,
+            "values": values_of(self.probes),
+        }  # fmt: skip
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """Its functions, and where their values are recorded."""
+        return {
+            "link": Probe(self.g, grid(*self.mean_range)),
+            "inverse": Probe(self.g_inverse, grid(*self.eta_range)),
+        }
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> Custom:
@@ -189,7 +200,7 @@ def verify_link(link: Custom) -> None:
 
     The grid is in eta_range, between -3 and 3 where that has no end: beyond, means may be at their bounds.
     """
-    eta = _grid(link.eta_range)
+    eta = grid(*link.eta_range)
     with np.errstate(all="ignore"):
         mu = _called(link, "inverse", link.g_inverse, eta)
         at = _first(~np.isfinite(mu))
@@ -254,19 +265,6 @@ def _is_interval(interval: object) -> bool:
     return bool(interval[0] < interval[1])
 
 
-def _grid(eta_range: Range) -> Vector:
-    """Where a link is looked at: evenly between two ends, or from -3 to 3; by the fourth root of 2 from a single end."""
-    low, high = eta_range
-    if np.isfinite(low) and np.isfinite(high):
-        return low + (high - low) * np.arange(1.0, 64.0) / 64.0
-    away = np.exp2(np.arange(-24.0, 17.0) / 4.0)
-    if np.isfinite(low):
-        return low + away
-    if np.isfinite(high):
-        return high - away[::-1]
-    return np.arange(-48.0, 49.0) / 16.0
-
-
 def _complex_step(function: Map, eta: Vector) -> Vector:
     """f'(eta) = Im f(eta + ih) / h: nothing is subtracted."""
     with np.errstate(all="ignore"):
@@ -276,7 +274,7 @@ def _complex_step(function: Map, eta: Vector) -> Vector:
 def _is_analytic(function: Map, eta_range: Range) -> bool:
     """Whether the complex step gives the derivative: not where it raises or warns, and not where abs() or the like
     threw the imaginary part away."""
-    eta = _grid(eta_range)
+    eta = grid(*eta_range)
     if eta_range == EVERYWHERE:
         eta = np.concatenate([eta, 4.0 * eta, 16.0 * eta])
     try:
@@ -296,4 +294,6 @@ def _is_analytic(function: Map, eta_range: Range) -> bool:
 def _made(document: dict[str, Any], find: Callable[[str], Map]) -> Custom:
     means, interval = (tuple(float(end) for end in document[key]) for key in ("mean_range", "eta_range"))
     label, analytic = document["label"], bool(document["analytic"])
-    return Custom(find(document["link"]), find(document["inverse"]), means, interval, label, analytic)  # type: ignore[arg-type]
+    made = Custom(find(document["link"]), find(document["inverse"]), means, interval, label, analytic)  # type: ignore[arg-type]
+    verify_values(made.probes, document.get("values"))
+    return made

@@ -19,7 +19,7 @@ from daskglm.model.derivatives import complex_step, differences, takes_complex
 from daskglm.model.families import xlogy
 from daskglm.model.family import Formulas, LikelihoodAt, Response
 from daskglm.model.links import LINKS, Logit, Rates
-from daskglm.model.own import imported, known, path_of
+from daskglm.model.own import Probe, grid, imported, known, path_of, values_of, verify_values
 from daskglm.model.supports import UNSETTLED, Finite, Sums, Support, support_of
 
 Vector = npt.NDArray[np.float64]
@@ -27,6 +27,8 @@ Mask = npt.NDArray[np.bool_]
 Function = Callable[[Vector], Vector]
 
 # What a family may be given as a function, in the order of the arguments.
+# Responses at which the values of a function are recorded, at most.
+PROBED = 64
 FUNCTIONS = ("log_partition", "sufficient_statistic", "log_base_measure", "mean", "variance", "natural_parameter")
 
 
@@ -342,7 +344,24 @@ class ExponentialFamily:
                 )
         support = self.support_given if isinstance(self.support_given, str) else list(self.support_given)
         settings = {"natural_space": list(self.natural_space), "name": self.name, "default_link": self.default_link}
-        return {**paths, "support": support, **settings}
+        return {**paths, "support": support, **settings, "values": values_of(self.probes)}
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """Its functions of one's own, and where their values are recorded."""
+        marks = self.domain.landmarks
+        marks = marks[np.isfinite(marks)]
+        responses = marks[np.linspace(0, marks.size - 1, min(marks.size, PROBED), dtype=np.intp)]
+        natural = ("log_partition", "mean")
+        found = {}
+        for option in FUNCTIONS:
+            function = getattr(self.given, option)
+            if function is None:
+                continue
+            of_response = option in ("sufficient_statistic", "log_base_measure")
+            interval = self.natural_space if option in natural else self.mean_range
+            found[option] = Probe(function, responses if of_response else grid(*interval))
+        return found
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> ExponentialFamily:
@@ -357,13 +376,15 @@ def _made(document: dict[str, Any], find: Callable[[str], Function]) -> Exponent
     given: dict[str, Any] = {
         option: None if document[option] is None else find(document[option]) for option in FUNCTIONS
     }
-    return ExponentialFamily(
+    made = ExponentialFamily(
         **given,
         support=document["support"],
         natural_space=document["natural_space"],
         name=document["name"],
         default_link=document["default_link"],
     )
+    verify_values(made.probes, document.get("values"))
+    return made
 
 
 @final

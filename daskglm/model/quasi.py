@@ -21,7 +21,7 @@ from daskglm.model.derivatives import complex_step, differences, takes_complex
 from daskglm.model.exponential import inside_of, links_for
 from daskglm.model.families import Binomial, Gamma, Gaussian, InverseGaussian, Poisson
 from daskglm.model.family import Formulas, LikelihoodAt, Response
-from daskglm.model.own import imported, known, path_of
+from daskglm.model.own import Probe, grid, imported, known, path_of, values_of, verify_values
 
 Vector = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
@@ -513,7 +513,16 @@ class Quasi:
                 f"variance of the {self.name} family cannot be found again by another process: put the function into a "
                 "module that can be imported, on every worker too"
             )
-        return {"variance": None, "function": path, "mean_range": list(self.mean_range), "name": self.name}
+        values = values_of(self.probes)
+        return {
+            "variance": None, "function": path, "mean_range": list(self.mean_range), "name": self.name, "values": values
+        }  # fmt: skip
+
+    @property
+    def probes(self) -> dict[str, Probe]:
+        """Its functions of one's own, and where their values are recorded."""
+        given = self.variance_given
+        return {} if isinstance(given, str) else {"variance": Probe(given, grid(*self.mean_range))}
 
     @staticmethod
     def from_document(document: dict[str, Any]) -> Quasi:
@@ -528,7 +537,9 @@ def _made(document: dict[str, Any], find: Callable[[str], Function]) -> Quasi:
     path = document["function"]
     if path is None:
         return Quasi(document["variance"], name=document["name"])
-    return Quasi(find(path), document["mean_range"], document["name"])
+    made = Quasi(find(path), document["mean_range"], document["name"])
+    verify_values(made.probes, document.get("values"))
+    return made
 
 
 def verify(family: Quasi) -> None:
