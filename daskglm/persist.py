@@ -15,8 +15,9 @@ import json
 import math
 import os
 import platform
-from dataclasses import asdict, fields
-from typing import Any
+from dataclasses import asdict, dataclass, fields
+from types import TracebackType
+from typing import Any, Self, final
 
 import numpy as np
 import pyarrow as pa
@@ -26,7 +27,7 @@ from daskglm.cluster.folders import Folder, folder_of
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
-from daskglm.errors import ChangedInputError, DataError, DesignError, closest
+from daskglm.errors import ChangedInputError, ConvergenceWarning, DataError, DesignError, closest, warn
 from daskglm.model.custom import Custom
 from daskglm.model.exponential import ExponentialFamily
 from daskglm.model.pairs import resolve
@@ -41,23 +42,99 @@ COMPLAINT = "the model cannot be written to {place}"
 OWN: dict[str, Any] = {"exponential_family": ExponentialFamily, "quasi": Quasi, "custom": Custom}
 
 
-def save(record: FitRecord, path: str | os.PathLike[str] | Folder, *, publish: bool = True) -> str:
-    """Write a model as a run of its folder, and let the folder's current.json name it (publish).
+def save(
+    record: FitRecord,
+    path: str | os.PathLike[str] | Folder,
+    publish: str | None = None,
+    passed: bool = True,
+) -> Saved:
+    """Write a model as a run of its folder, and publish it if it is to be: let current.json name it.
 
-    What was there stays whole until the new run is complete. Return where the run is.
+    publish, passed: as in `publishes`. What was there stays whole until the new run is complete.
     """
     folder = folder_of(path, COMPLAINT, lasting=True)
     refuse_foreign(folder)
-    current = _current(folder)
-    run = write_run(record, folder)
-    if publish:
-        point_at(folder, run, current)
-    return folder.child("runs").child(run).place
+    before = identified(folder, CURRENT)
+    published = publishes(publish, passed and record.converged, before is not None)
+    with Runs(folder) as runs:
+        run = runs.write(record, folder)
+        if published:
+            runs.publish(folder, run, before)
+    return Saved(folder.place, runs.places, published)
 
 
-def point_at(folder: Folder, run: str, *expected: str | None) -> None:
-    """Let a folder's current.json name a run; expected: what identified the file before the run was written."""
-    tag = expected[0] if expected else _current(folder)
+@final
+@dataclass(frozen=True)
+class Saved:
+    """What was written: the model's folder, its runs, one for each response, and whether they are published."""
+
+    place: str
+    runs: tuple[str, ...]
+    published: bool
+
+    def warn(self) -> None:
+        """Warn where a run was not published."""
+        if not self.published:
+            warn(
+                f"the fit did not converge, and the model published in {self.place} stays; the run is kept in "
+                f'{", ".join(self.runs)}, and publish="always" publishes such runs, too',
+                ConvergenceWarning,
+            )
+
+
+def publishes(publish: str | None, passed: bool, before: bool = False) -> bool:
+    """Return whether a run becomes the current one of its folder.
+
+    publish: "always"; "converged", where it passed; None, also where there is none before.
+    """
+    if publish not in (None, *PUBLISH):
+        listed = " or ".join(f'"{choice}"' for choice in PUBLISH)
+        raise DesignError(f"publish={publish!r} is not {listed}{closest(publish, PUBLISH)}")
+    return publish == "always" or passed or (publish is None and not before)
+
+
+@final
+class Runs:
+    """Runs under way, of one response or several: they are removed where one cannot be written or published."""
+
+    def __init__(self, folder: Folder) -> None:
+        self._folder, self._named = folder, False
+        self._written: list[tuple[Folder, Folder]] = []
+
+    def write(self, record: FitRecord, folder: Folder) -> str:
+        """Write the run of a response's model into its folder."""
+        run = write_run(record, folder)
+        self._written.append((folder, folder.child("runs").child(run)))
+        return run
+
+    def publish(self, folder: Folder, run: str, before: Identified | None) -> None:
+        """Let the current.json of a response's folder name its run, which stays from then on."""
+        point_at(folder, run, before)
+        self._named = True
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Where they are."""
+        return tuple(run.place for _, run in self._written)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None or self._named or isinstance(error, ChangedInputError):
+            return
+        for folder, run in self._written:
+            run.erase()
+            folder.child("runs").discard()
+            folder.discard()
+        self._folder.discard()
+
+
+def point_at(folder: Folder, run: str, before: Identified | None) -> None:
+    """Let a folder's current.json name a run; before: the file as it was when the run was begun."""
+    tag = None if before is None else before.tag
     if not folder.swap(CURRENT, _json({"format": FORMAT, "run": run}), tag):
         raise ChangedInputError(
             f"another run was published in {folder.place} while this one was written: this one is kept in "
@@ -65,12 +142,20 @@ def point_at(folder: Folder, run: str, *expected: str | None) -> None:
         )
 
 
-def publishes(publish: str, converged: bool) -> bool:
-    """Whether a run becomes the current one of its folder."""
-    if publish not in PUBLISH:
-        listed = " or ".join(f'"{choice}"' for choice in PUBLISH)
-        raise DesignError(f"publish={publish!r} is not {listed}{closest(publish, PUBLISH)}")
-    return publish == "always" or converged
+@final
+@dataclass(frozen=True)
+class Identified:
+    """A file that is there; tag: what `Folder.swap` takes to recognise it."""
+
+    tag: str | None
+
+
+def identified(folder: Folder, name: str) -> Identified | None:
+    """Return what identifies a file as it is now; None where there is none."""
+    try:
+        return Identified(folder.read_with_tag(name)[1])
+    except FileNotFoundError:
+        return None
 
 
 def refuse_foreign(folder: Folder) -> None:
@@ -101,14 +186,6 @@ def write_run(record: FitRecord, folder: Folder) -> str:
         draft.write("covariance.parquet", lambda handle: pq.write_table(covariance, handle))
         draft.write("run.json", _json(about))
     return run
-
-
-def _current(folder: Folder) -> str | None:
-    """What identifies the present current.json."""
-    try:
-        return folder.read_with_tag(CURRENT)[1]
-    except FileNotFoundError:
-        return None
 
 
 def load(path: str | os.PathLike[str] | Folder) -> FitRecord:

@@ -409,18 +409,21 @@ class Fit:
     )  # fmt: skip
     rootogram, qq, overdispersion = checking.rootogram, checking.qq, checking.overdispersion
 
-    def save(self, path: str | os.PathLike[str], *, publish: str = "always") -> None:
+    def save(self, path: str | os.PathLike[str], *, publish: str | None = None) -> None:
         """Write the model as a folder of plain files, which `daskglm.load` reads.
 
         Parameters
         ----------
         path : str or path
             A folder, or an s3:// URL. It keeps every run; the published one is what `daskglm.load` reads.
-        publish : {"always", "converged"}
-            Whether a run that did not converge becomes the published one, too; such a run can be
-            loaded by its own path, path/runs/ID.
+        publish : {"always", "converged"}, optional
+            Which runs are published. If left out, a run that did not converge is published only in a
+            folder without a published model, and otherwise kept with a ConvergenceWarning. A run that
+            is not published can be loaded by its own path, path/runs/ID.
         """
-        persist.save(self.record, path, publish=persist.publishes(publish, self.converged))
+        saved = persist.save(self.record, path, publish)
+        if publish is None:
+            saved.warn()
 
     def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
         """Test linear hypotheses L b = c: a matrix (m, p), names of parameters or terms (each zero; of a term all

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
 from daskglm import persist
@@ -18,15 +17,6 @@ if TYPE_CHECKING:
 
 FORMAT = 1
 INDEX = "responses.json"
-
-
-@final
-@dataclass(frozen=True)
-class Saved:
-    """Where the runs of a result are, one for each response, and whether they are the published ones."""
-
-    runs: tuple[str, ...]
-    published: bool
 
 
 @final
@@ -172,12 +162,14 @@ class Fits:
         """The summaries of all responses."""
         return Summaries(self._fits)
 
-    def save(self, path: str | os.PathLike[str], *, publish: str = "always") -> None:
+    def save(self, path: str | os.PathLike[str], *, publish: str | None = None) -> None:
         """Write a folder with a model for each response, which `daskglm.load` reads as a whole or one by one.
 
-        path, publish: as in `Fit.save`; "converged" publishes the models if all of them converged.
+        path, publish: as in `Fit.save`; the models are published together, converged if all of them did.
         """
-        save(self, path, publish)
+        saved = save(self, path, publish)
+        if publish is None:
+            saved.warn()
 
     def __repr__(self) -> str:
         return f"<Fits of {', '.join(self._fits)}{'' if self.converged else ', not converged'}>"
@@ -228,36 +220,31 @@ def fitted(records: list[Any]) -> Fit | Fits:
     return Fits({record.specification.response: Fit(record) for record in records})
 
 
-def save(result: Fit | Fits, path: str | os.PathLike[str] | Folder, publish: str, passed: bool = True) -> Saved:
+def save(
+    result: Fit | Fits, path: str | os.PathLike[str] | Folder, publish: str | None, passed: bool = True
+) -> persist.Saved:
     """Write a model, or one for each response, and publish it as `publish` says; passed: whether it may be at all."""
-    published = persist.publishes(publish, passed and result.converged)
     if isinstance(result, Fit):
-        return Saved((persist.save(result.record, path, publish=published),), published)
+        return persist.save(result.record, path, publish, passed)
     folder = folder_of(path, persist.COMPLAINT, lasting=True)
     persist.refuse_foreign(folder)
-    tag = _tag(folder)
-    names = [f"{i}" for i in range(len(result))]
-    fits = [result[response] for response in result]
-    runs = {name: persist.write_run(fit.record, folder.child(name)) for name, fit in zip(names, fits, strict=True)}
-    places = tuple(folder.child(name).child("runs").child(run).place for name, run in runs.items())
-    if published:
-        for name, run in runs.items():
-            persist.point_at(folder.child(name), run)
-        document = {"format": FORMAT, "responses": dict(zip(names, result, strict=True)), "runs": runs}
-        if not folder.swap(INDEX, (json.dumps(document, indent=1) + "\n").encode(), tag):
-            raise ChangedInputError(
-                f"other models were published in {folder.place} while these were written: "
-                f"these are kept in {', '.join(places)}"
-            )
-    return Saved(places, published)
-
-
-def _tag(folder: Folder) -> str | None:
-    """What identifies the present index."""
-    try:
-        return folder.read_with_tag(INDEX)[1]
-    except FileNotFoundError:
-        return None
+    index = persist.identified(folder, INDEX)
+    published = persist.publishes(publish, passed and result.converged, index is not None)
+    fits = {f"{number}": result[response] for number, response in enumerate(result)}
+    with persist.Runs(folder) as runs:
+        before = {name: persist.identified(folder.child(name), persist.CURRENT) for name in fits}
+        names = {name: runs.write(fit.record, folder.child(name)) for name, fit in fits.items()}
+        if published:
+            for name, run in names.items():
+                runs.publish(folder.child(name), run, before[name])
+            document = {"format": FORMAT, "responses": dict(zip(fits, result, strict=True)), "runs": names}
+            tag = None if index is None else index.tag
+            if not folder.swap(INDEX, (json.dumps(document, indent=1) + "\n").encode(), tag):
+                raise ChangedInputError(
+                    f"other models were published in {folder.place} while these were written: "
+                    f"these are kept in {', '.join(runs.places)}"
+                )
+    return persist.Saved(folder.place, runs.places, published)
 
 
 def load(path: str | os.PathLike[str]) -> Any:

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Protocol, final
 from urllib.parse import unquote
 
-from daskglm.errors import DesignError
+from daskglm.errors import DaskglmError, DesignError
 
 if TYPE_CHECKING:
     from daskglm.cluster.objects import S3Store, Upload
@@ -83,6 +83,9 @@ class Folder(Protocol):
 
     def discard(self) -> None:
         """Remove the folder if it is empty."""
+
+    def erase(self) -> None:
+        """Remove the folder with all that is in it, as far as that can be done."""
 
     def probe(self) -> None:
         """Raise DesignError where nothing can be written; leave nothing behind."""
@@ -228,6 +231,10 @@ class LocalFolder:
         with contextlib.suppress(OSError):
             self.path.rmdir()
 
+    def erase(self) -> None:
+        """Remove the folder with all that is in it."""
+        shutil.rmtree(self.path, ignore_errors=True)
+
     def probe(self) -> None:
         """Make a folder and remove it, in the nearest folder that exists."""
         near = _existing(self.path)
@@ -346,6 +353,13 @@ class ObjectFolder:
 
     def discard(self) -> None:
         """Nothing: there are no folders without objects."""
+
+    def erase(self) -> None:
+        """Remove all objects whose names begin so."""
+        with contextlib.suppress(DaskglmError):
+            for entry in self.store.listed(self.place):
+                if not entry.folder:
+                    self.store.delete(entry.path)
 
     def probe(self) -> None:
         """Look for the bucket, then begin an upload and give it up."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -93,6 +94,19 @@ def test_beyond_the_memory(lake: Path, expected: str, tmp_path: Path, monkeypatc
     opened = partitions(lake, threads=2, memory=local.PACKETS_PART * 3_000)
     assert opened.grouped(by_remainder, 5, told).text == expected
     assert spilled[0] > 10_000
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_disk_that_is_full(lake: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_SPILL_DIR", str(tmp_path))
+
+    def full(*arguments: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(Packets, "_write", full)
+    said = r"rows by cluster, [\d,]+ bytes, cannot be written to .*\.packets: No space left on device \([\d,]+ bytes"
+    with pytest.raises(DesignError, match=said):
+        partitions(lake, threads=1, memory=local.PACKETS_PART * 3_000).grouped(by_remainder, 5, told)
     assert os.listdir(tmp_path) == []
 
 

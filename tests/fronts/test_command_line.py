@@ -170,13 +170,38 @@ def test_a_model_that_did_not_converge_warns_when_it_scores(tmp_path: Path, lake
         fit = dg.glm("y ~ x + area", frame(), family="poisson", max_iter=1)
     with pytest.warns(ConvergenceWarning, match="the model did not converge"):
         fit.predict(frame())
-    fit.save(tmp_path / "kept", publish="converged")
-    assert not (tmp_path / "kept" / "current.json").exists()
     fit.save(tmp_path / "model")
     result = run("predict", tmp_path / "model", lake, "--out", tmp_path / "scored", "--json")
     assert result.exit_code == 0
     assert "ConvergenceWarning: the model did not converge" in result.stderr
     assert document(result)["converged"] is False
+
+
+def test_python_keeps_a_run_that_did_not_converge_beside_a_published_model(tmp_path: Path) -> None:
+    good = dg.glm("y ~ x", frame(), family="poisson")
+    with pytest.warns(ConvergenceWarning):
+        poor = dg.glm("y ~ x + area", frame(), family="poisson", max_iter=1)
+    poor.save(tmp_path / "first")
+    assert not dg.load(tmp_path / "first").converged
+    poor.save(tmp_path / "kept", publish="converged")
+    assert not (tmp_path / "kept" / "current.json").exists()
+    good.save(tmp_path / "model")
+    with pytest.warns(ConvergenceWarning, match="the model published in .* stays; the run is kept in .*runs"):
+        poor.save(tmp_path / "model")
+    assert dg.load(tmp_path / "model").formula == good.formula
+    assert len(list((tmp_path / "model" / "runs").iterdir())) == 2
+    poor.save(tmp_path / "model", publish="always")
+    assert dg.load(tmp_path / "model").formula == poor.formula
+
+
+def test_several_responses_in_python_are_kept_alike(tmp_path: Path) -> None:
+    good = dg.glm("responses(y, year) ~ x", frame(), family="poisson")
+    with pytest.warns(ConvergenceWarning):
+        poor = dg.glm("responses(y, year) ~ area", frame(), family="poisson", max_iter=1)
+    good.save(tmp_path / "models")
+    with pytest.warns(ConvergenceWarning, match=r"runs.*, .*runs"):
+        poor.save(tmp_path / "models")
+    pd.testing.assert_frame_equal(dg.load(tmp_path / "models").params, good.params)
 
 
 # -- job files ---------------------------------------------------------------------------------------------------------

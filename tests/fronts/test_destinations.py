@@ -250,6 +250,18 @@ def test_several_models_in_a_store(store: Store) -> None:
     pd.testing.assert_series_equal(dg.load(url("models/several/1")).params, fits["x"].params)
 
 
+def test_models_of_several_responses_are_published_in_one_step(store: Store) -> None:
+    one, other = dg.glm("responses(y, x) ~ area", frame()), dg.glm("responses(y, x) ~ 1", frame())
+    one.save(url("models/step"))
+    store.fail("responses.json", method="PUT")
+    with pytest.raises(DesignError, match="the store refuses"):
+        other.save(url("models/step"))
+    store.proxy.clear()
+    pd.testing.assert_frame_equal(dg.load(url("models/step")).params, one.params)
+    # one by one they are what was written last
+    assert dg.load(url("models/step/0")).formula == other["y"].formula
+
+
 @pytest.mark.parametrize("words", ["model.json", "covariance.parquet", "current.json"])
 def test_a_model_that_cannot_be_written_leaves_the_one_before(store: Store, words: str) -> None:
     place = f"models/{words[:5]}"
@@ -261,8 +273,7 @@ def test_a_model_that_cannot_be_written_leaves_the_one_before(store: Store, word
         other.save(url(place))
     store.proxy.clear()
     assert dg.load(url(place)).formula == "y ~ x"
-    if words != "current.json":
-        assert store.names(place) == before
+    assert store.names(place) == before
 
 
 def test_a_store_without_conditional_writes_is_written_to(store: Store) -> None:
@@ -514,6 +525,17 @@ def test_a_full_disk_at_the_end_of_a_fit_costs_nothing_but_the_model(full: Path,
     assert run(*call, "--out", tmp_path / "model").exit_code == 0
     assert not (tmp_path / "state").exists()
     assert dg.load(tmp_path / "model").converged
+
+
+def test_a_full_disk_at_the_second_of_several_models(full: Path) -> None:
+    names = [f"c{number:02d}" for number in range(22)]
+    data = pd.DataFrame(np.random.default_rng(1).normal(size=(400, 22)), columns=names).assign(y=1.0, z=2.0)
+    fits = dg.glm(f"responses(y, z) ~ {' + '.join(names)}", data.assign(y=data.sum(axis=1)))
+    (full / "other").write_bytes(bytes(450 << 10))
+    with pytest.raises(DesignError) as caught:
+        fits.save(full / "models")
+    a_sentence_of_a_full_disk(str(caught.value), full / "models" / "1")
+    assert left(full) == ["other"]
 
 
 def test_a_full_disk_under_a_checkpoint(full: Path, tmp_path: Path) -> None:
