@@ -23,15 +23,16 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.design.design import Design, Rescaling
+from daskglm.design.working import WorkingScale
+from daskglm.inference.covariance import Covariance, basis_of, lengths_of
+from daskglm.kernels.basis import Basis
 from daskglm.kernels.bordered import Bordered, BorderedFactor, dense, diagonal_of
 from daskglm.plan import Plan
 from daskglm.record import Certificate
 from daskglm.separation import Solution
-from daskglm.solvers.newton import sharpened
-from daskglm.solvers.objective import Objective
+from daskglm.solvers.newton import is_cheap, sharpened
 from daskglm.solvers.refinement import Refined, refine
 from daskglm.totals.moments import Model
-from daskglm.totals.refinement import unscaled
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -46,9 +47,8 @@ MOST_DIGITS = 15.0
 ENOUGH, ENOUGH_OF_ERRORS = 11.0, 10.0
 # A relative error of the dispersion beyond this is looked into, too.
 LOST = 1e-9
-# Twofold arithmetic takes some thirty times a pass: it is for data so small (rows times columns) that this does not matter,
-# and for larger ones where the condition of the Gram asks for it and few digits are left.
-CHEAP = 1e6
+# Double-double arithmetic is for small data, and for larger ones where the condition of the Gram asks for it and few digits
+# are left.
 ILL = 1e6
 FEW = 9.0
 
@@ -56,13 +56,47 @@ FEW = 9.0
 @final
 @dataclass(frozen=True)
 class Certified:
-    """coefficients (r,) as they are reported, refined where that was called for, and what is known of them; solution: with the
-    sum of squares that belongs to them.
+    """coefficients (r,) as they are reported, refined where that was called for, low (r,) what rounding left out of them;
+    certificate: what is known of them, and nothing yet of standard errors; solution: with the sum of squares that belongs to
+    them; working: the scale that the closing information was factored on.
     """
 
     solution: Solution
     coefficients: Vector
+    low: Vector | None
     certificate: Certificate
+    working: WorkingScale
+    _rounding: _Rounding
+    _doubt: _Doubt
+
+    def on(self, basis: Basis | None) -> Vector:
+        """The coefficients (r,) on the working scale of a basis, 0 where there is no estimate."""
+        point = self.solution.optimum.point.coef
+        if self.low is None:
+            return point if basis is None else basis.coefficients((point, np.zeros_like(point)))
+        return WorkingScale(self.working.parameters, basis).working((self.coefficients, self.low))
+
+    @np.errstate(all="ignore")
+    def of_errors(self, errors: Covariance) -> Certificate:
+        """The certificate with the correct digits of the standard errors of a covariance."""
+        return replace(
+            self.certificate, error_digits=self._rounding.error_digits(errors, self.on(errors.basis), self._doubt)
+        )
+
+
+@final
+@dataclass(frozen=True)
+class _Doubt:
+    """beside: decrement of parameters beside the coefficients; estimated: whether the dispersion is; finite (r,): parameters
+    with a finite estimate; broken (p,): columns with numbers that are not whole, None where that is not known; moved: how
+    far the coefficients are from the optimum at most, in units of s of each.
+    """
+
+    beside: float
+    estimated: bool
+    finite: npt.NDArray[np.bool_]
+    broken: npt.NDArray[np.bool_] | None
+    moved: float
 
 
 @np.errstate(all="ignore")
@@ -72,7 +106,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
     apart: decrement of parameters beside the coefficients, where there are some that the means depend on.
     """
     parameters, objective = solution.parameters, solution.objective
-    cheap = float(solution.optimum.point.sums.n) * parameters.n <= CHEAP
+    cheap = is_cheap(float(solution.optimum.point.sums.n), parameters.n)
     finite = parameters.reported(solution.optimum.curvature.kept) & (solution.infinite() == 0.0)
     rounding = _Rounding(plan, solution)
     if (
@@ -83,7 +117,7 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         solution = _sharper(solution)
         rounding = _Rounding(plan, solution)
     optimum = solution.optimum
-    coefficients = parameters.coefficients(optimum.point.coef)
+    coefficients, low = parameters.coefficients(optimum.point.coef), None
     estimated = isinstance(plan.dispersion, str) or (plan.dispersion is None and not plan.family.dispersion_known)
     beside = 0.0 if apart is None else max(apart, 0.0)
     errors = rounding.coefficients + rounding.distance(beside)
@@ -95,10 +129,11 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         lost = errors if objective.model.likelihood.quadratic else rounding.coefficients
         few = _digits(lost, coefficients, finite)[0] < (ENOUGH if cheap else FEW)
         if (few or (estimated and rounding.dispersion > LOST)) and (cheap or condition >= ILL):
-            refined = _refined(objective, solution, coefficients)
+            refined = refine(objective, optimum.curvature, rounding.scale, coefficients)
     if refined is not None:
         # a column of NaN would say so: what is kept is finite
-        coefficients = np.where(parameters.reported(optimum.curvature.kept), refined.coef, coefficients)
+        kept = parameters.reported(optimum.curvature.kept)
+        coefficients, low = np.where(kept, refined.coef, coefficients), np.where(kept, refined.low, 0.0)
         errors = rounding.refined(refined)
         if refined.squares is not None:
             solution = _with_squares(solution, refined.squares)
@@ -117,11 +152,12 @@ def certified(plan: Plan, solution: Solution, apart: float | None = None) -> Cer
         # of infinite coefficients alone there are no digits to speak of
         digits=digits if finite.any() and optimum.status != "boundary" else float("nan"),
         worst="" if worst is None else parameters.names[worst],
-        error_digits=rounding.error_digits(beside, estimated, finite, broken),
         residual_passes=objective.residual_passes,
         twofold_passes=0 if refined is None else refined.passes,
     )
-    return Certified(solution, coefficients, certificate)
+    moved = float(np.max(np.where(finite & (rounding.spread > 0.0), errors / rounding.spread, 0.0), initial=0.0))
+    doubt = _Doubt(beside, estimated, finite, broken, moved / np.sqrt(optimum.dispersion))
+    return Certified(solution, coefficients, low, certificate, rounding.scale, rounding, doubt)
 
 
 def _sharper(solution: Solution) -> Solution:
@@ -148,10 +184,6 @@ def _may_refine(plan: Plan, solution: Solution) -> bool:
         and not solution.directions
         and bool(solution.optimum.curvature.kept.any())
     )
-
-
-def _refined(objective: Objective, solution: Solution, coefficients: Vector) -> Refined | None:
-    return refine(objective, solution.optimum.curvature, solution.design.unscaling(), coefficients)
 
 
 def _digits(errors: Vector, values: Vector, which: npt.NDArray[np.bool_]) -> tuple[float, int | None]:
@@ -207,9 +239,14 @@ class _Rounding:
         return np.asarray(result)
 
     @cached_property
+    def scale(self) -> WorkingScale:
+        """The scale that the Gram was factored on."""
+        return WorkingScale(self.parameters, basis_of(self.curvature))
+
+    @cached_property
     def inverse(self) -> Matrix:
         """(X'WX)^-1 of the user's columns (r, r), at phi = 1."""
-        return reported_inverse(self.solution)
+        return self.scale.covariance(self.curvature.factor.inverse())
 
     @cached_property
     def spread(self) -> Vector:
@@ -224,28 +261,21 @@ class _Rounding:
 
     @cached_property
     def amplified(self) -> Vector:
-        """sum_j |A T G^-1|_ij d_j (r,), d_j the length of column j in the basis T that the Gram was factored in."""
-        found = self.curvature
+        """sum_j |W G^-1|_ij d_j (r,), d_j the length of column j of those that the Gram was factored in."""
+        lengths = np.where(self.curvature.kept, lengths_of(self.curvature.gram), 0.0)
         if self.bordered is not None:
-            return self._by_size(self.bordered, np.where(found.kept, self.lengths, 0.0))
-        half = found.factor.inverse() if found.basis is None else found.basis @ found.factor.inverse()
-        lengths = np.sqrt(np.maximum(diagonal_of(found.gram), 0.0))
-        return np.asarray(np.abs(_reported(self.solution, half)) @ np.where(found.kept, lengths, 0.0))
+            return self._by_size(self.bordered, lengths)
+        return np.asarray(np.abs(self.scale.left(self.curvature.factor.inverse())) @ lengths)
 
     @cached_property
     def way_back(self) -> Vector:
         """What the variances s^2 are sums of, added by size (r,)."""
-        found = self.curvature
         if self.bordered is not None:
             result = self.scales.factor**2 * self.bordered.variances()
             first = np.abs(self._first_row)
             result[0] = first @ self.bordered.by_size(first)
             return result
-        way = _way(self.solution)
-        if way is not None:
-            return np.einsum("ij,jk,ik->i", np.abs(way), np.abs(found.factor.inverse()), np.abs(way), optimize=True)
-        half = _reported(self.solution, np.abs(found.inverse()), by_size=True)
-        return np.diag(_reported(self.solution, half.T, by_size=True))
+        return _by_size(self.scale, self.curvature.factor.inverse())
 
     @cached_property
     def of_gram(self) -> Vector:
@@ -329,7 +359,7 @@ class _Rounding:
             return np.zeros(self.parameters.n)
         if self.bordered is not None:
             return self._by_size(self.bordered, moved)
-        return np.asarray(np.abs(_reported(self.solution, self.curvature.inverse())) @ moved)
+        return np.asarray(np.abs(WorkingScale(self.parameters).left(self.curvature.inverse())) @ moved)
 
     def computed(self, broken: npt.NDArray[np.bool_] | None) -> Vector:
         """What the rounding of computed columns may have done to coefficients (r,)."""
@@ -342,64 +372,83 @@ class _Rounding:
         of_formulas = OF_FORMULAS * UNIT * found.noise
         return (found.left + of_formulas) * self.spread + UNIT * np.abs(found.coef) + self.computed(found.broken)
 
-    def error_digits(
-        self,
-        apart: float,
-        estimated: bool,
-        which: npt.NDArray[np.bool_],
-        broken: npt.NDArray[np.bool_] | None,
-    ) -> float:
-        """Correct digits of the worst standard error."""
-        if not which.any():
+    def error_digits(self, errors: Covariance, coef: Vector, doubt: _Doubt) -> float:
+        """Correct digits of the worst standard error of a covariance; coef (r,): on its working scale."""
+        if not doubt.finite.any():
             return float("nan")
         stats = self.point.sums.statistics
-        if estimated and stats is not None and stats.observations <= self.curvature.factor.rank:
+        sandwich = errors.middle is not None
+        assert stats is not None
+        if doubt.estimated and not sandwich and stats.observations <= self.curvature.factor.rank:
             # as many coefficients as rows have no dispersion to measure errors by
             return float("nan")
-        moved = self.moved(broken)
+        if not np.isfinite(errors.matrix).all():
+            return float("nan")
+        moved = self.moved(doubt.broken)
         of_columns = 2.0 * UNIT * self.turned(moved) / self.spread
-        of_phi = self.dispersion if estimated else 0.0
-        if estimated and moved.any():
-            of_phi += float(2.0 * UNIT * np.float64(np.abs(self.point.coef) @ moved) / self.chi)
-        # weights move with the coefficients, those of a quadratic do not
+        of_scores = self.dispersion if doubt.estimated else 0.0
+        if sandwich:
+            size = np.abs(coef) @ errors.lengths + errors.lengths.max(initial=0.0)
+            of_scores = 2.0 * OF_FORMULAS * UNIT * float(np.float64(size) / self.chi)
+        if (sandwich or doubt.estimated) and moved.any():
+            of_scores += float(2.0 * UNIT * np.float64(np.abs(self.point.coef) @ moved) / self.chi)
+        # weights and scores move with the coefficients, weights of a quadratic do not
         quadratic = self.solution.objective.model.likelihood.quadratic
-        far = 0.0 if quadratic else np.sqrt(max(self.optimum.decrement, 0.0)) + np.sqrt(apart)
-        of_weights = 0.0 if quadratic else OF_FORMULAS * UNIT
-        relative = 0.5 * (self.of_gram + of_columns + of_phi) + far + of_weights + UNIT
-        return _digits(relative, np.ones_like(relative), which)[0]
+        far = np.sqrt(doubt.beside)
+        if not quadratic:
+            far += np.sqrt(max(self.optimum.decrement, 0.0)) + OF_FORMULAS * UNIT
+        if sandwich or not quadratic:
+            far += doubt.moved
+        relative = 0.5 * (self.of_covariance(errors) + of_columns * (1.0 + sandwich) + of_scores)
+        # what several ways of clustering leave of each other has the errors of all
+        left = 1.0 if errors.added is None else self.cancelled(errors, errors.added)
+        with_error = (
+            doubt.finite & (np.diag(errors.matrix) > 0.0)[self.parameters.reported(np.arange(self.parameters.n))]
+        )
+        return _digits((relative + far) * left + UNIT, np.ones_like(relative), with_error)[0]
+
+    def cancelled(self, errors: Covariance, added: Matrix) -> Vector:
+        """How many times larger than each variance (r,) what it was added up from is."""
+        scale = WorkingScale(self.parameters, errors.basis)
+        return np.asarray(np.diag(scale.covariance(added)) / np.diag(scale.covariance(errors.matrix)))
+
+    def of_covariance(self, errors: Covariance) -> Vector:
+        """Relative errors of variances (r,), from the roundings of the sums that they are made of.
+
+        Of V = phi H^-1 they are those of H. V = H^-1 M H^-1 moves by H^-1 dH V, twice, and by H^-1 dM H^-1, where an entry of
+        dH is at most OF_SUMS u d_j d_k, and one of dM as much of m_j m_k, d and m the roots of the diagonals; a sum over a
+        cluster can cancel, and has the rounding of its terms, at most chi d_j together.
+        """
+        if errors.middle is None and not errors.observed:
+            return self.of_gram
+        scale = WorkingScale(self.parameters, errors.basis)
+        turned = np.abs(scale.left(errors.inverse))
+        amplified = turned @ errors.lengths
+        back = 4.0 * _by_size(scale, errors.matrix)
+        variance = np.diag(scale.covariance(errors.matrix))
+        if errors.middle is None:
+            inverse = np.diag(scale.covariance(errors.inverse))
+            return np.asarray(UNIT * (OF_SUMS * amplified**2 / inverse + back / variance))
+        of_gram = 2.0 * OF_SUMS * amplified * (np.abs(scale.left(errors.matrix)) @ errors.lengths)
+        through = turned @ errors.middle
+        terms = 2.0 * self.chi * amplified if errors.clustered else through
+        return np.asarray(UNIT * (of_gram + OF_SUMS * terms * through + back) / variance + self.of_leverages(errors))
+
+    def of_leverages(self, errors: Covariance) -> float:
+        """Relative error of variances from leverages that were taken out of scores, to a power.
+
+        The leverage h = x'H^-1 x moves by at most h OF_SUMS u |L^-1 d|^2 with H = L L', and 1 - h loses what it cancels.
+        """
+        if not errors.power:
+            return 0.0
+        spread = float(np.abs(errors.inverse).T @ errors.lengths @ errors.lengths)
+        return 2.0 * errors.power * OF_SUMS * UNIT * max(spread, 1.0) / max(errors.least, UNIT)
 
 
-def _reported(solution: Solution, own: Matrix, by_size: bool = False) -> Matrix:
-    """A M (r, r), from the arithmetic's own scale to the user's; by_size: |A| M."""
-    parameters = solution.parameters
-    if parameters.kind == "number":
-        scales = solution.design.unscaling()
-        result = scales.factor[:, None] * own
-        if scales.shift.any():
-            result[0] += (np.abs(scales.shift) if by_size else scales.shift) @ own
-        return np.asarray(result)
-    act = parameters.terms if by_size else parameters.coefficients
-    return np.array([act(column) for column in own.T]).T.reshape(own.shape)
-
-
-def reported_inverse(solution: Solution) -> Matrix:
-    """(X'WX)^-1 of the user's columns (r, r), zeros where aliased."""
-    found, way = solution.optimum.curvature, _way(solution)
-    if way is None:
-        return solution.parameters.covariance(found.inverse())
-    return np.asarray(way @ found.factor.inverse() @ way.T)
-
-
-def _way(solution: Solution) -> Matrix | None:
-    """A T (p, p), from a basis of residuals to the user's columns, taken in twofold arithmetic: columns far from zero that
-    nearly agree have shifts that cancel. None where the Gram was factored as it is.
-    """
-    found, model, design = solution.optimum.curvature, solution.objective.model, solution.design
-    if found.basis is None or not isinstance(model, Model):
-        return None
-    sizes = tuple(design.n_levels(piece) for piece in design.factors)
-    columns = [unscaled(model.scaling, sizes, model.raw(column)) for column in found.basis.T]
-    return np.array([(high + low)[model.select] for high, low in columns]).T
+def _by_size(scale: WorkingScale, matrix: Matrix) -> Vector:
+    """Diagonal of |W| |M| |W|' (r,)."""
+    half = scale.left_by_size(np.abs(matrix))
+    return np.asarray(np.diag(scale.left_by_size(np.ascontiguousarray(half.T))))
 
 
 def _tail(sizes: Vector, lengths: Vector) -> Vector:

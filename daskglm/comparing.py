@@ -63,7 +63,7 @@ class Comparison:
         columns: dict[tuple[str, str], pd.Series] = {}
         for label, record in zip(labels, records, strict=True):
             with np.errstate(invalid="ignore"):
-                errors = np.sqrt(np.diag(record.covariance))
+                errors = record.errors
             columns[label, "estimate"] = pd.Series(record.coefficients, list(record.names)).reindex(index)
             columns[label, "error"] = pd.Series(errors, list(record.names)).reindex(index)
         self.frame = pd.DataFrame(columns, index=index)

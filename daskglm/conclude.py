@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm import choices
-from daskglm.certificate import certified, reported_inverse
+from daskglm.certificate import certified
 from daskglm.design.columns import Ledger
 from daskglm.design.parameters import Parameters
 from daskglm.errors import AliasWarning, ConvergenceWarning, SeparationWarning
@@ -22,7 +22,7 @@ from daskglm.kernels.bordered import combination_of
 from daskglm.model.shapes import Shape
 from daskglm.model.weights import Frequency, Probability
 from daskglm.plan import Plan
-from daskglm.record import FitRecord, Specification, Statistics
+from daskglm.record import FitRecord, Specification, Statistics, WorkingEstimate
 from daskglm.separation import AT_LIMIT, NOBODY, Solution, sentence
 from daskglm.solvers.driver import Optimum, Stopping, minimise
 from daskglm.solvers.newton import combinations
@@ -94,20 +94,15 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     if plan.dispersion == "ml" and beside is not None and beside.dispersion is not None:
         phi, estimated = beside.dispersion, True
     kind = inference.kind_of(plan.covariance, plan.weights)
-    bread = inference.Bread.of(optimum.point, optimum.curvature)
+    bread = inference.Bread.of(optimum.point, optimum.curvature, exact.on(exact.working.basis))
     errors = inference.covariance(kind, objective, bread, phi, optimum.point.sums.meat)
-    matrix = parameters.covariance(errors.matrix)
-    if kind == "model" and optimum.curvature.basis is not None:
-        matrix = phi * reported_inverse(solution)
-    matrix = 0.5 * (matrix + matrix.T)
-    separation, infinite = solution.record(matrix), solution.infinite()
+    working = WorkingEstimate(exact.on(errors.basis), 0.5 * (errors.matrix + errors.matrix.T), errors.basis)
+    separation, infinite = solution.record(), solution.infinite()
     coefficients = exact.coefficients.copy()
     aliased = _aliased(objective, parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan
     coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
-    gone = parameters.reported(~optimum.curvature.kept) | (infinite != 0.0)
-    matrix[gone, :] = np.nan
-    matrix[:, gone] = np.nan
+    coefficients[parameters.reported(~optimum.curvature.kept) & (infinite == 0.0)] = np.nan
     notes = list(solution.design.notes)
     if errors.note:
         notes.append(errors.note)
@@ -119,12 +114,12 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     if plan.separation == "drop":
         ledger = replace(ledger, used=ledger.used - solution.at_limit.n, separated=solution.at_limit.n)
     record = FitRecord(
-        context.specification, solution.design, coefficients, matrix, aliased,
+        context.specification, solution.design, coefficients, aliased,
         tuple(name for name, sign in zip(parameters.names, infinite, strict=True) if sign), statistics,
         optimum.converged, optimum.status, optimum.reason, len(optimum.steps),
         objective.blocks.passes, objective.blocks.decodes,
-        exact.certificate, ledger, _trace(optimum), tuple(notes), _provenance(),
-        _beside(plan, beside), separation, family, plan.link,
+        exact.of_errors(errors), ledger, _trace(optimum), tuple(notes), _provenance(),
+        _beside(plan, beside), separation, family, plan.link, working=working,
     )  # fmt: skip
     return record
 

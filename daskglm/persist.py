@@ -5,6 +5,7 @@ model/current.json           {"format": 1, "run": "ID"}, replaced as the last ac
 model/runs/ID/model.json     the record without its numbers per parameter
 model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
 model/runs/ID/covariance.parquet   one column per parameter
+model/runs/ID/working.parquet      the estimate on its working scale: coefficients, and the covariance, one column each
 model/runs/ID/run.json       when and where it was made
 """
 
@@ -16,10 +17,12 @@ import math
 import os
 import platform
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from types import TracebackType
 from typing import Any, Self, final
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -28,11 +31,14 @@ from daskglm.design.columns import Ledger
 from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
 from daskglm.errors import ChangedInputError, ConvergenceWarning, DataError, DesignError, closest, warn
+from daskglm.kernels.basis import Basis
 from daskglm.model.custom import Custom
 from daskglm.model.exponential import ExponentialFamily
 from daskglm.model.pairs import resolve
 from daskglm.model.quasi import Quasi
-from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics
+from daskglm.record import Certificate, FitRecord, Separation, Specification, Statistics, WorkingEstimate
+
+Matrix = npt.NDArray[np.float64]
 
 FORMAT = 1
 CURRENT = "current.json"
@@ -178,12 +184,16 @@ def write_run(record: FitRecord, folder: Folder) -> str:
         "converged": record.converged,
         "provenance": dict(record.provenance),
     }
-    parameters, covariance = _parameters(record), _covariance(record)
+    tables = {
+        "parameters.parquet": _parameters(record),
+        "covariance.parquet": _covariance(record),
+        "working.parquet": _working(record),
+    }
     document = _json(_document(record))
     with folder.child("runs").child(run).draft() as draft:
         draft.write("model.json", document)
-        draft.write("parameters.parquet", lambda handle: pq.write_table(parameters, handle))
-        draft.write("covariance.parquet", lambda handle: pq.write_table(covariance, handle))
+        for name, table in tables.items():
+            draft.write(name, partial(pq.write_table, table))
         draft.write("run.json", _json(about))
     return run
 
@@ -226,13 +236,13 @@ def _run(place: Folder) -> FitRecord:
     document = _versioned(place, "model.json")
     try:
         estimates = _table(place, "parameters.parquet").column("estimate").to_numpy(zero_copy_only=False)
-        table = _table(place, "covariance.parquet")
-        columns = [table.column(i).to_numpy(zero_copy_only=False) for i in range(table.num_columns)]
+        # models of earlier versions have no working estimate
+        has_working = "basis" in document
+        numbers = _columns(place, "working.parquet" if has_working else "covariance.parquet")
     except (OSError, pa.ArrowException, KeyError) as error:
         raise DataError(f"{place.place} is damaged: {' '.join(str(error).split())}") from None
-    covariance = np.column_stack(columns) if columns else np.zeros((0, 0))
     try:
-        return _record(document, np.array(estimates, float), np.array(covariance, float))
+        return _record(document, np.array(estimates, float), numbers, has_working)
     except (KeyError, TypeError, ValueError, IndexError, AttributeError) as error:
         raise DataError(f"{place.place}/model.json is damaged: {type(error).__name__} {error}") from None
 
@@ -280,6 +290,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "provenance": dict(record.provenance),
         "own": _own(record),
         "shape": {name: list(pair) for name, pair in record.shape.items()},
+        "basis": _basis(record.working.basis),
     }
 
 
@@ -288,8 +299,6 @@ def _separation(separation: Separation) -> dict[str, Any]:
         "rows": separation.rows,
         "directions": separation.directions.tolist(),
         "finite": separation.finite.tolist(),
-        "held": list(separation.held),
-        "cross": separation.cross.tolist(),
         "dropped": separation.dropped,
     }
 
@@ -332,17 +341,29 @@ def _level(level: Any) -> Any:
 
 
 def _parameters(record: FitRecord) -> pa.Table:
-    with np.errstate(invalid="ignore"):
-        errors = np.sqrt(np.diag(record.covariance))
     return pa.table(
         {
             "name": list(record.names),
             "term": list(record.parameters.term_of),
             "estimate": record.coefficients,
-            "standard_error": errors,
+            "standard_error": record.errors,
             "aliased": [name in record.aliased for name in record.names],
         }
     )
+
+
+def _basis(basis: Basis | None) -> dict[str, Any] | None:
+    """Where columns stand for their residuals: places, and the directions as columns."""
+    if basis is None:
+        return None
+    return {"columns": basis.columns.tolist(), "directions": basis.directions.T.tolist()}
+
+
+def _working(record: FitRecord) -> pa.Table:
+    working = record.working
+    columns = {"coefficient": working.coefficients}
+    columns |= {str(j): column for j, column in enumerate(working.covariance.T)}
+    return pa.table({name: pa.array(column) for name, column in columns.items()})
 
 
 def _covariance(record: FitRecord) -> pa.Table:
@@ -400,7 +421,13 @@ def _only(kind: Any, document: Any) -> Any:
     return kind(**{name: value for name, value in document.items() if name in known})
 
 
-def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
+def _columns(place: Folder, name: str) -> Matrix:
+    table = _table(place, name)
+    columns = [table.column(i).to_numpy(zero_copy_only=False) for i in range(table.num_columns)]
+    return np.array(np.column_stack(columns) if columns else np.zeros((0, 0)), float)
+
+
+def _record(document: Any, coefficients: Any, numbers: Matrix, has_working: bool) -> FitRecord:
     d = document["design"]
     pieces = tuple(_only(Piece, {k: tuple(v) if isinstance(v, list) else v for k, v in p.items()}) for p in d["pieces"])
     design = Design(
@@ -411,7 +438,7 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
     )  # fmt: skip
     specification = dict(document["specification"])
     count = Parameters(design, specification.get("response_kind", "number")).n
-    if count != coefficients.size or covariance.shape != (coefficients.size,) * 2:
+    if count != coefficients.size or numbers.shape != (count, count + has_working):
         raise ValueError("its tables do not fit its design")
     if specification["weights"] is not None:
         specification["weights"] = tuple(specification["weights"])
@@ -420,15 +447,41 @@ def _record(document: Any, coefficients: Any, covariance: Any) -> FitRecord:
     statistics["clusters"] = tuple(statistics.get("clusters", ()))
     certificate = dict(document["certificate"])
     certificate["residual_columns"] = tuple(certificate["residual_columns"])
+    separation = _separation_of(document.get("separation"), coefficients.size)
+    parameters = Parameters(design, specification.get("response_kind", "number"))
+    if has_working:
+        basis = _basis_of(document["basis"], count)
+        working = WorkingEstimate(numbers[:, 0].copy(), np.ascontiguousarray(numbers[:, 1:]), basis)
+    else:
+        working = _from_reported(parameters, coefficients, numbers, document.get("separation"))
     return FitRecord(
-        _only(Specification, specification), design, coefficients, covariance, document["aliased"],
+        _only(Specification, specification), design, coefficients, document["aliased"],
         tuple(document["separated"]), _only(Statistics, statistics), document["converged"],
         document["status"], document["reason"], document["n_iter"], document["n_passes"], document["decodes"],
         _only(Certificate, certificate), _only(Ledger, document["ledger"]), tuple(document["trace"]),
         tuple(document["notes"]), document["provenance"],
         {name: tuple(pair) for name, pair in document.get("shape", {}).items()},
-        _separation_of(document.get("separation"), coefficients.size), *_pair(document),
+        separation, *_pair(document), working=working,
     )  # fmt: skip
+
+
+def _basis_of(document: Any, p: int) -> Basis | None:
+    if document is None:
+        return None
+    columns = np.array(document["columns"], np.int64)
+    directions = np.array(document["directions"], float).reshape(columns.size, p).T
+    return Basis(columns, np.ascontiguousarray(directions))
+
+
+def _from_reported(parameters: Parameters, coefficients: Any, covariance: Matrix, separation: Any) -> WorkingEstimate:
+    """The working estimate of a model that was saved without one; separation: its document, None where there is none."""
+    finite, errors = np.nan_to_num(coefficients), np.nan_to_num(covariance)
+    if separation is not None:
+        finite = np.array(separation["finite"], float)
+        for j, row in zip(separation["held"], separation["cross"], strict=True):
+            errors[j, :] = row
+            errors[:, j] = row
+    return WorkingEstimate(parameters.own(finite), parameters.own_covariance(errors))
 
 
 def _separation_of(document: Any, p: int) -> Separation | None:
@@ -438,7 +491,5 @@ def _separation_of(document: Any, p: int) -> Separation | None:
         int(document["rows"]),
         np.array(document["directions"], float).reshape(-1, p),
         np.array(document["finite"], float).reshape(p),
-        tuple(document["held"]),
-        np.array(document["cross"], float).reshape(-1, p),
         bool(document.get("dropped", False)),
     )

@@ -25,6 +25,8 @@ from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.predictive import distribution, hermite, predictive_quantile
 from daskglm.record import FitRecord
+from daskglm.totals.moments import Model
+from daskglm.totals.residualised import working_block, working_scaling, working_select
 from daskglm.totals.separation import movement
 from daskglm.totals.vector import Limit, Rows, choices, class_model
 
@@ -156,6 +158,13 @@ class Scorer:
         """Coefficients of the scaled raw columns from the user's (p,), without those `left_out` (p,)."""
         return self._placed(self.record.parameters.own(np.where(left_out, 0.0, reported)))
 
+    def _reduced(self, scaled: Vector, left_out: Any) -> Vector:
+        """The arithmetic's own coefficients (r,) less what they have of parameters that are left out (r,)."""
+        parameters = self.record.parameters
+        if not left_out.any():
+            return scaled
+        return np.asarray(scaled - parameters.own(np.where(left_out, parameters.coefficients(scaled), 0.0)))
+
     def _placed(self, coef: Vector) -> Vector:
         """Scaled coefficients at their raw columns; the slopes of an ordinal model are those of all but the intercept."""
         design = self.record.design
@@ -171,7 +180,7 @@ class Scorer:
         """eta (n,) + x'b, -infinity or infinity where a direction of an infinite optimum moves the row."""
         scaling, separation = self.record.design.scaling, self.record.separation
         pieces = Pieces.of(block, scaling)
-        gather(pieces, Workspace(pieces), self._raw(self.record.finite[0], left_out), 0, block.n, eta)
+        gather(pieces, Workspace(pieces), self._placed(self._reduced(self.record.scaled, left_out)), 0, block.n, eta)
         # the first direction that moves a row has the last word
         for direction in [] if separation is None else separation.directions[::-1]:
             moved = movement(block, scaling, self._raw(direction, left_out))
@@ -211,7 +220,7 @@ class Scorer:
     def _classes(self, block: Block) -> dict[str, Vector]:
         """Probabilities of all classes, or linear predictors, with what goes with them."""
         parameters, likelihood, prediction = self.record.parameters, self.likelihood, self.prediction
-        own = parameters.own(np.where(self._left_out(), 0.0, self.record.finite[0]))
+        own = self._reduced(self.record.scaled, self._left_out())
         offset = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
         pieces = Pieces.of(block, self.record.design.scaling)
         q = likelihood.q
@@ -281,7 +290,7 @@ class Scorer:
     ) -> npt.NDArray[Any]:
         """Standard errors of the probabilities (K, n), by the delta method; 0 of those that are 0 or 1 for good."""
         parameters, likelihood, design = self.record.parameters, self.likelihood, self.record.design
-        covariance = parameters.own_covariance(self._covariance())
+        covariance = self._covariance()
         scaling, select = design.scaling, design.select[len(design.names) - len(parameters.columns) :]
         result = np.empty_like(chance)
         for start in range(0, block.n, ROWS_IN_FULL):
@@ -323,18 +332,27 @@ class Scorer:
         }
 
     def _covariance(self) -> npt.NDArray[Any]:
-        """Of the reported coefficients (r, r), zero where there is no estimate or the term is left out."""
-        covariance, dropped = self.record.finite[1], self._left_out()
-        covariance[dropped, :] = 0.0
-        covariance[:, dropped] = 0.0
-        return covariance
+        """Of the coefficients on their working scale (r, r), zero where there is no estimate."""
+        covariance, basis = self.record.working.covariance, self.record.working.basis
+        left_out = self._left_out()
+        if not left_out.any():
+            return covariance
+        way = np.empty_like(covariance)
+        for one, unit in zip(way.T, np.eye(len(way)), strict=True):
+            reduced = self._reduced(unit if basis is None else basis.scaled(unit)[0], left_out)
+            one[:] = reduced if basis is None else basis.coefficients((reduced, np.zeros_like(reduced)))
+        return np.asarray(way @ covariance @ way.T)
 
     def _errors(self, block: Block) -> Vector:
-        """sqrt(x' C x) for every row, with C the covariance of the scaled coefficients."""
-        design = self.record.design
-        raw = np.zeros((design.width, design.width))
-        raw[np.ix_(design.select, design.select)] = self.record.parameters.own_covariance(self._covariance())
-        return np.sqrt(np.maximum(quadratic_form(block, design.scaling, raw), 0.0))
+        """sqrt(x' C x) for every row, with C the covariance of the coefficients on their working scale."""
+        design, basis = self.record.design, self.record.working.basis
+        select, scaling, rows = design.select, design.scaling, block
+        if basis is not None:
+            rows = working_block(block, Model(self.likelihood, select, design.width, scaling), basis)
+            select, scaling = working_select(select, scaling, basis), working_scaling(scaling, basis)
+        raw = np.zeros((rows.width, rows.width))
+        raw[np.ix_(select, select)] = self._covariance()
+        return np.sqrt(np.maximum(quadratic_form(rows, scaling, raw), 0.0))
 
     def _limits_of_new(self, eta: Vector, error: Vector, weight: Vector) -> tuple[Vector, Vector]:
         """Where a new y lies: mu -+ t sqrt(phi / w + se^2) of gaussian models with the identity link; otherwise quantiles of

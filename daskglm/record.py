@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
@@ -12,6 +13,8 @@ import numpy.typing as npt
 from daskglm.design.columns import Ledger
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
+from daskglm.design.working import WorkingScale
+from daskglm.kernels.basis import Basis
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -163,34 +166,41 @@ class Separation:
 
     rows: how many of the data are moved by a direction, and so fitted at the limit. directions (m, r): the first of them
     that moves a row's linear predictor takes it to infinity, by its sign; a row that none moves has x' finite. finite (r,):
-    the estimates from all rows that none moves, 0 where those leave a column no estimate. cross (k, r): their covariances
-    for the columns `held`, which have an estimate there and are infinite in the limit all the same. Of classes: rows in
-    which some class becomes impossible; `finite` tells those apart that stay possible. dropped: those rows were left out,
+    the estimates from all rows that none moves, 0 where those leave a column no estimate. Of classes: rows in which some class becomes impossible; `finite` tells those apart that stay possible. dropped: those rows were left out,
     and nothing is said of rows like them.
     """
 
     rows: int
     directions: Matrix
     finite: Vector
-    held: tuple[int, ...]
-    cross: Matrix
     dropped: bool = False
 
 
 @final
 @dataclass(frozen=True)
+class WorkingEstimate:
+    """The estimate on its working scale: coefficients (r,) and covariance (r, r), 0 where there is no estimate.
+
+    With an infinite optimum it is that of the rows whose linear predictors are finite.
+    """
+
+    coefficients: Vector
+    covariance: Matrix
+    basis: Basis | None = None
+
+
+@final
+@dataclass(frozen=True)
 class FitRecord:
-    """coefficients (r,) and covariance (r, r) on the scale of the user's columns, NaN where aliased; an infinite
-    coefficient is -inf or inf, and NaN in the covariance.
+    """coefficients (r,) on the scale of the user's columns, NaN where aliased; an infinite coefficient is -inf or inf.
 
     aliased: per aliased parameter, the combination of others that it is; separated: infinite ones, and `separation` what
-    predictions need of them; family, link: as objects; shape: (estimate, standard error) of each parameter beside the coefficients; trace: per step loss, decrement, halvings.
+    predictions need of them; working: the estimate on its working scale; family, link: as objects; shape: (estimate, standard error) of each parameter beside the coefficients; trace: per step loss, decrement, halvings.
     """
 
     specification: Specification
     design: Design
     coefficients: Vector
-    covariance: Matrix
     aliased: Mapping[str, Mapping[str, float]]
     separated: tuple[str, ...]
     statistics: Statistics
@@ -209,17 +219,54 @@ class FitRecord:
     separation: Separation | None = None
     family: Any = None
     link: Any = None
+    working: WorkingEstimate = field(kw_only=True)
 
     @property
-    def finite(self) -> tuple[Vector, Matrix]:
-        """Coefficients and covariance for rows with a finite linear predictor, 0 where there is no estimate."""
-        if self.separation is None:
-            return np.nan_to_num(self.coefficients), np.nan_to_num(self.covariance)
-        covariance = np.nan_to_num(self.covariance)
-        for j, row in zip(self.separation.held, self.separation.cross, strict=True):
-            covariance[j, :] = row
-            covariance[:, j] = row
-        return self.separation.finite, covariance
+    def covariance(self) -> Matrix:
+        """Of the reported coefficients (r, r), NaN where one has no finite estimate; made anew each time."""
+        matrix = self.scale.covariance(self.working.covariance)
+        matrix = 0.5 * (matrix + matrix.T)
+        gone = ~np.isfinite(self.coefficients)
+        matrix[gone, :] = np.nan
+        matrix[:, gone] = np.nan
+        return matrix
+
+    @cached_property
+    def errors(self) -> Vector:
+        """Standard errors of the reported coefficients (r,), NaN where one has none."""
+        with np.errstate(invalid="ignore"):
+            return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+    @property
+    def scale(self) -> WorkingScale:
+        """The way between reported parameters and those of `working`."""
+        return WorkingScale(self.parameters, self.working.basis)
+
+    @property
+    def scaled(self) -> Vector:
+        """Coefficients (r,) of the scaled columns for rows with a finite linear predictor, 0 where there is no estimate."""
+        return self.on(None)
+
+    def on(self, basis: Basis | None) -> Vector:
+        """Coefficients (r,) of the same rows on the working scale of another basis."""
+        working = self.working
+        if basis is working.basis:
+            return working.coefficients
+        nothing = np.zeros_like(working.coefficients)
+        scaled = (
+            (working.coefficients, nothing) if working.basis is None else working.basis.scaled(working.coefficients)
+        )
+        return np.asarray(scaled[0] + scaled[1]) if basis is None else basis.coefficients(scaled)
+
+    @property
+    def finite(self) -> Vector:
+        """Reported coefficients (r,) for rows with a finite linear predictor, 0 where there is no estimate."""
+        return np.nan_to_num(self.coefficients) if self.separation is None else self.separation.finite
+
+    def forms(self, linear: Matrix) -> tuple[Vector, Matrix]:
+        """L b (m,) and L C L' (m, m) of combinations L (m, r) of the reported parameters, in the finite estimates."""
+        rows = self.scale.rows(linear)
+        return rows @ self.working.coefficients, np.asarray(rows @ self.working.covariance @ rows.T)
 
     @property
     def names(self) -> tuple[str, ...]:

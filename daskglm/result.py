@@ -437,7 +437,9 @@ class Fit:
             term if np.isfinite(b) else "" for term, b in zip(self.record.parameters.term_of, coefficients, strict=True)
         ]
         matrix, value = hypotheses.parse(hypothesis, names, kept)
-        return hypotheses.wald(self.record.coefficients, self.record.covariance, matrix, value, s.df_test, names)
+        return hypotheses.wald(
+            self.record.coefficients, self.record.covariance, matrix, value, s.df_test, names, self.record.forms
+        )
 
     def lr_test(self, other: Fit) -> hypotheses.TestResult:
         """Likelihood ratio of two nested fits, in either order: 2 (llf_1 - llf_0), chi-square; where the dispersion is
@@ -651,8 +653,7 @@ class Fit:
         return summary.as_html(self.record)
 
     def _errors(self) -> np.ndarray[Any, Any]:
-        with np.errstate(invalid="ignore"):
-            return np.sqrt(np.diag(self.record.covariance))
+        return self.record.errors
 
     def _shaped(self, values: Any) -> Any:
         import pandas as pd

@@ -83,18 +83,15 @@ class Solution:
         """This, and what was found of the rows that it left."""
         return replace(later, directions=self.directions + later.directions, at_limit=self.at_limit + later.at_limit)
 
-    def record(self, covariance: Matrix) -> Separation | None:
-        """What predictions need; covariance (r, r) on the user's scale of the rows that are left."""
+    def record(self) -> Separation | None:
+        """What predictions need."""
         if not self.directions:
             return None
         parameters = self.parameters
-        held = np.flatnonzero((self.infinite() != 0.0) & parameters.reported(self.optimum.curvature.kept))
         return Separation(
             self.at_limit.n,
             np.array([_reported(parameters, direction) for direction in self.directions]),
             parameters.coefficients(self.optimum.point.coef),
-            tuple(int(j) for j in held),
-            covariance[held],
             self.dropped,
         )
 

@@ -52,7 +52,7 @@ def coefficient_rows(record: FitRecord) -> tuple[list[str], list[list[str]]]:
     letter = "z" if record.statistics.df_test is None else "t"
     header = ["", "Estimate", "Std. Error", f"{letter} value", f"Pr(>|{letter}|)", ""]
     with np.errstate(invalid="ignore", divide="ignore"):
-        errors = np.sqrt(np.diag(record.covariance))
+        errors = record.errors
         values = record.coefficients / errors
     tests = distributions.p_value(record.statistics, values)
     rows = [

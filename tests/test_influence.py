@@ -244,19 +244,14 @@ def test_the_same_after_a_robust_fit() -> None:
     np.testing.assert_allclose(fits[1].influence(data), fits[0].influence(data), rtol=1e-7, atol=ROUNDING)
 
 
-def test_columns_too_close_for_a_gram(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_columns_too_close_for_a_gram() -> None:
     data = frame("poisson")
     data["z"] = data.x + 1e-4 * data.o
     plain = dg.glm("y ~ x + z", data, family="poisson")
     assert plain.certificate.residual_columns == ("z",)
-    # the quadratic form of entries near 1e10 has that many digits fewer
-    assert plain.influence(data).leverage.sum() == pytest.approx(3.0, rel=1e-5)
+    assert plain.influence(data).leverage.sum() == pytest.approx(3.0, rel=1e-12)
     robust = dg.glm("y ~ x + z", data, family="poisson", covariance="HC0")
-    np.testing.assert_allclose(robust.influence(data).leverage, plain.influence(data).leverage, rtol=1e-4)
-    # where weights leave less of a column than the columns themselves do, the sums of one pass have lost it
-    monkeypatch.setattr("daskglm.postestimation.influence._summed", lambda record, data: None)
-    with pytest.raises(DesignError, match="nearly collinear"):
-        robust.influence(data)
+    np.testing.assert_allclose(robust.influence(data), plain.influence(data), rtol=1e-9)
 
 
 @pytest.mark.parametrize("by", ["cooks_distance", "leverage", "dffits"])

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from daskglm.cluster import lakes, tables
 from daskglm.errors import DataError, DesignError
 from daskglm.result import Fit
 from tests.cluster.problem import write_lake
+from tests.moved import with_coefficients
 
 # Fourth differences of mean predictions.
 EFFECTS = 1e-7
@@ -102,7 +102,7 @@ class ByDifferences:
         self.rows = pd.concat(frames, ignore_index=True)
 
     def at(self, coefficients: Any) -> np.ndarray:
-        other = Fit(dataclasses.replace(self.fit.record, coefficients=coefficients))
+        other = Fit(with_coefficients(self.fit.record, coefficients))
         found = np.asarray(other.predict(self.rows), float).reshape(sum(self.counts), self.weight.size, -1)
         found = np.log(found) if self.kind.startswith("ey") else found
         result, start = [], 0

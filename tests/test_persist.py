@@ -183,12 +183,32 @@ def run_of(model: Path) -> Path:
     return model / "runs" / json.loads((model / "current.json").read_text())["run"]
 
 
-@pytest.mark.parametrize("file", ["model.json", "parameters.parquet", "covariance.parquet"])
+def without_working_estimate(run: Path) -> None:
+    """A run as models were written before they held their estimate on its working scale."""
+    (run / "working.parquet").unlink()
+    document = json.loads((run / "model.json").read_text())
+    del document["basis"]
+    (run / "model.json").write_text(json.dumps(document))
+
+
+def test_a_model_without_a_working_estimate_is_read_from_its_covariance(tmp_path: Path, saved: Path) -> None:
+    model = tmp_path / "model"
+    shutil.copytree(saved, model)
+    without_working_estimate(run_of(model))
+    new, old = dg.load(saved), dg.load(model)
+    np.testing.assert_array_equal(old.params, new.params)
+    np.testing.assert_allclose(old.cov_params(), new.cov_params(), rtol=1e-12)
+    np.testing.assert_allclose(old.record.working.covariance, new.record.working.covariance, rtol=1e-11)
+
+
+@pytest.mark.parametrize("file", ["model.json", "parameters.parquet", "working.parquet", "covariance.parquet"])
 @pytest.mark.parametrize("damage", ["gone", "empty", "cut", "noise"])
 def test_a_damaged_file_is_a_data_error_that_names_it(tmp_path: Path, saved: Path, file: str, damage: str) -> None:
     model = tmp_path / "model"
     shutil.copytree(saved, model)
     path = run_of(model) / file
+    if file == "covariance.parquet":
+        without_working_estimate(path.parent)
     content = path.read_bytes()
     if damage == "gone":
         path.unlink()

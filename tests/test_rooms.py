@@ -36,7 +36,7 @@ ALLOWED: dict[str, set[str]] = {
     "solvers": {"errors", "model", "kernels", "totals", "partitions"},
     "inference": {"errors", "model", "kernels", "totals", "partitions", "solvers"},
     "plan": {"errors", "model", "design", "solvers", "inference"},
-    "record": {"errors", "model", "design", "solvers"},
+    "record": {"errors", "model", "kernels", "design", "solvers"},
     "checkpoint": BELOW_FIT | {"together"},
     "separation": BELOW_FIT,
     "choices": BELOW_FIT | {"separation"},

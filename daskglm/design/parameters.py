@@ -113,6 +113,30 @@ class Parameters:
             return self.design.unscaling().inverse().coefficients(reported)
         return np.asarray(np.linalg.solve(self._matrix, reported))
 
+    def raw_scaling(self) -> tuple[Vector, Vector]:
+        """(shift, factor), each (p,), of the columns of X: they enter the arithmetic as (x - shift) factor."""
+        shift, factor = self.design.raw_scaling()
+        return shift[self.design.select], factor[self.design.select]
+
+    def own_rows(self, linear: Matrix) -> Matrix:
+        """Combinations (m, r) of the reported parameters as combinations of the arithmetic's own.
+
+        Of a row of X each entry is (x - shift) factor: the difference is taken first, since the two can be far from zero.
+        """
+        shift, factor = self.raw_scaling()
+        if not self.design.unscaling().shift.any():
+            shift = np.zeros_like(shift)
+        if self.kind == "number":
+            return np.asarray((linear - shift * linear[:, :1]) * factor)
+        if self.kind == "classes":
+            blocks = linear.reshape(len(linear), len(self.classes) - 1, len(self.columns))
+            return np.asarray(((blocks - shift * blocks[:, :, :1]) * factor).reshape(linear.shape))
+        p, skipped = len(self.columns), len(self.design.names) - len(self.columns)
+        slopes, thresholds = linear[:, :p], linear[:, p:]
+        # a threshold stands on the other side of the slopes
+        moved = slopes + shift[skipped:] * thresholds.sum(axis=1)[:, None]
+        return np.asarray(np.hstack([thresholds, moved * factor[skipped:]]))
+
     def own_covariance(self, reported: Matrix) -> Matrix:
         """The arithmetic's own covariance (r, r)."""
         if self.kind == "number":

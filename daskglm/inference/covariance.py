@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, final
 
@@ -10,12 +10,15 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.errors import DataError
+from daskglm.kernels.basis import Basis
+from daskglm.kernels.bordered import AnyGram, diagonal_of
 from daskglm.model.families import Family
 from daskglm.model.weights import Cluster, Probability, Weights
-from daskglm.solvers.newton import curvature
+from daskglm.solvers.newton import curvature, sharpened
 from daskglm.solvers.objective import Curvature, Objective, Point
 from daskglm.totals.clusters import ClusterProducts, ClustersOfBucket, ScoresByCluster, buckets_for
 from daskglm.totals.moments import FitStats
+from daskglm.totals.residualised import in_basis, working_model
 from daskglm.totals.scores import Meat, meat
 
 Vector = npt.NDArray[np.float64]
@@ -47,35 +50,69 @@ def dispersion(
 @final
 @dataclass(frozen=True)
 class Bread:
-    """Where a covariance is taken: coef (p,); inverse (p, p) of the reported information there at phi = 1, zeros where aliased
-    (p,); rank k; observations n, with frequencies, and rows.
+    """Where a covariance is taken, on the working scale, whose columns are X T with T of `basis`.
+
+    coef (p,); inverse (p, p) of the reported information there at phi = 1, zeros where aliased (p,); lengths (p,): roots of
+    that information's diagonal; rank k; observations n, with frequencies, and rows.
     """
 
     coef: Vector
     inverse: Matrix
+    lengths: Vector
     aliased: npt.NDArray[np.bool_]
     rank: int
     observations: float
     rows: int
+    basis: Basis | None = None
 
     @staticmethod
-    def of(point: Point, found: Curvature) -> Bread:
-        """From a point whose sums hold statistics, and its factored Gram."""
+    def of(point: Point, found: Curvature, coef: Vector | None = None) -> Bread:
+        """From a point whose sums hold statistics, and its factored Gram; coef: if not those of the point."""
         stats = point.sums.statistics
         assert stats is not None
+        basis = basis_of(found)
+        if coef is None:
+            coef = point.coef if basis is None else basis.coefficients((point.coef, np.zeros_like(point.coef)))
         return Bread(
-            point.coef, found.inverse(), found.aliased, found.factor.rank, float(stats.observations), point.sums.n
-        )
+            coef, found.factor.inverse(), lengths_of(found.gram), found.aliased, found.factor.rank,
+            float(stats.observations), point.sums.n, basis,
+        )  # fmt: skip
+
+
+def basis_of(found: Curvature) -> Basis | None:
+    """The columns that a Gram was factored in, None where these are the scaled ones."""
+    return None if found.basis is None else Basis.of(found.basis, found.doubtful)
+
+
+def lengths_of(gram: AnyGram) -> Vector:
+    """Roots of a Gram's diagonal (p,)."""
+    return np.asarray(np.sqrt(np.maximum(diagonal_of(gram), 0.0)))
 
 
 @final
 @dataclass(frozen=True)
 class Covariance:
-    """matrix (p, p) of the scaled parameters, zeros where aliased; clusters: how many there are, each way; note: what there
-    is to say about it; gradient (p,): of the rows, where a pass was taken that knows it.
+    """matrix (p, p) on the working scale of `basis`, zeros where aliased.
+
+    inverse (p, p), lengths (p,): of the information that it is made of, its inverse and the roots of its diagonal; middle
+    (p,): roots of the diagonal of M in inverse M inverse, None where the covariance is a multiple of the inverse; added
+    (p, p): of several ways of clustering the matrix with all of them added, None otherwise; observed: whether the
+    information is the observed one;
+    clustered: whether M sums products of sums over clusters; least: the smallest 1 - h of leverages h that were taken out,
+    to the power `power`; clusters: how many there are, each way; note: a sentence for the user, or empty; gradient (p,): of
+    the rows, where a pass was taken that knows it.
     """
 
     matrix: Matrix
+    inverse: Matrix
+    lengths: Vector
+    basis: Basis | None = None
+    middle: Vector | None = None
+    added: Matrix | None = None
+    observed: bool = False
+    clustered: bool = False
+    power: float = 0.0
+    least: float = 1.0
     clusters: tuple[int, ...] = ()
     note: str = ""
     gradient: Vector | None = None
@@ -87,52 +124,74 @@ def kind_of(asked: str | Cluster, weights: Weights | None) -> str | Cluster:
 
 
 def covariance(kind: str | Cluster, objective: Objective, bread: Bread, phi: float, tables: Any = None) -> Covariance:
-    """Covariance of the scaled parameters, with H the reported information.
+    """Covariance of the parameters on the working scale, with H the reported information.
 
     "model": phi H^-1; "observed": with the observed information; "HC0": H^-1 (sum s s') H^-1 with s the rows' scores;
     "HC1": HC0 n / (n - k); "HC2", "HC3": HC0 of the scores (I - H_i)^(-1/2) s and (I - H_i)^-1 s, with H_i the leverage of a
     row; "probability": HC0 n / (n - 1) (Binder 1983); a Cluster: see there. tables: `Moments.meat`, which HC0, HC1 and
-    "probability" are made of. Passes: one for "observed", HC2 and HC3, 2^w - 1 for w ways of clustering, none otherwise.
+    "probability" are made of where no column had to be replaced by its residual. Passes: one for "observed", HC2 and HC3,
+    2^w - 1 for w ways of clustering; for the others one where a column had to be replaced, and none otherwise.
     """
     if isinstance(kind, Cluster):
         return _clustered(kind, objective, bread)
     if kind == "model":
-        return Covariance(phi * bread.inverse)
+        return Covariance(phi * bread.inverse, bread.inverse, bread.lengths, bread.basis)
     if kind == "observed":
-        other = objective.evaluate(bread.coef, 2, "observed")
-        return Covariance(phi * curvature(objective, other, bread.aliased).inverse())
+        return _observed(objective, bread, phi)
     if kind in POWERS:
-        return _without_leverages(kind, objective, bread)
-    products = objective.model.gram(tables)
-    assert products is not None
+        return _of_scores(kind, objective, bread, POWERS[kind])
     n, k = bread.observations, bread.rank
     factor = {"HC0": 1.0, "HC1": n / (n - k) if n > k else np.nan, "probability": n / (n - 1.0)}[kind]
-    return Covariance(np.asarray(factor * bread.inverse @ products @ bread.inverse))
+    if bread.basis is None and tables is not None:
+        products = objective.model.gram(tables)
+        assert products is not None
+        return _sandwich(bread, products, factor)
+    return _of_scores(kind, objective, bread, 0.0, factor)
 
 
-def _without_leverages(kind: str, objective: Objective, bread: Bread) -> Covariance:
-    model = objective.model
-    found: Meat = objective.blocks.total(meat, model, bread.coef, bread.inverse, POWERS[kind])
+def _sandwich(bread: Bread, products: Matrix, factor: float = 1.0, **known: Any) -> Covariance:
+    """factor H^-1 M H^-1."""
+    matrix = np.asarray(factor * bread.inverse @ products @ bread.inverse)
+    return Covariance(matrix, bread.inverse, bread.lengths, bread.basis, lengths_of(products), **known)
+
+
+def _observed(objective: Objective, bread: Bread, phi: float) -> Covariance:
+    coef = bread.coef if bread.basis is None else bread.basis.scaled(bread.coef)[0]
+    point = objective.evaluate(coef, 2, "observed")
+    found = curvature(objective, point, bread.aliased)
+    if bread.basis is not None:
+        found = sharpened(objective, point, found)
+    inverse = found.factor.inverse()
+    return Covariance(phi * inverse, inverse, lengths_of(found.gram), basis_of(found), observed=True)
+
+
+def _of_scores(kind: str, objective: Objective, bread: Bread, power: float, factor: float = 1.0) -> Covariance:
+    """From the products of the rows' scores, with leverages taken out to a power; one pass."""
+    model = working_model(objective.model, bread.basis)
+    function = in_basis(meat, objective.model, bread.basis)
+    found: Meat = objective.blocks.total(function, model, bread.coef, bread.inverse, power)
     gradient = model.scores(found.tables)
-    if found.alone:
+    if power and found.alone:
         note = (
             f"{found.alone:,} row(s) are fitted by themselves (leverage 1), as by a level that occurs once: {kind} divides 0 by "
             '0 there and has no value; use covariance="HC1", or join levels'
         )
-        return Covariance(np.full(bread.inverse.shape, np.nan), note=note, gradient=gradient)
+        nothing = np.full(bread.inverse.shape, np.nan)
+        return Covariance(nothing, bread.inverse, bread.lengths, bread.basis, note=note, gradient=gradient)
     products = model.gram(found.tables)
     assert products is not None
-    return Covariance(np.asarray(bread.inverse @ products @ bread.inverse), gradient=gradient)
+    return _sandwich(bread, products, factor, power=power, least=found.least, gradient=gradient)
 
 
 def _clustered(kind: Cluster, objective: Objective, bread: Bread) -> Covariance:
-    ways, model = range(len(kind.columns)), objective.model
+    ways, model = range(len(kind.columns)), working_model(objective.model, bread.basis)
     # what a bucket is folded into is a whole matrix of the raw columns, however sparse X is
     objective.blocks.expect(8 * (model.likelihood.q * model.width) ** 2)
-    total, clusters, gradient = np.zeros(bread.inverse.shape), [], None
+    total, added = np.zeros(bread.inverse.shape), np.zeros(bread.inverse.shape)
+    clusters, gradient = [], None
     buckets = buckets_for(bread.rows)
     for subset in (s for size in range(1, len(ways) + 1) for s in combinations(ways, size)):
-        scatter = ScoresByCluster(model, bread.coef, subset, buckets)
+        scatter = in_basis(ScoresByCluster(model, bread.coef, subset, buckets), objective.model, bread.basis)
         found: ClusterProducts = objective.blocks.grouped(scatter, buckets, ClustersOfBucket(model))
         gradient = found.gradient
         if len(subset) == 1:
@@ -142,16 +201,22 @@ def _clustered(kind: Cluster, objective: Objective, bread: Bread) -> Covariance:
                     f'"{kind.columns[subset[0]]}" has one value in all rows: errors by cluster need two clusters or more'
                 )
         sign = 1.0 if len(subset) % 2 else -1.0
-        total += sign * _correction(kind.correction, float(found.clusters), bread) * found.products
-    matrix = np.asarray(bread.inverse @ total @ bread.inverse)
-    negative = int((np.diag(matrix) < 0.0).sum())
+        correction = _correction(kind.correction, float(found.clusters), bread)
+        total += sign * correction * found.products
+        added += correction * found.products
+    errors = _sandwich(bread, total)
+    negative = int((np.diag(errors.matrix) < 0.0).sum())
     note = ""
     if negative:
         note = (
             f"the covariance clustered in {len(ways)} ways is not positive definite: {negative} variance(s) are negative, and "
             "their standard errors NaN"
         )
-    return Covariance(matrix, tuple(clusters), note, gradient)
+    every = np.asarray(bread.inverse @ added @ bread.inverse) if len(ways) > 1 else None
+    return replace(
+        errors, middle=lengths_of(added), added=every, clustered=True, clusters=tuple(clusters), note=note,
+        gradient=gradient,
+    )  # fmt: skip
 
 
 def _correction(correction: str, groups: float, bread: Bread) -> float:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -43,9 +43,11 @@ def wald(
     value: Vector,
     df_denom: float | None,
     names: Sequence[str] = (),
+    forms: Callable[[Matrix], tuple[Vector, Matrix]] | None = None,
 ) -> TestResult:
     """Test L b = c: (L b - c)' (L C L')^-1 (L b - c), chi-square with rank(L) degrees of freedom; where the dispersion
-    was estimated (df_denom given), that over rank(L), against F(rank, df_denom). names: of the coefficients, for messages.
+    was estimated (df_denom given), that over rank(L), against F(rank, df_denom). names: of the coefficients, for messages;
+    forms: L to L b (m,) and L C L' (m, m), to more digits than these coefficients and covariance give.
     """
     if not np.isfinite(matrix).all() or not np.isfinite(value).all():
         raise DesignError("the hypothesis has numbers that are not finite")
@@ -60,8 +62,12 @@ def wald(
         if (odd & involved).any():
             at = int(np.flatnonzero(odd & involved)[0])
             raise DesignError(f"the hypothesis involves {what}{f': {names[at]}' if names else ''}")
-    difference = matrix[:, involved] @ coefficients[involved] - value
-    middle = matrix[:, involved] @ covariance[np.ix_(involved, involved)] @ matrix[:, involved].T
+    if forms is None:
+        part = matrix[:, involved]
+        linear, middle = part @ coefficients[involved], part @ covariance[np.ix_(involved, involved)] @ part.T
+    else:
+        linear, middle = forms(matrix)
+    difference = linear - value
     # in units of their own errors, so that scales of columns are not taken for dependence
     with np.errstate(divide="ignore", invalid="ignore"):
         unit = 1.0 / np.sqrt(np.diag(middle))

@@ -14,6 +14,7 @@ import numpy.typing as npt
 from daskglm.design.columns import Coded
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
+from daskglm.kernels.basis import Basis
 from daskglm.kernels.blocks import Block, Column
 from daskglm.kernels.resampling import Draws, mixed
 from daskglm.postestimation.intervals import at_optimum, blocks_of, require_optimum
@@ -25,6 +26,7 @@ from daskglm.solvers.objective import Objective
 from daskglm.together import Together
 from daskglm.totals.moments import Moments, Request, moments
 from daskglm.totals.resampling import Resampled, copies_of, resampled
+from daskglm.totals.residualised import working_block, working_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -169,19 +171,24 @@ class Stepped:
 
 def _one_step(visit: Visit, replicates: int, seed: int, key: tuple[str, ...]) -> Matrix:
     """b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes)."""
-    model, phi = visit.model, visit.record.statistics.scale
-    request = Request(visit.coef, 2, model.likelihood.reported)
-    found: Stepped = visit.total_of_rows(stepped, model, request, seed, replicates, key)
-    objective = Objective(blocks_of(visit), model, visit.record.design.intercept)
-    point = objective.point(visit.coef, found.moments, request.information)
-    curved = curvature(objective, point, None)
-    require_optimum(point, curved, phi)
-    return np.stack([visit.coef + curved.solve(gradient) for gradient in found.resampled.gradients.T])
+    record, basis = visit.record, visit.record.working.basis
+    model, coef = working_model(visit.model, basis), record.working.coefficients
+    request = Request(coef, 2, model.likelihood.reported)
+    found: Stepped = visit.total_of_rows(stepped, visit.model, basis, request, seed, replicates, key)
+    objective = Objective(blocks_of(visit), model, record.design.intercept)
+    point = objective.point(coef, found.moments, request.information)
+    curved = curvature(objective, point, None if basis is None else _aliased(visit))
+    require_optimum(point, curved, record.statistics.scale)
+    steps = np.stack([coef + curved.solve(gradient) for gradient in found.resampled.gradients.T])
+    return steps if basis is None else np.stack([basis.scaled(step)[0] for step in steps])
 
 
-def stepped(rows: Rows, model: Any, request: Request, seed: int, replicates: int, key: tuple[str, ...]) -> Stepped:
-    """Of one leaf's rows."""
+def stepped(
+    rows: Rows, plain: Any, basis: Basis | None, request: Request, seed: int, replicates: int, key: tuple[str, ...]
+) -> Stepped:
+    """Of one leaf's rows; plain: the model of the scaled columns."""
     assert request.coef is not None
+    model, rows = working_model(plain, basis), replace(rows, block=working_block(rows.block, plain, basis))
     drawn = resampled(rows.block, model, request.coef, draws_of(rows, model, seed, replicates, key))
     return Stepped(moments(rows.block, model, request), drawn)
 
@@ -292,7 +299,7 @@ def _full(visit: Visit, replicates: int, seed: int, key: tuple[str, ...]) -> Mat
         return minimise(one, visit.coef, stopping, dispersion=phi, quadratic=visit.model.likelihood.quadratic)
 
     found = together.run([partial(search, k) for k in range(replicates)])
-    kept = visit.parameters.own(visit.record.finite[0])
+    kept = visit.record.scaled
     result = np.full((replicates, kept.size), np.nan)
     aliased = np.zeros(kept.size, bool) if not visit.record.aliased else _aliased(visit)
     for k, optimum in enumerate(found):

@@ -24,6 +24,7 @@ from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
 from daskglm.errors import DesignError
 from daskglm.estimation import model_of
+from daskglm.kernels.basis import Basis
 from daskglm.kernels.cholesky import factor
 from daskglm.model.likelihoods import Information
 from daskglm.postestimation.revisit import plan_of
@@ -39,6 +40,7 @@ from daskglm.postestimation.widened import (
 )
 from daskglm.record import FitRecord
 from daskglm.totals.moments import AnyModel, Moments, Request, moments
+from daskglm.totals.residualised import working_block, working_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -56,11 +58,14 @@ LEAST_COLUMNS = 32
 @final
 @dataclass(frozen=True)
 class Group:
-    """Candidates that share a Gram: what makes their blocks, the model of all of their columns, its coefficients."""
+    """Candidates that share a Gram: what makes their blocks, the model of all of their columns, its coefficients on the
+    working scale of a basis.
+    """
 
     narrow: Narrow
     model: AnyModel
     coef: Vector
+    basis: Basis | None = None
 
 
 @final
@@ -79,7 +84,8 @@ def grouped_moments(shared: Shared, groups: tuple[Group, ...], information: Info
     found = []
     for number, group in enumerate(groups):
         request = Request(group.coef, 2, information, statistics=number == 0)
-        found.append(moments(group.narrow(shared.block), group.model, request))
+        block = working_block(group.narrow(shared.block), group.model, group.basis)
+        found.append(moments(block, working_model(group.model, group.basis), request))
     return Grouped(tuple(found))
 
 
@@ -104,7 +110,8 @@ def score_tests(record: FitRecord, candidates: Any, data: Any, client: Any = Non
     rows, checked = {}, False
     for name, (number, own, columns) in places.items():
         group, sums = groups[number], found.moments[number]
-        gram, score = group.model.gram(sums.tables), group.model.gradient(sums)
+        model = working_model(group.model, group.basis)
+        gram, score = model.gram(sums.tables), model.gradient(sums)
         assert gram is not None
         base = np.concatenate([own, columns])
         gram, score, p = gram[np.ix_(base, base)], score[base], own.size
@@ -189,8 +196,7 @@ def _groups(wide: Widened, candidates: Sequence[str]) -> tuple[tuple[Group, ...]
         room -= columns[name]
     groups: list[Group] = []
     places: Places = {}
-    coef = record.parameters.own(record.finite[0])
-    known = dict(zip(own_names(record.parameters), coef, strict=True))
+    known = dict(zip(own_names(record.parameters), record.working.coefficients, strict=True))
     for number, batch in enumerate(batches):
         inner, narrow = narrowed(design, {*base, *batch})
         group, own, at = _group(wide, inner, narrow, known, batch)
@@ -213,4 +219,16 @@ def _group(
     coef, names = np.zeros(parameters.n), own_names(parameters)
     for i in own:
         coef[i] = known[names[i]]
-    return Group(narrow, model, coef), own, places
+    return Group(narrow, model, coef, _embedded(wide.record, names)), own, places
+
+
+def _embedded(record: FitRecord, names: Sequence[str]) -> Basis | None:
+    """The basis of a fit among the columns of a larger model, by the names of its own coefficients."""
+    basis = record.working.basis
+    if basis is None:
+        return None
+    place = {name: i for i, name in enumerate(names)}
+    at = np.array([place[name] for name in own_names(record.parameters)], np.int64)
+    directions = np.zeros((len(names), basis.columns.size))
+    directions[at] = basis.directions
+    return Basis(at[basis.columns], directions)

@@ -126,7 +126,7 @@ class _Run:
             if other is not None:
                 plan = plan_of(other.specification, other)
                 there = model_at(other, plan)
-                second = there, other.parameters.own(other.finite[0]), directions_of(other, there)
+                second = there, other.scaled, directions_of(other, there)
             self.types = visit.types
             function = SumsOf(
                 model, visit.coef, directions_of(self.record, model), dropped, self._asked(model, visit.coef), second

@@ -162,7 +162,7 @@ def residuals(
     beside = () if key is None else (key,) if isinstance(key, str) else tuple(key)
     _check(record, data, kind, seed, beside)
     plan = plan_of(record.specification, record)
-    model, coef = model_at(record, plan), record.parameters.own(record.finite[0])
+    model, coef = model_at(record, plan), record.scaled
     sampling = record.specification.weights is not None and record.specification.weights[0] == "probability"
     if not isinstance(model, Model):
         columns = record.parameters.classes if kind in ("response", "pearson") else (kind,)

@@ -334,9 +334,9 @@ def _table(record: FitRecord, lines: Sequence[Line], level: float) -> pd.DataFra
     import pandas as pd
 
     parameters = record.parameters
-    covariance = parameters.own_covariance(record.finite[1])
+    covariance = record.working.covariance
     value = np.concatenate([line.value for line in lines])
-    jacobian = np.concatenate([line.jacobian for line in lines])
+    jacobian = record.scale.in_basis(np.concatenate([line.jacobian for line in lines]))
     variance = np.einsum("ij,ij->i", jacobian @ covariance, jacobian)
     with np.errstate(invalid="ignore"):
         error = np.sqrt(np.maximum(variance, 0.0))

@@ -11,14 +11,16 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from daskglm.design.design import Rescaling
+from daskglm.design.working import WorkingScale
 from daskglm.errors import DataError, DesignError, closest
-from daskglm.kernels.cholesky import factor
+from daskglm.kernels.basis import Basis
 from daskglm.postestimation.aligned import aligned
 from daskglm.postestimation.revisit import Rows, Visit, model_at, plan_of
+from daskglm.postestimation.sandwich import information_of, inside
 from daskglm.record import FitRecord
+from daskglm.solvers.objective import Objective
 from daskglm.totals.influence import Asked, Bread, Influences, Spread, dfbetas, influences, measures
-from daskglm.totals.moments import Model, Request, moments
+from daskglm.totals.moments import Model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -26,8 +28,6 @@ if TYPE_CHECKING:
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
 
-# By how much shifting columns back may enlarge the errors of a reported covariance before it is summed up afresh.
-MOST_LOST = 1e5
 BY = ("cooks_distance", "leverage", "dffits")
 # Shares at which the spread of a measure is shown.
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
@@ -47,57 +47,38 @@ def refuse_sampled(record: FitRecord, what: str) -> None:
 
 
 def bread_of(record: FitRecord, data: Any) -> Bread:
-    """From the record, where the covariance it holds is model-based and has kept its digits; from one pass where not."""
-    inverse, exact = _recorded(record)
-    if not exact:
-        summed = _summed(record, data)
-        # columns that only residual passes tell apart: the record has made them, and is better than nothing
-        inverse = inverse if summed is None else summed
-    if inverse is None:
-        raise DesignError(
-            'leverage needs the model-based covariance of columns as nearly collinear as these: fit with covariance="model"'
-        )
+    """From the record, where the covariance it holds is model-based; from one pass where not."""
+    found = _recorded(record)
+    inverse, basis = _summed(record, data) if found is None else found
     parameters, s = record.parameters, record.statistics
-    identity = np.eye(parameters.n)
-    reported = np.stack([parameters.coefficients(one) for one in identity], axis=1)
+    scale = WorkingScale(parameters, basis)
+    way = scale.left(np.eye(parameters.n))
     with np.errstate(all="ignore"):
-        spread = np.sqrt(np.diag(parameters.covariance(inverse)))
+        spread = np.sqrt(np.diag(scale.covariance(inverse)))
         spread = np.where(np.isfinite(record.coefficients) & (spread > 0.0), spread, np.nan)
-    return Bread(inverse, inverse @ reported.T / spread, s.rank, s.scale, s.deviance, s.df_resid, not s.scale_estimated)
+    change = inverse @ way.T / spread
+    return Bread(inverse, change, s.rank, s.scale, s.deviance, s.df_resid, not s.scale_estimated, basis)
 
 
-def _recorded(record: FitRecord) -> tuple[Matrix | None, bool]:
-    """(X'WX)^-1 of the model's own coefficients from the reported covariance, None where that does not tell, and whether it has
-    kept its digits.
-    """
-    s, parameters = record.statistics, record.parameters
+def _recorded(record: FitRecord) -> tuple[Matrix, Basis | None] | None:
+    """(X'WX)^-1 on the working scale from the covariance of the fit, None where that does not tell."""
+    s, working = record.statistics, record.working
     if record.specification.covariance != "model" or not (np.isfinite(s.scale) and s.scale > 0.0):
-        return None, False
-    covariance = record.finite[1] / s.scale
-    own = parameters.own_covariance(covariance)
-    if parameters.kind == "number":
-        back = record.design.unscaling().inverse()
-        size = np.diag(Rescaling(np.abs(back.factor), np.abs(back.shift)).covariance(np.abs(covariance)))
-    else:
-        back_again = np.abs(np.stack([parameters.own(one) for one in np.eye(parameters.n)], axis=1))
-        size = np.einsum("ij,ij->i", back_again @ np.abs(covariance), back_again)
-    return own, bool((size <= MOST_LOST * np.abs(np.diag(own)) + np.finfo(float).tiny).all())
+        return None
+    return working.covariance / s.scale, working.basis
 
 
-def _summed(record: FitRecord, data: Any) -> Matrix | None:
-    """The inverse of the Gram of one pass, None where that has another rank than the fit."""
+def _summed(record: FitRecord, data: Any) -> tuple[Matrix, Basis | None]:
+    """The inverse of the information of the rows, on its working scale."""
     with Visit(record, data) as visit:
-        request = Request(visit.coef, 2, visit.model.likelihood.reported)
-        sums = visit.total(moments, visit.model, request)
-        if sums.n != record.statistics.n_rows:
-            raise DataError(
-                f"leverage is of the rows that the model was fitted to: of those it used {record.statistics.n_rows:,}, of these "
-                f"data it would use {sums.n:,}"
-            )
-        gram = visit.model.gram(sums.tables)
-    assert gram is not None
-    found = factor(gram)
-    return np.array(found.inverse()) if found.rank == record.statistics.rank else None
+        objective = Objective(visit.rows.consumed(inside), visit.model, record.design.intercept)
+        bread, _, _ = information_of(record, objective, visit)
+    if bread.rows != record.statistics.n_rows:
+        raise DataError(
+            f"leverage is of the rows that the model was fitted to: of those it used {record.statistics.n_rows:,}, of these "
+            f"data it would use {bread.rows:,}"
+        )
+    return bread.inverse, bread.basis
 
 
 # -- every row -----------------------------------------------------------------------------------------------------------
@@ -146,7 +127,7 @@ def influence(record: FitRecord, data: Any, changes: bool, out: str | os.PathLik
 
 
 def _model(record: FitRecord) -> tuple[Any, Vector]:
-    return model_at(record, plan_of(record.specification, record)), record.parameters.own(record.finite[0])
+    return model_at(record, plan_of(record.specification, record)), record.scaled
 
 
 # -- the rows that say most ----------------------------------------------------------------------------------------------

@@ -372,8 +372,7 @@ def combined(record: FitRecord, linear: Matrix) -> tuple[Vector, Matrix]:
     """L b (m,) and L C L' (m, m) for combinations L (m, p) of the reported coefficients: NaN where the data do not tell (a
     combination of aliased ones that is none of the others'), infinite where an infinite one moves it, without error then.
     """
-    coefficients, covariance = record.finite
-    eta, result = linear @ coefficients, linear @ covariance @ linear.T
+    eta, result = record.forms(linear)
     names = {name: j for j, name in enumerate(record.names)}
     lost = np.zeros(len(linear), bool)
     for name, parts in record.aliased.items():

@@ -244,7 +244,7 @@ class Visit:
         self.plan = plan_of(record.specification, record)
         source = source_of(record, data, tuple(clusters))
         self.parameters = record.parameters
-        self.coef = self.parameters.own(record.finite[0])
+        self.coef = record.scaled
         self.model = model_at(record, self.plan)
         whole: Any
         columns, rows_of = recipe(record, self.plan, self.model, source, beside, every, tuple(clusters))

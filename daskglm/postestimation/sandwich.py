@@ -7,14 +7,15 @@ from typing import Any, NoReturn
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.design.working import WorkingScale
 from daskglm.errors import DataError, DesignError
-from daskglm.inference.covariance import Bread, covariance, kind_of
+from daskglm.inference.covariance import Bread, basis_of, covariance, kind_of
 from daskglm.kernels.blocks import Block
 from daskglm.model.weights import Cluster, Probability
 from daskglm.plan import check_covariance
 from daskglm.postestimation.revisit import Rows, Visit
 from daskglm.record import FitRecord
-from daskglm.solvers.newton import curvature
+from daskglm.solvers.newton import curvature, is_cheap, sharpened
 from daskglm.solvers.objective import Objective
 
 Vector = npt.NDArray[np.float64]
@@ -26,8 +27,6 @@ ANOTHER = 1e4
 ELSEWHERE = 1e-6
 # Kinds that one pass tells, the Gram's, and those that need the information only to begin with.
 OF_GRAM = ("model", "HC0", "HC1")
-# An information is taken from the errors of the fit where that costs no more than so much of its digits.
-AMPLIFIED = 1e4
 
 
 def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any = None) -> Matrix:
@@ -53,16 +52,14 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
         gradient, tables = None, None
         if bread is None:
             meat = kind in ("HC0", "HC1") or isinstance(visit.plan.weights, Probability)
-            point = objective.evaluate(visit.coef, 2, visit.model.likelihood.reported, statistics=True, meat=meat)
-            bread = Bread.of(point, curvature(objective, point, _aliased(record)))
-            gradient, tables = point.gradient, point.sums.meat
+            bread, gradient, tables = information_of(record, objective, visit, meat)
             _require_optimum(record, gradient, bread)
         found = covariance(kind_of(kind, visit.plan.weights), objective, bread, record.statistics.scale, tables)
     if gradient is None and found.gradient is not None:
         _require_optimum(record, found.gradient, bread)
     if found.note and np.isnan(found.matrix).any():
         raise DataError(found.note)
-    matrix = record.parameters.covariance(found.matrix)
+    matrix = WorkingScale(record.parameters, found.basis).covariance(found.matrix)
     gone = record.parameters.reported(np.diag(bread.inverse) == 0.0) | ~np.isfinite(record.coefficients)
     matrix = 0.5 * (matrix + matrix.T)
     matrix[gone, :] = np.nan
@@ -70,21 +67,38 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     return np.asarray(matrix)
 
 
+def information_of(
+    record: FitRecord, objective: Objective, visit: Visit, meat: bool = False
+) -> tuple[Bread, Vector, Any]:
+    """The information at the reported coefficients, the gradient on its working scale, and the products of scores if asked
+    for. One pass, and more where nearly collinear columns are recomputed.
+    """
+    point = objective.evaluate(visit.coef, 2, visit.model.likelihood.reported, statistics=True, meat=meat)
+    found = curvature(objective, point, _aliased(record))
+    if visit.model.refines and is_cheap(float(point.sums.n), record.parameters.n):
+        found = sharpened(objective, point, found)
+    basis = basis_of(found)
+    gradient = point.gradient if basis is None else basis.matrix().T @ point.gradient
+    return Bread.of(point, found, record.on(basis)), gradient, point.sums.meat
+
+
 def _known(record: FitRecord) -> Bread | None:
-    """The information's inverse, from the errors that the fit holds; None where these are others, or lose digits."""
+    """The information's inverse, from the errors that the fit holds; None where these are others."""
     specification, statistics, parameters = record.specification, record.statistics, record.parameters
     sampled = specification.weights is not None and specification.weights[0] == "probability"
     if specification.covariance != "model" or sampled or record.separation is not None or parameters.kind != "number":
         return None
-    reported = np.nan_to_num(record.covariance)
-    if not statistics.scale > 0.0 or record.design.unscaling().inverse().amplifies(reported) > AMPLIFIED:
+    working, aliased = record.working, _aliased(record)
+    if not statistics.scale > 0.0 or not np.isfinite(working.covariance).all():
         return None
-    inverse, aliased = parameters.own_covariance(reported) / statistics.scale, _aliased(record)
     assert aliased is not None
+    inverse = working.covariance / statistics.scale
     inverse[aliased, :] = 0.0
     inverse[:, aliased] = 0.0
-    coef = parameters.own(record.finite[0])
-    return Bread(coef, inverse, aliased, statistics.rank, statistics.nobs, statistics.n_rows)
+    return Bread(
+        working.coefficients, inverse, np.zeros(aliased.size), aliased, statistics.rank, statistics.nobs,
+        statistics.n_rows, working.basis,
+    )  # fmt: skip
 
 
 def inside(rows: Rows) -> Block:

@@ -122,7 +122,7 @@ class Submodels:
         begin: Any = None
         parameters = Parameters(design, wide.plan.family.response)
         if start is not None:
-            values = dict(zip(start.names, start.finite[0], strict=True))
+            values = dict(zip(start.names, start.finite, strict=True))
             begin = {name: float(values.get(name, 0.0)) for name in parameters.names}
         elif full is not None:
             begin = full.start(parameters)
@@ -202,7 +202,7 @@ class _Full:
         model, place = raw_model(own, design.width)
         parameters = Parameters(design, wide.plan.family.response)
         coef = np.zeros(model.n_coefficients)
-        coef[place] = parameters.own(record.finite[0])
+        coef[place] = record.scaled
         request = Request(coef, 2, own.likelihood.reported, statistics=True)
         sums: Moments = wide.blocks.total(_narrow_moments, narrow, model, request)
         gram, score = model.gram(sums.tables), model.gradient(sums)

@@ -22,6 +22,8 @@ Mask = npt.NDArray[np.bool_]
 # Residual passes that one factorisation may ask for: each multiplies the digits, so that two settle any column that a
 # float64 product can tell from its neighbours, and the third is in reserve.
 RESIDUAL_PASSES = 3
+# Passes in double-double arithmetic take some thirty times an ordinary one: data of so few rows times columns do not mind.
+CHEAP = 1e6
 # Of columns of which earlier ones leave less than this the errors are worth another look, where a pass costs nothing.
 DULL = 1e-4
 # Passes for naming combinations, and of how many columns at most.
@@ -29,6 +31,11 @@ COMBINATION_PASSES = 3
 MOST_COMBINATIONS = 20
 # What is left of a column, formed row by row, is itself rounding below the square of the machine epsilon.
 LOST = 1e-28
+
+
+def is_cheap(rows: float, columns: int) -> bool:
+    """Whether the data are so small that passes in double-double arithmetic do not matter."""
+    return rows * columns <= CHEAP
 
 
 def curvature(objective: Objective, point: Point, aliased: Mask | None) -> Curvature:

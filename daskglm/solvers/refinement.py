@@ -12,7 +12,7 @@ from typing import Protocol, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.twofold import Twofold, add, times
+from daskglm.kernels.twofold import Twofold, add, two_sum
 from daskglm.solvers.objective import Curvature, Objective
 from daskglm.totals.moments import Model
 
@@ -27,29 +27,25 @@ SETTLED = 1e-17
 
 
 class Scales(Protocol):
-    """b = A b_own with A = diag(factor) + e_1 shift'."""
+    """b = W b_working: between the user's columns and those that the Gram was factored in."""
 
-    @property
-    def factor(self) -> Vector:
-        """(p,)."""
+    def scores(self, score: Twofold) -> Vector:
+        """W' g."""
 
-    @property
-    def shift(self) -> Vector:
-        """(p,)."""
-
-    def coefficients(self, scaled: Vector) -> Vector:
-        """A b_own."""
+    def exact(self, working: Vector) -> Twofold:
+        """W b, without rounding."""
 
 
 @final
 @dataclass(frozen=True)
 class Refined:
-    """coef (p,): on the user's scale, rounded once; left: what the last step leaves, at most, in the norm of the information
+    """coef (p,): on the user's scale, rounded once, and low (p,) what rounding left out of it; left: what the last step leaves, at most, in the norm of the information
     at phi = 1; noise: what the rounding of the family's formulas moves them by, in that norm and per unit of relative error;
     squares: sum w (y - mu)^2 of least squares at coefficients as good as these, None of other models; broken (p,): whether a column holds numbers that are not whole; passes: how many it took.
     """
 
     coef: Vector
+    low: Vector
     left: float
     noise: float
     squares: float | None
@@ -70,13 +66,13 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
     for _ in range(REFINEMENTS):
         found = objective.twofold(model.raw(here[0]), model.raw(here[1]))
         passes += 1
-        score = _own(scales, (found.high[model.select], found.low[model.select]))
+        score = scales.scores((found.high[model.select], found.low[model.select]))
         if not np.isfinite(score[kept]).all() or not np.isfinite(found.noise):
             return None
         noise, broken = float(np.sqrt(found.noise)), _broken(model, found.broken)
         squares = found.squares if model.likelihood.quadratic else None
         score[~kept] = 0.0
-        step = curvature.solve(score)
+        step = curvature.factor.solve(score)
         length = float(np.sqrt(max(float(score @ step), 0.0)))
         if length == 0.0:
             if score.any():
@@ -91,20 +87,12 @@ def refine(objective: Objective, curvature: Curvature, scales: Scales, coef: Vec
         ratio = length / lengths[-1] if lengths else SHRINKS
         lengths.append(length)
         left = 2.0 * ratio * length
-        moved = np.where(kept, scales.coefficients(step), 0.0)
-        here = add(here, (moved, np.zeros_like(moved)))
-        if len(lengths) > 1 and bool((np.abs(moved) * ratio <= SETTLED * np.abs(here[0])).all()):
+        high, low = scales.exact(step)
+        here = add(here, (np.where(kept, high, 0.0), np.where(kept, low, 0.0)))
+        if len(lengths) > 1 and bool((np.abs(high) * ratio <= SETTLED * np.abs(here[0])).all()):
             break
-    return Refined(here[0] + here[1], left, noise, squares, broken, passes)
-
-
-def _own(scales: Scales, score: Twofold) -> Vector:
-    """A' g: the score of the columns as they are shifted and scaled."""
-    result = times(score, scales.factor)
-    if scales.shift.any():
-        first = (np.full_like(score[0], score[0][0]), np.full_like(score[1], score[1][0]))
-        result = add(result, times(first, scales.shift))
-    return np.asarray(result[0] + result[1])
+    rounded, low = two_sum(here[0], here[1])
+    return Refined(rounded, low, left, noise, squares, broken, passes)
 
 
 def _broken(model: Model, counts: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:

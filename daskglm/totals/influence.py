@@ -15,10 +15,12 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.kernels import reference
+from daskglm.kernels.basis import Basis
 from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.totals.fitted import Fitted, fitted, fitted_classes
 from daskglm.totals.moments import Model
+from daskglm.totals.residualised import working_block, working_model
 from daskglm.totals.vector import ParallelModel, SeparateModel
 
 Vector = npt.NDArray[np.float64]
@@ -38,8 +40,9 @@ SHIFT = np.int64(45)
 class Bread:
     """The fit as the measures need it.
 
-    inverse (r, r): of the information of the model's own coefficients at phi = 1; change (r, r): from a row's x_i e_i to
-    standardised changes of the reported coefficients; rank, phi, deviance and df_resid of the fit; known: whether phi is.
+    inverse (r, r): of the information at phi = 1, on the working scale of `basis`; change (r, r): from a row's x_i e_i on that
+    scale to standardised changes of the reported coefficients; rank, phi, deviance and df_resid of the fit; known: whether
+    phi is.
     """
 
     inverse: Matrix
@@ -49,6 +52,7 @@ class Bread:
     deviance: float
     df_resid: float
     known: bool
+    basis: Basis | None = None
 
 
 @final
@@ -67,9 +71,10 @@ class Measures:
 
 def leverage(block: Block, model: Model, bread: Bread, rows: Fitted) -> Vector:
     """h (n,) of one copy of each row."""
-    raw = np.zeros((model.width, model.width))
-    raw[np.ix_(model.select, model.select)] = bread.inverse
-    h = rows.weight * np.maximum(quadratic_form(block, model.scaling, raw), 0.0)
+    there, columns = working_model(model, bread.basis), working_block(block, model, bread.basis)
+    raw = np.zeros((there.width, there.width))
+    raw[np.ix_(there.select, there.select)] = bread.inverse
+    h = rows.weight * np.maximum(quadratic_form(columns, there.scaling, raw), 0.0)
     return np.where(h > 1.0 - ONE, 1.0, h)
 
 
@@ -154,8 +159,9 @@ def _forms(block: Block, model: SeparateModel | ParallelModel, inverse: Matrix) 
 def dfbetas(block: Block, model: Any, bread: Bread, pull: Matrix) -> Matrix:
     """Change of each reported coefficient as the row goes in, over its standard error without it (n, r)."""
     result = np.empty((block.n, bread.change.shape[1]))
+    columns, model = working_block(block, model, bread.basis), working_model(model, bread.basis)
     for start in range(0, block.n, ROWS_IN_FULL):
-        rows = block.rows(start, min(start + ROWS_IN_FULL, block.n))
+        rows = columns.rows(start, min(start + ROWS_IN_FULL, block.n))
         stop = start + rows.n
         x = reference.matrix(rows, model.scaling)[:, model.select]
         one = pull[:, start:stop]

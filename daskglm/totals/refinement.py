@@ -107,6 +107,8 @@ def linear_predictor(block: Block, dense: list[Vector], coef: Twofold, offset: b
     if offset and block.offset is not None:
         eta = add(eta, (block.offset.astype(np.float64), np.zeros(block.n)))
     for j, column in enumerate(dense, 1):
+        if high[j] == 0.0 and low[j] == 0.0:
+            continue
         eta = add(eta, _times((np.full(block.n, high[j]), np.full(block.n, low[j])), column))
     at = 1 + len(dense)
     for piece in block.levels:

@@ -18,7 +18,7 @@ from daskglm.kernels.blocks import Block
 from daskglm.kernels.products import Pieces, Workspace, add_gradient, gather
 from daskglm.model.likelihoods import Information
 from daskglm.totals.moments import CHUNK_ROWS, Model
-from daskglm.totals.refinement import linear_predictor, unscaled
+from daskglm.totals.residualised import residual_columns
 
 Matrix = npt.NDArray[np.float64]
 
@@ -51,9 +51,6 @@ def residual_products(
     workspace = Workspace(pieces)
     k = basis.shape[1]
     cross, inner = np.zeros((k, model.width)), np.zeros((k, k))
-    raws = [model.raw(np.ascontiguousarray(basis[:, j])) for j in range(k)]
-    sizes = tuple(piece.n_levels for piece in block.levels)
-    users = [unscaled(model.scaling, sizes, column) for column in raws] if exact else []
     raw = model.raw(coef)
     for start in range(0, block.n, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, block.n)
@@ -68,17 +65,7 @@ def residual_products(
                 weight = model.likelihood.rows(y, eta, 2, information).weight
         if block.weight is not None and information != "unit":
             weight = weight * block.weight[start:stop]
-        residual = np.zeros((k, stop - start))
-        if exact:
-            rows = block.rows(start, stop)
-            dense = [column.astype(np.float64) for column in rows.dense]
-            for j in range(k):
-                with np.errstate(all="ignore"):
-                    high, low = linear_predictor(rows, dense, users[j], offset=False)
-                    residual[j] = high + low
-        else:
-            for j in range(k):
-                gather(pieces, workspace, raws[j], start, stop, residual[j])
+        residual = residual_columns(block.rows(start, stop), model, basis, exact)
         for j in range(k):
             weighted = weight * residual[j]
             add_gradient(pieces, workspace, weighted, start, stop, cross[j])

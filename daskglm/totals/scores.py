@@ -197,26 +197,28 @@ def predictors_of(block: Block, model: AnyModel, coef: Vector) -> Predictors:
 @dataclass(frozen=True)
 class Meat:
     """sum_i X_i' s_i s_i' X_i of scores with their leverages taken out, in the tables of a Gram, with which sum_i X_i' s_i of
-    the scores as they are travels; alone: rows that are fitted by themselves, of which nothing can be taken out.
+    the scores as they are travels; alone: rows that are fitted by themselves, of which nothing can be taken out; least: the
+    smallest 1 - h of any row, h the largest eigenvalue of its leverage.
     """
 
     tables: Any
     alone: int
+    least: float = 1.0
 
     def __add__(self, other: Meat) -> Meat:
-        return Meat(self.tables + other.tables, self.alone + other.alone)
+        return Meat(self.tables + other.tables, self.alone + other.alone, min(self.least, other.least))
 
 
 def meat(block: Block, model: AnyModel, coef: Vector, inverse: Matrix, power: float) -> Meat:
     """The products of w (I - H)^(-power) s, H_i = w W_i X_i C X_i' (q, q) the leverage of a row, or of one of its f copies.
 
-    power 1/2: HC2, 1: HC3. inverse (p, p): C, of the information at phi = 1. A row that stands for f counts f times.
+    power 0: HC0, 1/2: HC2, 1: HC3. inverse (p, p): C, of the information at phi = 1. A row that stands for f counts f times.
     Source: MacKinnon and White (1985), Journal of Econometrics 29, 305-325; of several predictors (I - W_i X_i C X_i')^-1 s
     is what (H - X_i' W_i X_i)^-1, the information without the row, makes of X_i' s.
     """
     rows = predictors_of(block, model, coef)
     products, raw = _products_of(block, model), rows.raw_form(inverse)
-    alone = 0
+    alone, least = 0, 1.0
     counts = bool(getattr(model, "frequency", False))
     for start in range(0, block.n, CHUNK_ROWS):
         stop = min(start + CHUNK_ROWS, block.n)
@@ -224,15 +226,16 @@ def meat(block: Block, model: AnyModel, coef: Vector, inverse: Matrix, power: fl
         with np.errstate(all="ignore"):
             terms = rows.terms(start, stop, 2)
             form = rows.leverage_form(start, stop, raw)
-            score, saturated = without_leverage(terms.score, terms.weight * size, form, power)
-        alone += saturated
+            score, saturated, left = without_leverage(terms.score, terms.weight * size, form, power)
+        alone, least = alone + saturated, min(least, left)
         copies = np.broadcast_to(np.asarray(frequency, np.float64), (stop - start,))
         products.take(score * size, terms.score * size * copies, copies, start, stop)
-    return Meat(products.result(), alone)
+    return Meat(products.result(), alone, least)
 
 
-def without_leverage(score: Matrix, weight: Matrix, form: Matrix, power: float) -> tuple[Matrix, int]:
-    """(I - W Q)^(-power) s of each row (q, n), and how many rows have an eigenvalue of W Q at 1.
+def without_leverage(score: Matrix, weight: Matrix, form: Matrix, power: float) -> tuple[Matrix, int, float]:
+    """(I - W Q)^(-power) s of each row (q, n), how many rows have an eigenvalue of W Q at 1, and the smallest eigenvalue of
+    I - W Q.
 
     weight, form: W and Q for the pairs a <= b (q (q + 1) / 2, n). With Q = L L', (I - W Q)^(-power) =
     I + W L h(L'WL) L' where h(x) = ((1 - x)^(-power) - 1) / x, which asks no inverse of W.
@@ -240,16 +243,17 @@ def without_leverage(score: Matrix, weight: Matrix, form: Matrix, power: float) 
     q, n = score.shape
     if q == 1:
         left = 1.0 - weight[0] * form[0]
-        return score * left**-power, int((left <= WHOLE_LEVERAGE).sum())
+        return score * left**-power, int((left <= WHOLE_LEVERAGE).sum()), float(np.min(left, initial=1.0))
     step = max(SQUARE_BYTES // (8 * q * q), 1)
     parts = [
         _without_blocks(score[:, at : at + step], weight[:, at : at + step], form[:, at : at + step], power)
         for at in range(0, n, step)
     ]
-    return np.concatenate([part for part, _ in parts], axis=1), sum(alone for _, alone in parts)
+    scores = np.concatenate([part for part, _, _ in parts], axis=1)
+    return scores, sum(alone for _, alone, _ in parts), min((left for *_, left in parts), default=1.0)
 
 
-def _without_blocks(score: Matrix, weight: Matrix, form: Matrix, power: float) -> tuple[Matrix, int]:
+def _without_blocks(score: Matrix, weight: Matrix, form: Matrix, power: float) -> tuple[Matrix, int, float]:
     """The same of several predictors, a q x q matrix a row."""
     q = score.shape[0]
     w, both = _square(weight, q), _square(form, q)
@@ -262,7 +266,9 @@ def _without_blocks(score: Matrix, weight: Matrix, form: Matrix, power: float) -
     s = score.T[:, :, None]
     inside = np.swapaxes(u, 1, 2) @ (np.swapaxes(root, 1, 2) @ s)
     moved = w @ (root @ (u @ (change[:, :, None] * inside)))
-    return np.ascontiguousarray((s + moved)[:, :, 0].T), int((x.max(axis=1) >= 1.0 - WHOLE_LEVERAGE).sum())
+    largest = x.max(axis=1)
+    result = np.ascontiguousarray((s + moved)[:, :, 0].T)
+    return result, int((largest >= 1.0 - WHOLE_LEVERAGE).sum()), float(1.0 - np.max(largest, initial=0.0))
 
 
 def _square(pairs: Matrix, q: int) -> Matrix:

@@ -324,7 +324,7 @@ def test_errors_of_predictions_are_those_of_the_classes_that_are_left() -> None:
     new = pd.DataFrame({"x": [0.4, -0.6], "a": ["B", "A"]})
     found = fit.predict(new, se=True, interval="confidence")
     record = fit.record
-    finite, covariance = record.finite
+    finite, covariance = record.finite, record.scale.covariance(record.working.covariance)
     names = list(record.names)
     x = {0: {"Intercept": 1.0, "x": 0.4, "a[T.B]": 1.0}, 1: {"Intercept": 1.0, "x": -0.6}}
     for i, left in ((0, "pq"), (1, "pqr")):

@@ -11,6 +11,7 @@ import pytest
 import daskglm as dg
 from tests.laws import grid
 from tests.laws.grid import Case, held_against, judge
+from tests.moved import with_coefficients
 
 PAIRS = grid.pairs()
 CASES = grid.sample(2)
@@ -57,7 +58,7 @@ def _moved(case: Case, by: float) -> tuple[dg.Fit, set[type[Warning]]]:
         fit = case.fit()
     record, coefficients = fit.record, fit.record.coefficients.copy()
     coefficients[0] += by * np.sqrt(record.covariance[0, 0])
-    return dg.Fit(replace(record, coefficients=coefficients)), {warning.category for warning in caught}
+    return dg.Fit(with_coefficients(record, coefficients)), {warning.category for warning in caught}
 
 
 @pytest.mark.parametrize("family, link", [("poisson", "log"), ("gamma", "inverse"), ("binomial", "cauchit")])
@@ -83,7 +84,7 @@ def test_the_judge_sees_a_boundary_that_is_no_optimum() -> None:
     coefficients = fit.record.coefficients.copy()
     # still possible, and too high a mean everywhere
     coefficients[0] += 0.5
-    outcome, detail = held_against(case, dg.Fit(replace(fit.record, coefficients=coefficients)), warned)
+    outcome, detail = held_against(case, dg.Fit(with_coefficients(fit.record, coefficients)), warned)
     assert outcome == "wrong"
     assert "lowers the loss" in detail
 
