@@ -158,7 +158,8 @@ class Fit:
         """Replicates of the estimates, every row drawn Poisson(1) times (Poisson(f) for a frequency f) in each.
 
         The draws are hashed from seed, replicate and the values of the `key` columns: the same in any order and partition,
-        and rows of one key form a cluster that is drawn as one; without a key from the leaf's label and the row's place in it.
+        and rows of one key form a cluster that is drawn as one; without a key from the file's place in the lake and the
+        row's number in the file.
         method "one-step": b + H^-1 g_r, with the expected information H of all rows (observed, of ordered classes) and g_r the
         gradient under the weights: linear, so its covariance tends to HC0 (with a key, the clustered one without correction).
         One pass: a Gram and `replicates` gradients. "full": refits, all side by side, about four passes of

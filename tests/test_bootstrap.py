@@ -70,7 +70,7 @@ def frame(model: str, n: int = 600, seed: int = 0) -> pd.DataFrame:
 def keyed(data: pd.DataFrame) -> Rows:
     """The rows as far as their key knows them."""
     n = len(data)
-    return Rows(Block(n, (), (), np.zeros(n)), {"row": data.row.to_numpy()}, "", np.arange(n), n)
+    return Rows(Block(n, (), (), np.zeros(n)), {"row": data.row.to_numpy()}, "", np.arange(n), n, "", np.arange(n))
 
 
 def files_of(data: pd.DataFrame, folder: Path, pieces: int, seed: int = 0) -> Path:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, final
 
 import numpy as np
@@ -82,7 +82,7 @@ class FrameToLeaf:
         table.select(wanted, self.filter)
         leaf = table.load(RowLeaf(0, len(frame)))
         kept = leaf.table.select(list(self.columns)) if self.columns else leaf.table
-        return LeafTable(kept, label, len(frame), resident=True)
+        return replace(leaf, table=kept, origin=label)
 
 
 @final
@@ -127,10 +127,8 @@ class ChunksToLeaf:
             others[name] = array
         if x.shape[1] != len(self.names):
             raise DataError(f"{label} has {x.shape[1]} columns, X {len(self.names)}")
-        leaf = chunk_leaf(x, others, self.names, label)
-        if self.filter is not None:
-            return LeafTable(schemas.filtered(leaf.table, self.filter, label), label, leaf.rows, resident=True)
-        return leaf
+        leaf = replace(chunk_leaf(x, others, self.names, label), origin=label)
+        return tables.filtered_leaf(leaf, self.filter)
 
 
 def _paired(parts: Sequence[Any], others: Sequence[str], number: int) -> list[Any]:

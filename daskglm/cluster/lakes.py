@@ -9,12 +9,14 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import os
+import posixpath
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, final
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pyarrow import fs
@@ -34,6 +36,9 @@ class LeafTable:
     """One leaf decoded: the table, a label for messages, how many rows the source held before any filter, and whether
     the table lies in the user's memory anyway, so that its buffers may be held on to. matrix: a scipy CSR matrix or array
     whose rows are those of the table, which may have no columns.
+
+    origin: the file of the rows by its place in the lake, however the path of the lake is spelled, or "" for a table;
+    first: the number of the leaf's first row in it; numbers (n,): those of the rows that passed a filter, None without one.
     """
 
     table: pa.Table
@@ -41,6 +46,13 @@ class LeafTable:
     rows: int
     resident: bool = False
     matrix: Any = None
+    origin: str = ""
+    first: int = 0
+    numbers: Any = None
+
+    def numbers_of(self, place: Any) -> Any:
+        """Numbers in the file or table (m,) of the leaf's rows at some places (m,)."""
+        return self.first + place if self.numbers is None else self.numbers[place]
 
     @property
     def nbytes(self) -> int:
@@ -63,7 +75,7 @@ class Shape:
 @dataclass(frozen=True)
 class File:
     """A file as planned: its footer, what identifies it, rows of its row groups, and the values its folders carry; folders:
-    those folders of the lake, "year=2024/month=1".
+    those folders of the lake, "year=2024/month=1"; origin: its path within the lake.
     """
 
     path: str
@@ -75,6 +87,7 @@ class File:
     rows: tuple[int, ...]
     partition: Mapping[str, str | None]
     folders: str = ""
+    origin: str = ""
 
     @property
     def schema(self) -> pa.Schema:
@@ -160,7 +173,9 @@ class LakeReader:
             raise
         except (pa.ArrowException, OSError) as error:
             raise DataError(f"{label} cannot be decoded, the file is corrupt: {_one_line(error)}") from None
-        return LeafTable(self._finished(table, file, label), label, leaf.rows)
+        first = sum(file.rows[: leaf.row_groups[0]])
+        finished, numbers = self._finished(table, file, leaf, label)
+        return LeafTable(finished, label, leaf.rows, origin=file.origin, first=first, numbers=numbers)
 
     def announce(self, leaf: ParquetLeaf) -> None:
         """Tell the store what will be read soon."""
@@ -184,7 +199,8 @@ class LakeReader:
                 found.append((start, start + column.total_compressed_size))
         return found
 
-    def _finished(self, table: pa.Table, file: File, label: str) -> pa.Table:
+    def _finished(self, table: pa.Table, file: File, leaf: ParquetLeaf, label: str) -> tuple[pa.Table, Any]:
+        """The columns asked for of the rows that pass, and the numbers of these rows in their file (n,)."""
         wanted = list(dict.fromkeys((*self.columns, *self.filter_columns)))
         columns = []
         for name in wanted:
@@ -194,9 +210,10 @@ class LakeReader:
                 columns.append(schemas.cast(table.column(name), self.types[name], label, name))
         # a table without columns would forget how many rows it has
         result = pa.table(dict(zip(wanted, columns, strict=True))) if wanted else table
+        numbers = None
         if self.filter is not None:
-            result = schemas.filtered(result, self.filter, label)
-        return result.select(list(self.columns)) if self.columns else result
+            result, numbers = schemas.filtered_rows(result, self.filter, label, _row_numbers(file, leaf))
+        return (result.select(list(self.columns)) if self.columns else result), numbers
 
 
 class ParquetLake:
@@ -209,6 +226,7 @@ class ParquetLake:
         self.store = store
         self.local = store.local
         self._own = {} if base is None else _own_partition(base, store.local)
+        self._root = _root(entries, base, store.local)
         self._shapes = _Shapes()
         self.files: list[File] = list(store.footers(entries, lambda entry, tail: self._plan(entry, tail, base)))
         self.conflicts: dict[str, str] = {}
@@ -317,7 +335,8 @@ class ParquetLake:
         own = {name: value for name, value in self._own.items() if name not in shape.schema.names}
         folders = _folders(path, base)
         partition = own | _values(folders)
-        return File(path, entry.size, entry.tag, metadata, digest, shape, rows, partition, "/".join(folders))
+        origin = _origin(path, self._root, self.local)
+        return File(path, entry.size, entry.tag, metadata, digest, shape, rows, partition, "/".join(folders), origin)
 
     def _types(self, shapes: Sequence[File]) -> dict[str, pa.DataType]:
         types: dict[str, list[tuple[pa.DataType, str]]] = {}
@@ -442,6 +461,25 @@ def _values(folders: Sequence[str]) -> dict[str, str | None]:
         name, _, value = part.partition("=")
         found[unquote(name)] = None if value == _NULL_PARTITION else unquote(value)
     return found
+
+
+def _root(entries: Sequence[Entry], base: str | None, local: bool) -> str:
+    """The folder that the files of a lake are told apart in: the one that was given, or else the deepest they share."""
+    if base is not None:
+        return os.path.abspath(base) if local else base.rstrip("/")
+    folders = [posixpath.dirname(os.path.abspath(entry.path) if local else entry.path) for entry in entries]
+    return posixpath.commonpath(folders)
+
+
+def _origin(path: str, root: str, local: bool) -> str:
+    """The path of a file within a folder."""
+    return (os.path.abspath(path) if local else path).removeprefix(root).lstrip("/")
+
+
+def _row_numbers(file: File, leaf: ParquetLeaf) -> Any:
+    """The number in its file of each row of a leaf (n,)."""
+    starts = np.cumsum((0, *file.rows))
+    return np.concatenate([np.arange(starts[group], starts[group + 1]) for group in leaf.row_groups])
 
 
 def _partition_type(values: Sequence[str | None]) -> pa.DataType:

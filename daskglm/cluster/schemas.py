@@ -9,6 +9,9 @@ import pyarrow as pa
 
 from daskglm.errors import DataError, DesignError
 
+# What the number of a row is called in a table that is filtered: a name that no column has.
+NUMBER = "\0number"
+
 
 def plain(kind: pa.DataType) -> pa.DataType:
     """The type of a column's values, without how they are stored."""
@@ -93,6 +96,12 @@ def filtered(table: pa.Table, condition: Any, label: str) -> pa.Table:
         return table.filter(condition)
     except pa.ArrowException as error:
         raise DesignError(f"{label}: where= cannot be computed: {' '.join(str(error).split())[:200]}") from None
+
+
+def filtered_rows(table: pa.Table, condition: Any, label: str, numbers: Any) -> tuple[pa.Table, Any]:
+    """The rows that pass, and which of the numbers (n,) of all rows are theirs."""
+    passed = filtered(table.append_column(NUMBER, pa.array(numbers)), condition, label)
+    return passed.drop_columns([NUMBER]), passed.column(NUMBER).to_numpy()
 
 
 def kind_of(kind: pa.DataType) -> str | None:

@@ -59,8 +59,7 @@ class Ready:
 
     def __reduce__(self) -> Any:
         # a slice of a table carries the whole table when it is pickled; a stream carries the rows
-        parts = {leaf: (_stream(t.table), t.label, t.rows, t.matrix) for leaf, t in self.tables.items()}
-        return _arrived, (parts,)
+        return _arrived, ({leaf: (_stream(t.table), replace(t, table=None)) for leaf, t in self.tables.items()},)
 
 
 def _stream(table: pa.Table) -> pa.Buffer:
@@ -74,8 +73,8 @@ def _arrived(parts: Mapping[RowLeaf, Any]) -> Ready:
     """What `Ready.__reduce__` sent."""
     return Ready(
         {
-            leaf: LeafTable(pa.ipc.open_stream(stream).read_all(), label, rows, matrix=matrix)
-            for leaf, (stream, label, rows, matrix) in parts.items()
+            leaf: replace(beside, table=pa.ipc.open_stream(stream).read_all(), resident=False)
+            for leaf, (stream, beside) in parts.items()
         }
     )
 
@@ -146,9 +145,11 @@ class TableSource:
                 table = table.set_column(i, name, table.column(i).cast(pa.large_string()))
             elif plain_differs(table.schema.field(i).type, kind):
                 table = table.set_column(i, name, schemas.cast(table.column(i), kind, label, name))
+        numbers = None
         if self._filter is not None:
-            table = schemas.filtered(table, self._filter, label)
-        return LeafTable(table, label, leaf.rows, resident=True)
+            numbers = np.arange(leaf.start, leaf.start + table.num_rows)
+            table, numbers = schemas.filtered_rows(table, self._filter, label, numbers)
+        return LeafTable(table, label, leaf.rows, resident=True, first=leaf.start, numbers=numbers)
 
 
 def plain_differs(stored: pa.DataType, kind: pa.DataType) -> bool:
@@ -276,22 +277,20 @@ class ArraySource(TableSource):
         others = {name: array[rows] for name, array in self._others.items() if name in self._columns}
         if self.matrix_names:
             part = chunk_leaf(csr_rows(self._x, leaf.start, leaf.stop), others, (), label)
-            return part if self._filter is None else _filtered_beside(part, self._filter)
+            return filtered_leaf(replace(part, first=leaf.start), self._filter)
         names = [name for name in self._columns if name in self._place]
         at = [self._place[name] for name in names]
         x = self._x[rows] if at == list(range(self._x.shape[1])) else self._x[rows, at]
-        part = chunk_leaf(x, others, names, label)
-        if self._filter is not None:
-            part = replace(part, table=schemas.filtered(part.table, self._filter, label))
-        return part
+        return filtered_leaf(replace(chunk_leaf(x, others, names, label), first=leaf.start), self._filter)
 
 
-def _filtered_beside(leaf: LeafTable, condition: Any) -> LeafTable:
-    """The rows of table and matrix that pass an Arrow expression."""
-    numbered = leaf.table.append_column(_ROW, pa.array(np.arange(leaf.rows)))
-    passed = schemas.filtered(numbered, condition, leaf.label)
-    rows = passed.column(_ROW).to_numpy()
-    return replace(leaf, table=passed.drop_columns(_ROW), matrix=leaf.matrix[rows])
+def filtered_leaf(leaf: LeafTable, condition: Any) -> LeafTable:
+    """The rows of table and matrix that pass an Arrow expression; all of them where there is none."""
+    if condition is None:
+        return leaf
+    table, rows = schemas.filtered_rows(leaf.table, condition, leaf.label, np.arange(leaf.rows))
+    matrix = None if leaf.matrix is None else leaf.matrix[rows]
+    return replace(leaf, table=table, matrix=matrix, numbers=leaf.first + rows)
 
 
 def from_pandas(frame: Any) -> TableSource:

@@ -199,9 +199,9 @@ def draws_of(rows: Rows, model: Any, seed: int, replicates: int, key: tuple[str,
 
 
 def identities(rows: Rows, key: tuple[str, ...]) -> Keys:
-    """What each row is (n,): the values of the key columns, or else its leaf's label and its place in that leaf."""
+    """What each row is (n,): the values of the key columns, or else its file's place in the lake and its number in the file."""
     if not key:
-        return mixed(rows.place.astype(np.uint64) * GOLDEN + hashed(rows.label))
+        return mixed(rows.numbers.astype(np.uint64) * GOLDEN + hashed(rows.origin))
     found = np.zeros(rows.n, np.uint64)
     for name in key:
         found = mixed(found * GOLDEN + _values(rows.beside[name], name, rows.label))

@@ -145,8 +145,8 @@ def _by_class(here: FittedClasses, kind: str) -> Matrix:
 
 
 def drawn(rows: Rows, seed: int, key: tuple[str, ...]) -> Vector:
-    """A number in (0, 1) for each row, from who it is: the columns of its key, or its leaf and its place in it."""
-    who = of_columns([rows.beside[name] for name in key]) if key else of_places(rows.label, rows.place)
+    """A number in (0, 1) for each row, from who it is: the columns of its key, or its file and its number in it."""
+    who = of_columns([rows.beside[name] for name in key]) if key else of_places(rows.origin, rows.numbers)
     return uniforms(who, seed)
 
 

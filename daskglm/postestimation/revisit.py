@@ -47,7 +47,8 @@ class Rows:
     """The rows of one leaf that the model uses.
 
     block: n rows; beside: columns by name, each a `Column` (n,), NaN where missing, or `Coded`, with the level None there;
-    label: of the leaf, the same for the same data; place (n,): which rows of the leaf's `total` rows these are; at_limit
+    label: of the leaf, for messages; place (n,): which rows of the leaf's `total` rows these are; origin: their file by its
+    place in the lake, and numbers (n,): those of the rows in it, the same wherever the lake is and whatever is read; at_limit
     (n,): rows whose linear predictor is infinite, None where there are none. All but predictions and residuals are of the
     other rows: `inside`.
     """
@@ -57,6 +58,8 @@ class Rows:
     label: str
     place: npt.NDArray[np.intp]
     total: int
+    origin: str
+    numbers: npt.NDArray[np.intp]
     at_limit: Mask | None = None
 
     @property
@@ -81,6 +84,8 @@ class Rows:
             self.label,
             self.place[index],
             self.total,
+            self.origin,
+            self.numbers[index],
             None if self.at_limit is None else self.at_limit[index],
         )
 
@@ -118,7 +123,9 @@ class RowsOf:
         for direction in self.directions:
             moved = movement(block, self.design.scaling, direction) != 0.0
             at_limit = moved if at_limit is None else at_limit | moved
-        found = Rows(block, beside, leaf.label, place if passed is None else passed[place], total, at_limit)
+        numbers = leaf.numbers_of(place if passed is None else passed[place])
+        place = place if passed is None else passed[place]
+        found = Rows(block, beside, leaf.label, place, total, leaf.origin, numbers, at_limit)
         strange = self.design.unseen_rows(columns) if self.unseen == "missing" else np.zeros(0, bool)
         return found.take(np.flatnonzero(~strange)) if strange.any() else found
 

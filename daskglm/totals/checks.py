@@ -212,7 +212,7 @@ def _residuals(
 
 def counted(rows: Any, found: Chances, copies: Vector, asked: Asked) -> tuple[Vector, float]:
     """Copies by bins of quantile residuals, and of rows that have none."""
-    who = of_columns([rows.beside[name] for name in asked.key]) if asked.key else of_places(rows.label, rows.place)
+    who = of_columns([rows.beside[name] for name in asked.key]) if asked.key else of_places(rows.origin, rows.numbers)
     residuals = found.quantile_residual(uniforms(who, asked.seed))
     there = ~np.isnan(residuals)
     return residual_counts(residuals[there], copies[there]), float(copies[~there].sum())

@@ -32,9 +32,9 @@ def mixed(value: Identity) -> Identity:
         return np.asarray(z ^ (z >> np.uint64(31)))
 
 
-def of_places(label: str, place: npt.NDArray[np.intp]) -> Identity:
-    """Who rows are by their leaf and their place in it (n,)."""
-    return mixed(mixed(place.astype(np.uint64)) ^ _hashed(label))
+def of_places(origin: str, numbers: npt.NDArray[np.intp]) -> Identity:
+    """Who rows are by their file's place in the lake and their numbers in the file (n,)."""
+    return mixed(mixed(numbers.astype(np.uint64)) ^ _hashed(origin))
 
 
 def of_columns(columns: Sequence[Any]) -> Identity:
