@@ -8,7 +8,6 @@ from typing import Any, Literal, final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from daskglm.cluster import sources
 from daskglm.cluster.local import open_partitions
@@ -420,7 +419,7 @@ def scorer(
     right = "~" + formula.right_side(specification.formula)
     kinds: Any = {name: specification.kinds[name] for name in specification.predictors}
     terms = formula.parse(right, kinds, require_response=False)
-    _match_folders(specification, source)
+    sources.match_folders(source, specification.kinds)
     found = sources.kinds(sources.as_fitted(source, specification.kinds))
     matrix = () if design.matrix is None else design.matrix.columns
     reading = _reading(terms, specification, offset, exposure, found, matrix)
@@ -431,18 +430,6 @@ def scorer(
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
     return Scorer(record, prediction, reading, likelihood)
-
-
-def _match_folders(specification: Any, source: Source) -> None:
-    """Read columns that names of folders carry as they were when the model was fitted: one folder alone does not tell
-    whether others have text.
-    """
-    for name in getattr(source, "folder_columns", ()):
-        known, now = specification.kinds.get(name), str(source.types[name])
-        if known == "factor" and now == "int64":
-            source.types[name] = pa.string()
-        elif known == "numeric" and not source.folder_columns[name]:  # type: ignore[attr-defined]
-            source.types[name] = pa.int64()
 
 
 def warn_unconverged(record: FitRecord) -> None:

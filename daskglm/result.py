@@ -648,7 +648,9 @@ class Fit:
     def __repr__(self) -> str:
         spec, s = self.record.specification, self.record.statistics
         state = "" if self.converged else ", not converged"
-        return f"<Fit {spec.formula!r}, {spec.family} ({spec.link}), {s.nobs:.15g} observations, rank {s.rank}{state}>"
+        return (
+            f"<Fit {spec.formula!r}, {spec.family} ({spec.link}), {s.n_used:.15g} observations, rank {s.rank}{state}>"
+        )
 
     def _repr_html_(self) -> str:
         return summary.as_html(self.record)

@@ -151,3 +151,15 @@ def refuse_other_kinds(source: Source, fitted: Mapping[str, str], names: Iterabl
             raise DesignError(
                 f'the column "{name}" was {fitted[name]} when the model was fitted and is {found[name]} now'
             )
+
+
+def match_folders(source: Source, known: Mapping[str, Any]) -> None:
+    """Read columns that names of folders carry as kinds that are known of them, "numeric" or "factor".
+
+    One folder alone does not tell whether the others have text, or whether they have a value.
+    """
+    for name, valued in getattr(source, "folder_columns", {}).items():
+        if known.get(name) == "factor" and pa.types.is_integer(source.types[name]):
+            source.types[name] = pa.string()
+        elif known.get(name) == "numeric" and not valued:
+            source.types[name] = pa.int64()

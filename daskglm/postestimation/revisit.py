@@ -152,6 +152,7 @@ def recipe(
     every: leaves are read whole, so that places are those of all rows, and rows that a filter leaves out are left out later;
     levels that were not learnt are treated as they are in predictions.
     """
+    sources.match_folders(source, record.specification.kinds)
     kinds = sources.kinds(source)
     terms = formula.parse(str(plan.formula), kinds)
     reading = replace(reading_of(plan, terms, kinds, source.matrix_names), clusters=clusters)

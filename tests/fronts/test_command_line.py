@@ -86,9 +86,17 @@ def test_observations_at_their_limit_count_frequencies(tmp_path: Path) -> None:
     with pytest.warns(dg.errors.SeparationWarning):
         fit = dg.glm("y ~ a", data, family="binomial", weights=dg.Frequency("n"))
     assert (fit.nobs, fit.record.statistics.at_limit, fit.record.statistics.n_used) == (25.0, 11.0, 36.0)
+    assert "36 observations" in repr(fit)
     assert "36 in 8 rows, 11 of them fitted at their limit" in str(fit.summary())
     fit.save(tmp_path / "model")
     assert dg.load(tmp_path / "model").record.statistics == fit.record.statistics
+
+
+def test_a_fit_without_a_likelihood_is_json(tmp_path: Path) -> None:
+    frame().assign(w=2.0).to_parquet(tmp_path / "lake.parquet")
+    result = run("fit", "y ~ x", tmp_path / "lake.parquet", "--weights", "probability(w)", "--json")
+    assert result.exit_code == 0, result.stderr
+    assert (document(result)["llf"], document(result)["aic"]) == (None, None)
 
 
 def test_errors_are_json_too(tmp_path: Path, lake: Path) -> None:
@@ -374,6 +382,8 @@ def test_one_folder_does_not_tell_the_kind_of_the_column(tmp_path: Path) -> None
     fit = dg.glm("y ~ x + code", tmp_path / "lake", family="poisson")
     found = fit.predict(tmp_path / "lake" / "code=7")
     np.testing.assert_allclose(found, fit.predict(data[data.code == "7"]), rtol=1e-14)
+    residuals = fit.residuals(tmp_path / "lake" / "code=7")
+    np.testing.assert_allclose(residuals, fit.residuals(data[data.code == "7"]), rtol=1e-9)
 
 
 def test_a_column_of_the_files_is_not_the_name_of_the_lake(tmp_path: Path) -> None:
