@@ -82,7 +82,8 @@ def glm(
     start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
         Dask collection holds stays in memory, and it takes no checkpoint.
     progress: a bar on standard error; None shows one in a terminal.
-    checkpoint: a folder or s3:// URL for the state after each pass; the same call resumes from it, and removes it when done.
+    checkpoint: a folder or s3:// URL for the state after each pass; the same call resumes from it,
+        and removes it when done.
     client: a `distributed.Client`; None: the active one if there is one, and threads in this process if not.
 
     Raises DesignError (the request), DataError (the data), SolverError (no optimum); warns of aliased columns, of

@@ -100,7 +100,7 @@ class _Group(click.Group):
 
 
 def _fail(given: list[str], code: int, kind: str, message: str, prefix: str = "error: ") -> NoReturn:
-    """Say what went wrong on standard error and, with --json, as the last line of standard output; exit."""
+    """Print an error on standard error and, with --json, as the last line of standard output; exit."""
     if "--debug" in given:
         traceback.print_exc()
     click.echo(f"{prefix}{message}", err=True)
@@ -291,7 +291,7 @@ def _checked_checkpoint(path: str) -> None:
 
 
 class _Delivery:
-    """What is done with a fit: its summary is printed, then its model written, then the line of JSON."""
+    """What is done with a fit: the summary is printed, the model written, the JSON printed last."""
 
     def __init__(self, out: str | None, publish: str, raising: bool, as_json: bool) -> None:
         """Check that the model can be written to `out`, before any data are read."""
@@ -419,7 +419,10 @@ def predict(
     debug: bool,
     **scheduler: Any,
 ) -> None:
-    """Score DATA with MODEL: Parquet in, Parquet out, a row for every row. Folders like year=2024 are kept."""
+    """Score DATA with MODEL: Parquet in, Parquet out, a row for every row.
+
+    Folders like year=2024 are kept.
+    """
     _import(modules)
     from daskglm.cluster.connect import connected
     from daskglm.cluster.engine import Engine

@@ -133,7 +133,7 @@ def run_all(
 ) -> list[FitRecord]:
     """Fit a plan to a source: a record for each response.
 
-    deliver: what is done with the records before the checkpoint is removed, which stays where that fails.
+    deliver: what is done with the records before the checkpoint is removed; it stays where that fails.
     """
     with one_blas_thread():
         fitting = _Fitting(plan, source, engine, reporter)

@@ -94,7 +94,7 @@ def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def _placed(path: str, base: str) -> str:
-    """A path as it is seen from here, of one that is relative to a folder; URLs stay as they are."""
+    """Return a path that is relative to a folder as it is seen from here; URLs stay as they are."""
     return path if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", path) else os.path.join(base, os.path.expanduser(path))
 
 
@@ -137,7 +137,7 @@ def byte_count(text: str | int | None) -> int | None:
 @final
 @dataclass(frozen=True)
 class Scored:
-    """What was written: rows in the output and those without a prediction, and rows that a filter left out."""
+    """What was written: rows with and without a prediction, and rows that a filter left out."""
 
     tally: Tally
     filtered: int
@@ -148,8 +148,8 @@ class Scored:
 class Scoring:
     """What to write, and where it is computed.
 
-    carried: columns of the data to write beside the predictions, None for all; where: which rows; overwrite:
-    whether predictions that are there already are replaced.
+    carried: columns of the data to write beside the predictions, None for all; where: which rows;
+    overwrite: whether predictions that are there already are replaced.
     """
 
     prediction: Prediction
@@ -163,7 +163,7 @@ class Scoring:
 def write_predictions(
     record: FitRecord, data: Any, out: str | os.PathLike[str], scoring: Scoring, engine: Engine
 ) -> Scored:
-    """Score a source partition by partition into a folder of Parquet files that appears when it is complete.
+    """Score a source into a folder of Parquet files that appears when it is complete.
 
     Folders of the data whose names carry a value, year=2024, are folders of the output.
     """

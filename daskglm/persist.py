@@ -1,7 +1,7 @@
 """A model as a folder of plain files: JSON and Parquet, read back without running anything that is in them.
 
-model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it. A run that did not
-                             pass is kept without being named here
+model/current.json           {"format": 1, "run": "ID"}, replaced as the last act; readers follow it.
+                             A run that did not pass is kept and not named here
 model/runs/ID/model.json     the record without its numbers per parameter
 model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
 model/runs/ID/covariance.parquet   one column per parameter
@@ -54,7 +54,7 @@ def save(
     publish: str | None = None,
     passed: bool = True,
 ) -> Saved:
-    """Write a model as a run of its folder, and publish it if it is to be: let current.json name it.
+    """Write a model as a run of its folder; to publish it is to let current.json name it.
 
     publish, passed: as in `publishes`. What was there stays whole until the new run is complete.
     """
@@ -72,7 +72,7 @@ def save(
 @final
 @dataclass(frozen=True)
 class Saved:
-    """What was written: the model's folder, its runs, one for each response, and whether they are published."""
+    """What was written: the folder, a run for each response, and whether they are published."""
 
     place: str
     runs: tuple[str, ...]
@@ -82,8 +82,8 @@ class Saved:
         """Warn where a run was not published."""
         if not self.published:
             warn(
-                f"the fit did not converge, and the model published in {self.place} stays; the run is kept in "
-                f'{", ".join(self.runs)}, and publish="always" publishes such runs, too',
+                f"the fit did not converge, and the model published in {self.place} stays; the run is "
+                f'kept in {", ".join(self.runs)}, and publish="always" publishes such runs, too',
                 ConvergenceWarning,
             )
 
@@ -101,7 +101,7 @@ def publishes(publish: str | None, passed: bool, before: bool = False) -> bool:
 
 @final
 class Runs:
-    """Runs under way, of one response or several: they are removed where one cannot be written or published."""
+    """Runs under way, one for each response: all are removed where one cannot be written."""
 
     def __init__(self, folder: Folder) -> None:
         self._folder, self._named = folder, False

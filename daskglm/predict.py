@@ -47,8 +47,8 @@ NEUTRAL = {"offset": 0, "exposure": 1}
 @final
 @dataclass(frozen=True)
 class Prediction:
-    """What to predict: the kind, whether with standard errors, an interval and its level; terms that are left out; unseen:
-    what is done about levels that the model has not seen, None for what was settled when it was fitted.
+    """What to predict: the kind, whether with standard errors, an interval and its level; terms that
+    are left out; unseen: the policy for levels that the model has not seen, None for the fitted one.
     """
 
     kind: Kind = "mean"
@@ -82,8 +82,9 @@ def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]
 @final
 @dataclass(frozen=True)
 class Tally:
-    """Rows in the output, and those without a prediction; reasons: how often each column is why, of which one row can
-    have several.
+    """Rows in the output, and those without a prediction.
+
+    reasons: rows by the column that is missing, of which a row can have several.
     """
 
     rows: int = 0

@@ -416,7 +416,7 @@ class Fit:
         Parameters
         ----------
         path : str or path
-            A folder, or an s3:// URL. It keeps every run; the published one is what `daskglm.load` reads.
+            A folder, or an s3:// URL. It keeps every run; `daskglm.load` reads the published one.
         publish : {"always", "converged"}, optional
             Which runs are published. If left out, a run that did not converge is published only in a
             folder without a published model, and otherwise kept with a ConvergenceWarning. A run that

@@ -163,9 +163,9 @@ class Fits:
         return Summaries(self._fits)
 
     def save(self, path: str | os.PathLike[str], *, publish: str | None = None) -> None:
-        """Write a folder with a model for each response, which `daskglm.load` reads as a whole or one by one.
+        """Write a folder with a model for each response, for `daskglm.load` to read together or singly.
 
-        path, publish: as in `Fit.save`; the models are published together, converged if all of them did.
+        path, publish: as in `Fit.save`; the models are published together.
         """
         saved = save(self, path, publish)
         if publish is None:
@@ -223,7 +223,7 @@ def fitted(records: list[Any]) -> Fit | Fits:
 def save(
     result: Fit | Fits, path: str | os.PathLike[str] | Folder, publish: str | None, passed: bool = True
 ) -> persist.Saved:
-    """Write a model, or one for each response, and publish it as `publish` says; passed: whether it may be at all."""
+    """Write a model, or one for each response, and publish it; see `persist.publishes`."""
     if isinstance(result, Fit):
         return persist.save(result.record, path, publish, passed)
     folder = folder_of(path, persist.COMPLAINT, lasting=True)
@@ -250,8 +250,8 @@ def save(
 def load(path: str | os.PathLike[str]) -> Any:
     """Read a model saved by `save` or by the command line: a Fit, or Fits of several responses.
 
-    path: the folder of a model, of which the published run is read, or of one run in it. Nothing in it is
-    executed; a family or link of one's own is found in modules that are imported already.
+    path: the folder of a model, of which the published run is read, or of one run in it. Nothing in
+    it is executed; a family or link of one's own is found in modules that are imported already.
     """
     folder = folder_of(path, "{place} cannot be read")
     names = set(folder.names())

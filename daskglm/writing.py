@@ -18,7 +18,7 @@ from daskglm.errors import DesignError
 def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool = False) -> Folder:
     """Return the folder to write `what` into, after a look at whether that will be possible.
 
-    It must not hold anything yet, or with `overwrite` nothing but Parquet files, which are replaced.
+    It must be empty, or with `overwrite` hold nothing but Parquet files, which are replaced.
     """
     target = open_folder(out, f"{what} cannot be written to {{place}}")
     kind = target.kind()
@@ -38,7 +38,7 @@ def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool = False) 
 
 
 def _foreign(folder: Folder) -> str:
-    """The name of something in a folder that is no Parquet file, and in no folder of a partition."""
+    """Return the name of something in a folder that is neither a Parquet file nor a partition."""
     for name in folder.names():
         inner = folder.child(name)
         if "=" in name and inner.kind() == "folder":
@@ -56,9 +56,10 @@ def write_parts(
     empty: pa.Table,
     overwrite: bool = False,
 ) -> int:
-    """Write tables one by one, as part-00000.parquet and on, each in the folder beside it ("" for none).
+    """Write tables as part-00000.parquet and on, each in the folder that is named with it.
 
-    empty: what is written where there are no tables. Return how many rows there are.
+    tables: pairs of a folder ("" for none) and a table; empty: what is written where there are none.
+    Return how many rows there are.
     """
     rows, index = 0, -1
     with target.draft(replacing=overwrite) as draft:

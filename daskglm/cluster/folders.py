@@ -73,7 +73,7 @@ class Folder(Protocol):
         """Write a file, or replace one."""
 
     def swap(self, name: str, content: bytes, tag: str | None) -> bool:
-        """Replace the file that had that tag (None: write a new one), and say whether that was done.
+        """Replace the file that had that tag (None: write a new one); return whether that was done.
 
         An object store refuses where the file is another by now; on a disk the last writer wins.
         """

@@ -74,8 +74,8 @@ class Shape:
 @final
 @dataclass(frozen=True)
 class File:
-    """A file as planned: its footer, what identifies it, rows of its row groups, and the values its folders carry; folders:
-    those folders of the lake, "year=2024/month=1"; origin: its path within the lake.
+    """A file as planned: its footer, what identifies it, rows of its row groups, and the values its
+    folders carry; folders: those folders of the lake, "year=2024/month=1"; origin: its path within the lake.
     """
 
     path: str

@@ -217,7 +217,7 @@ class S3Store:
         self._request("put_object", path, Body=content)
 
     def put_if(self, path: str, content: bytes, tag: str | None) -> bool:
-        """Replace the object of that ETag (None: write a new one); False where it is another by now."""
+        """Replace the object of that ETag (None: write a new one); False where it is another."""
         condition = {"IfNoneMatch": "*"} if tag is None else {"IfMatch": tag}
         try:
             self._request("put_object", path, Body=content, **condition)

@@ -154,7 +154,7 @@ def refuse_other_kinds(source: Source, fitted: Mapping[str, str], names: Iterabl
 
 
 def match_folders(source: Source, known: Mapping[str, Any]) -> None:
-    """Read columns that names of folders carry as kinds that are known of them, "numeric" or "factor".
+    """Read columns that names of folders carry as the kinds known of them, "numeric" or "factor".
 
     One folder alone does not tell whether the others have text, or whether they have a value.
     """

@@ -232,7 +232,7 @@ def test_a_model_in_a_store_is_the_model(store: Store, lake: Path, tmp_path: Pat
     again = run(*call, "--out", url("models/one"), "--max-iter", 1)
     assert again.exit_code == 4
     assert dg.load(url("models/one")).converged
-    assert len(store.names("models/one/runs")) == 2 * 5
+    assert len({name.partition("/")[0] for name in store.names("models/one/runs")}) == 2
 
 
 def test_every_spelling_of_a_url_is_the_store(store: Store) -> None:
