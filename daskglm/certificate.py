@@ -399,6 +399,8 @@ class _Rounding:
             far += np.sqrt(max(self.optimum.decrement, 0.0)) + OF_FORMULAS * UNIT
         if sandwich or not quadratic:
             far += doubt.moved
+        # a sandwich has the information twice, and scores
+        far *= 1.0 + sandwich
         relative = 0.5 * (self.of_covariance(errors) + of_columns * (1.0 + sandwich) + of_scores)
         # what several ways of clustering leave of each other has the errors of all
         left = 1.0 if errors.added is None else self.cancelled(errors, errors.added)
@@ -431,6 +433,8 @@ class _Rounding:
             return np.asarray(UNIT * (OF_SUMS * amplified**2 / inverse + back / variance))
         of_gram = 2.0 * OF_SUMS * amplified * (np.abs(scale.left(errors.matrix)) @ errors.lengths)
         through = turned @ errors.middle
+        if errors.root is not None:
+            through = np.abs(scale.left(np.ascontiguousarray(errors.root.T))) @ (np.abs(errors.root) @ errors.middle)
         terms = 2.0 * self.chi * amplified if errors.clustered else through
         return np.asarray(UNIT * (of_gram + OF_SUMS * terms * through + back) / variance + self.of_leverages(errors))
 

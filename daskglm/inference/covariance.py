@@ -8,10 +8,12 @@ from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import solve_triangular
 
 from daskglm.errors import DataError
 from daskglm.kernels.basis import Basis
 from daskglm.kernels.bordered import AnyGram, diagonal_of
+from daskglm.kernels.cholesky import Factor
 from daskglm.model.families import Family
 from daskglm.model.weights import Cluster, Probability, Weights
 from daskglm.solvers.newton import curvature, sharpened
@@ -53,7 +55,8 @@ class Bread:
     """Where a covariance is taken, on the working scale, whose columns are X T with T of `basis`.
 
     coef (p,); inverse (p, p) of the reported information there at phi = 1, zeros where aliased (p,); lengths (p,): roots of
-    that information's diagonal; rank k; observations n, with frequencies, and rows.
+    that information's diagonal; rank k; observations n, with frequencies, and rows; factor: triangular, of the information,
+    where it is at hand.
     """
 
     coef: Vector
@@ -64,6 +67,7 @@ class Bread:
     observations: float
     rows: int
     basis: Basis | None = None
+    factor: Factor | None = None
 
     @staticmethod
     def of(point: Point, found: Curvature, coef: Vector | None = None) -> Bread:
@@ -76,7 +80,32 @@ class Bread:
         return Bread(
             coef, found.factor.inverse(), lengths_of(found.gram), found.aliased, found.factor.rank,
             float(stats.observations), point.sums.n, basis,
+            found.factor if isinstance(found.factor, Factor) else None,
         )  # fmt: skip
+
+    def between(self, middle: Matrix) -> Matrix:
+        """H^-1 M H^-1 (p, p), by the triangular factor where it is at hand: its products keep what those of H^-1 lose."""
+        if self.factor is None:
+            return np.asarray(self.inverse @ middle @ self.inverse)
+        kept, lower = self.factor.kept, self.factor.lower
+        result = np.zeros_like(middle)
+        if self.factor.rank:
+            inner = middle[np.ix_(kept, kept)]
+            for transposed in (False, True):
+                for _ in range(2):
+                    inner = solve_triangular(lower, inner, lower=True, trans=int(transposed), check_finite=False).T
+            result[np.ix_(kept, kept)] = inner
+        return result
+
+    def root(self) -> Matrix | None:
+        """L^-1 (p, p) of H = L L', zeros where aliased; None where the factor is not at hand."""
+        if self.factor is None or not self.factor.rank:
+            return None
+        kept = self.factor.kept
+        result = np.zeros_like(self.inverse)
+        unit = np.eye(self.factor.rank)
+        result[np.ix_(kept, kept)] = solve_triangular(self.factor.lower, unit, lower=True, check_finite=False)
+        return result
 
 
 def basis_of(found: Curvature) -> Basis | None:
@@ -97,7 +126,8 @@ class Covariance:
     inverse (p, p), lengths (p,): of the information that it is made of, its inverse and the roots of its diagonal; middle
     (p,): roots of the diagonal of M in inverse M inverse, None where the covariance is a multiple of the inverse; added
     (p, p): of several ways of clustering the matrix with all of them added, None otherwise; observed: whether the
-    information is the observed one;
+    information is the observed one; root (p, p): the inverse of the information's triangular factor, where M was taken
+    between that;
     clustered: whether M sums products of sums over clusters; least: the smallest 1 - h of leverages h that were taken out,
     to the power `power`; clusters: how many there are, each way; note: a sentence for the user, or empty; gradient (p,): of
     the rows, where a pass was taken that knows it.
@@ -110,6 +140,7 @@ class Covariance:
     middle: Vector | None = None
     added: Matrix | None = None
     observed: bool = False
+    root: Matrix | None = None
     clustered: bool = False
     power: float = 0.0
     least: float = 1.0
@@ -151,8 +182,10 @@ def covariance(kind: str | Cluster, objective: Objective, bread: Bread, phi: flo
 
 def _sandwich(bread: Bread, products: Matrix, factor: float = 1.0, **known: Any) -> Covariance:
     """factor H^-1 M H^-1."""
-    matrix = np.asarray(factor * bread.inverse @ products @ bread.inverse)
-    return Covariance(matrix, bread.inverse, bread.lengths, bread.basis, lengths_of(products), **known)
+    matrix = np.asarray(factor * bread.between(products))
+    return Covariance(
+        matrix, bread.inverse, bread.lengths, bread.basis, lengths_of(products), root=bread.root(), **known
+    )
 
 
 def _observed(objective: Objective, bread: Bread, phi: float) -> Covariance:
@@ -212,7 +245,7 @@ def _clustered(kind: Cluster, objective: Objective, bread: Bread) -> Covariance:
             f"the covariance clustered in {len(ways)} ways is not positive definite: {negative} variance(s) are negative, and "
             "their standard errors NaN"
         )
-    every = np.asarray(bread.inverse @ added @ bread.inverse) if len(ways) > 1 else None
+    every = bread.between(added) if len(ways) > 1 else None
     return replace(
         errors, middle=lengths_of(added), added=every, clustered=True, clusters=tuple(clusters), note=note,
         gradient=gradient,
