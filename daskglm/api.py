@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypedDict, Unpack, overload
 
 import numpy as np
 
@@ -12,17 +12,54 @@ from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse, paired, plain_array
-from daskglm.errors import DesignError
+from daskglm.errors import DesignError, public
 from daskglm.fit import run_all
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
-from daskglm.plan import DEFAULTS, make_plan, refuse_unknown
+from daskglm.plan import DEFAULTS, Plan, Start, make_plan, refuse_unknown
 from daskglm.progress import reporter
-from daskglm.several import fitted
+from daskglm.result import Fit
+from daskglm.several import Fits, fitted
 
 # What arrays are called that say which rows belong together.
 CLUSTER = "cluster"
 
 
+class Options(TypedDict, total=False):
+    """Options of `glm`, for type checkers."""
+
+    family: Any
+    link: Any
+    weights: Any
+    offset: Any
+    exposure: Any
+    trials: Any
+    penalty: Any
+    constraints: Any
+    covariance: str | Cluster
+    dispersion: str | float | None
+    missing: str
+    where: str | None
+    unseen: str
+    separation: str
+    solver: str
+    tol: float | None
+    max_iter: int | None
+    start: Any
+    keep: str
+    checkpoint: Any
+    progress: bool | None
+    client: Any
+
+
+@overload
+def glm(formula: str, data: Any, **options: Unpack[Options]) -> Fit | Fits: ...
+
+
+@overload
+def glm(*, X: Any, y: Any, **options: Unpack[Options]) -> Fit: ...
+
+
+@public
 def glm(
     formula: str | None = None,
     data: Any = None,
@@ -52,7 +89,7 @@ def glm(
     progress: bool | None = None,
     client: Any = None,
     **options: Any,
-) -> Any:
+) -> Fit | Fits:
     """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
 
     formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region"; "cbind(successes, failures) ~ ..." counts
@@ -79,7 +116,8 @@ def glm(
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients, 1e-12 unless given. Below 200,000
         rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states. max_iter: steps.
-    start: coefficients by name or in order. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
+    start: coefficients by name or in order, or a Fit: its estimates of the parameters that both
+    models have. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
         Dask collection holds stays in memory, and it takes no checkpoint.
     progress: a bar on standard error; None shows one in a terminal.
     checkpoint: a folder or s3:// URL for the state after each pass; the same call resumes from it,
@@ -95,6 +133,8 @@ def glm(
         "missing": missing, "where": where, "unseen": unseen, "separation": separation, "solver": solver, "tol": tol,
         "max_iter": max_iter, "start": start, "keep": keep, "checkpoint": checkpoint,
     }  # fmt: skip
+    if isinstance(start, Fit):
+        given["start"] = _start_of(start)
     if options:
         refuse_unknown(options, [*DEFAULTS, "X", "y", "progress", "client"])
     if progress not in (True, False, None):
@@ -110,6 +150,12 @@ def glm(
         source = open_source(data)
     plan = make_plan(formula, given)
     return fitted(run_all(plan, source, Engine(client=client), reporter(progress)))
+
+
+def _start_of(fit: Fit) -> Start:
+    """The finite estimates of a fit, by name."""
+    record = fit.record
+    return Start(record.names, tuple(float(value) for value in record.finite[0]))
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:
@@ -205,8 +251,32 @@ def _vector(value: Any, label: str) -> Any:
     return array
 
 
-def plan(formula: str, **options: Any) -> Any:
-    """The checked description of a fit, before any data are read; DesignError where it makes no sense."""
+@public
+def plan(formula: str, data: Any = None, **options: Any) -> Plan:
+    """Check a request for a fit without reading any data.
+
+    Parameters
+    ----------
+    formula : str
+        The model, as for `glm`.
+    **options
+        Those of `glm` that are about the model.
+
+    Returns
+    -------
+    Plan
+        The checked description.
+
+    Raises
+    ------
+    DesignError
+        Where the request makes no sense.
+    """
+    if data is not None:
+        raise DesignError(
+            "plan reads no data in this version: dg.plan(formula, family=...) checks a request, and "
+            "dg.glm(formula, data, family=...) fits it"
+        )
     unknown: Mapping[str, Any] = {name: value for name, value in options.items() if name not in DEFAULTS}
     if unknown:
         refuse_unknown(unknown, list(DEFAULTS))

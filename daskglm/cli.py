@@ -19,6 +19,7 @@ from typing import Any, NoReturn
 
 import click
 
+from daskglm import interrupts
 from daskglm.errors import DaskglmError, DesignError
 from daskglm.version import __version__
 
@@ -69,6 +70,7 @@ class _Group(click.Group):
         kwargs["standalone_mode"] = False
         given = [str(word) for word in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])]
         try:
+            interrupts.handle_as_usual()
             with _ended_by_signals():
                 code = super().main(*args, **kwargs)
             sys.stdout.flush()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DesignError, closest, public
 from daskglm.postestimation import criteria
 from daskglm.postestimation.comparisons import different_rows
 from daskglm.record import FitRecord
@@ -27,6 +27,7 @@ SPECIAL = {
 }  # fmt: skip
 
 
+@public
 def compare(*fits: Fit, names: Sequence[str] | None = None) -> Comparison:
     """Fits as columns of one table: estimates with standard errors, and criteria below. No pass over data.
 

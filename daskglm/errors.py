@@ -3,10 +3,22 @@
 from __future__ import annotations
 
 import difflib
+import functools
+import inspect
 import os
 import sys
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any, ParamSpec, TypeVar
+
+_Parameters = ParamSpec("_Parameters")
+_Result = TypeVar("_Result")
+_Class = TypeVar("_Class", bound=type)
+
+# Set to anything but 0, tracebacks of errors show where in the package they were raised.
+DEBUG = "DASKGLM_DEBUG"
+# Arguments that a call cannot do without, as messages explain them.
+_NEEDED = {"data": "the rows it reads: what the model was fitted to, or data like it", "other": "another fit"}
 
 
 class DaskglmError(Exception):
@@ -85,3 +97,86 @@ def closest(word: object, options: Iterable[str]) -> str:
     """' (did you mean "x"?)', or nothing where no option is near."""
     match = difflib.get_close_matches(str(word), list(options), n=1)
     return f' (did you mean "{match[0]}"?)' if match else ""
+
+
+def public(
+    function: Callable[_Parameters, _Result], name: str | None = None, method: bool = False
+) -> Callable[_Parameters, _Result]:
+    """Let errors of the package leave a function that users call without the frames inside the
+    package, and turn arguments that do not fit its signature into a DesignError. Nothing is hidden
+    under DASKGLM_DEBUG=1. name: as users know it; method: whether its first parameter is the object
+    it belongs to.
+    """
+    called = name or function.__name__
+
+    @functools.wraps(function)
+    def call(*args: _Parameters.args, **kwargs: _Parameters.kwargs) -> _Result:
+        __tracebackhide__ = True
+        try:
+            return function(*args, **kwargs)
+        except DaskglmError as error:
+            if os.environ.get(DEBUG, "0") not in ("", "0"):
+                raise
+            found: DaskglmError = _trimmed(error)
+        except TypeError:
+            misuse = _misuse(called, inspect.signature(function), args, kwargs, int(method))
+            if misuse is None:
+                raise
+            found = DesignError(misuse)
+        raise found  # DASKGLM_DEBUG=1 shows where
+
+    return call
+
+
+def public_methods(kind: _Class) -> _Class:
+    """Make every public method and property of a class `public`."""
+    for name, value in list(vars(kind).items()):
+        if name.startswith("_"):
+            continue
+        if isinstance(value, property) and value.fget is not None:
+            setattr(kind, name, property(public(value.fget, name, True), doc=value.__doc__))
+        elif inspect.isfunction(value):
+            setattr(kind, name, public(value, name, True))
+    return kind
+
+
+def _trimmed(error: DaskglmError) -> DaskglmError:
+    """The error without tracebacks of its own, or of what caused it."""
+    cause = error.__cause__
+    while cause is not None:
+        cause.__traceback__ = None
+        cause.__suppress_context__ = True
+        cause = cause.__cause__
+    error.__suppress_context__ = True
+    return error.with_traceback(None)
+
+
+def _misuse(
+    called: str, signature: inspect.Signature, args: tuple[Any, ...], kwargs: dict[str, Any], skipped: int
+) -> str | None:
+    """Why these arguments are not those of a function; None where they are. skipped: the number of
+    leading ones that users do not give.
+    """
+    try:
+        signature.bind(*args, **kwargs)
+    except TypeError:
+        fields = list(signature.parameters.values())[skipped:]
+    else:
+        return None
+    name = f"{called}()"
+    by_name = [field.name for field in fields if field.kind in (field.POSITIONAL_OR_KEYWORD, field.KEYWORD_ONLY)]
+    for given in kwargs:
+        if given not in by_name:
+            return f"{name} has no option {given!r}{closest(given, by_name)}; options: {', '.join(by_name)}"
+    own = args[skipped:]
+    positional = [field for field in fields if field.kind in (field.POSITIONAL_ONLY, field.POSITIONAL_OR_KEYWORD)]
+    if len(own) > len(positional):
+        takes = f"{len(positional)} argument(s) without a name" if positional else "no argument without a name"
+        return f"{name} takes {takes}, and was given {len(own)}; options: {', '.join(by_name)}"
+    twice = [field.name for field in positional[: len(own)] if field.name in kwargs]
+    if twice:
+        return f"{name} was given {twice[0]} twice, with its name and without"
+    filled = {field.name for field in positional[: len(own)]} | set(kwargs)
+    missing = [f.name for f in fields if f.default is f.empty and f.kind.name[:3] != "VAR" and f.name not in filled]
+    needs = [f"{field} ({_NEEDED[field]})" if field in _NEEDED else field for field in missing]
+    return f"{name} needs {' and '.join(needs)}"

@@ -21,7 +21,7 @@ from daskglm.model.pairs import likelihood_of
 from daskglm.model.shapes import Shape, shape_of
 from daskglm.model.weights import Frequency, Probability
 from daskglm.partitions import Partitions
-from daskglm.plan import DEFAULT_TOL, Plan
+from daskglm.plan import DEFAULT_TOL, Plan, Start
 from daskglm.separation import Solution, solve
 from daskglm.solvers.driver import FLOOR, Held, Optimum, Stopping, minimise
 from daskglm.solvers.firth import minimise_bias
@@ -336,7 +336,16 @@ def _is_perfect(optimum: Optimum) -> bool:
 def _given_start(start: Any, parameters: Parameters) -> npt.NDArray[np.float64]:
     """start= on the user's scale to the scaled columns."""
     names = parameters.names
-    if hasattr(start, "keys"):
+    if isinstance(start, Start):
+        known = {name: value for name, value in zip(start.names, start.values, strict=True) if name in names}
+        if not known:
+            more = ", ..." if len(names) > 10 else ""
+            raise DesignError(
+                "start= is a fit that shares no parameter with this model, whose parameters are "
+                f"{', '.join(names[:10])}{more}"
+            )
+        vector = np.array([known.get(name, 0.0) for name in names])
+    elif hasattr(start, "keys"):
         values = dict(start)
         formula.require_columns(values, dict.fromkeys(names), "start=")
         vector = np.array([float(values.get(name, 0.0)) for name in names])

@@ -53,6 +53,15 @@ CLASSES_LEAVE = {
 
 @final
 @dataclass(frozen=True)
+class Start:
+    """Estimates of another fit to begin from, by parameter: names (r,) and finite values (r,)."""
+
+    names: tuple[str, ...]
+    values: tuple[float, ...]
+
+
+@final
+@dataclass(frozen=True)
 class Plan:
     """What to fit and how; see `daskglm.glm` for the meaning of each field."""
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from daskglm import persist, summary
 from daskglm.design.columns import Ledger
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DesignError, closest, public_methods
 from daskglm.inference import collinearity as collinear
 from daskglm.inference import distributions, hypotheses
 from daskglm.model import canonical
@@ -47,6 +47,7 @@ LATER = (
 )  # fmt: skip
 
 
+@public_methods
 @final
 class Fit:
     """A fitted generalized linear model.

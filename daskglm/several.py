@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from daskglm import persist
 from daskglm.cluster.folders import Folder, folder_of
-from daskglm.errors import ChangedInputError, DataError, DesignError, closest
+from daskglm.errors import ChangedInputError, DataError, DesignError, closest, public, public_methods
 from daskglm.result import Fit
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ FORMAT = 1
 INDEX = "responses.json"
 
 
+@public_methods
 @final
 class Fits:
     """One model per response, of one family and link, on the same rows and columns.
@@ -247,7 +248,8 @@ def save(
     return persist.Saved(folder.place, runs.places, published)
 
 
-def load(path: str | os.PathLike[str]) -> Any:
+@public
+def load(path: str | os.PathLike[str]) -> Fit | Fits:
     """Read a model saved by `save` or by the command line: a Fit, or Fits of several responses.
 
     path: the folder of a model, of which the published run is read, or of one run in it. Nothing in

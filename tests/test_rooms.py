@@ -27,6 +27,7 @@ BELOW_FIT = {
 ALLOWED: dict[str, set[str]] = {
     "version": set(),
     "errors": set(),
+    "interrupts": set(),
     "partitions": {"errors"},
     "model": {"errors"},
     "kernels": {"errors"},

@@ -7,6 +7,7 @@ from typing import Any, final
 
 import numpy as np
 
+from daskglm.errors import public
 from daskglm.model.pairs import resolve
 
 # What a pair is called, where it has a name of its own.
@@ -57,6 +58,7 @@ class Description:
     __repr__ = __str__
 
 
+@public
 def describe(family: Any, link: Any = None) -> Description:
     """The specification of a family with a link (None: its default): h, T, Psi and Z of
     p(y) = h(y) exp{T(y) theta} / Z(theta), the link and its inverse, support and ranges, and why the two fit.

@@ -484,16 +484,26 @@ def _one_number_each(family: ExponentialFamily, theta: Vector) -> None:
     _called(family, "natural_parameter", mu)
 
 
+_ONE_NUMBER = (
+    "a family of one's own has one natural parameter and one statistic T(y) for each row, in arrays of shape (n,); vectors "
+    "of them are those of the families in the package: dg.families.vector_form names them"
+)
+
+
 def _called(family: ExponentialFamily, option: str, at: Vector) -> None:
     function = getattr(family.given, option)
     if function is None:
         return
     try:
         value = np.asarray(function(at))
+    except IndexError as error:
+        raise DesignError(f"{option} fails ({error}): {_ONE_NUMBER}") from error
     except Exception as error:  # it is the user's function
         raise DesignError(
             f"{option} fails for an array of {at.size} numbers ({type(error).__name__}: {error}): it must be vectorised"
         ) from error
+    if value.ndim > at.ndim:
+        raise DesignError(f"{option} returns shape {value.shape} for an array of shape {at.shape}: {_ONE_NUMBER}")
     if value.shape != at.shape or value.dtype.kind not in "fiu":
         raise DesignError(
             f"{option} must return one number for each it is given: for an array of shape {at.shape} it returns "

@@ -10,25 +10,49 @@ from typing import Any, final
 
 from daskglm.errors import DesignError, closest
 
+# Options of sampling designs in other libraries, which weights alone do not describe.
+_SAMPLING = ("strata", "fpc", "ids", "id", "cluster", "clusters", "psu", "nest")
+
+
+def _refuse(kind: str, options: dict[str, Any]) -> None:
+    """DesignError where weights are given more than their column."""
+    for name in options:
+        if name in ("strata", "fpc") and kind == "Probability":
+            raise DesignError(
+                f"{name}= is not available in this version: errors are those of rows, or of sampling units with "
+                'covariance=dg.Cluster("unit"), drawn independently and with replacement'
+            )
+        if name in _SAMPLING and kind == "Probability":
+            raise DesignError(f'{kind} has no option {name!r}: sampling units are covariance=dg.Cluster("unit")')
+        raise DesignError(f'{kind} takes a column and no option {name!r}: dg.{kind}("w")')
+
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Frequency:
     """The row was observed that many times: the fit equals that of the rows written out. nobs is the sum."""
 
     column: Any
 
+    def __init__(self, column: Any, **options: Any) -> None:
+        _refuse("Frequency", options)
+        object.__setattr__(self, "column", column)
+
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Variance:
     """Analytic weights: the row's variance is dispersion * V(mu) / weight (an average of `weight` observations)."""
 
     column: Any
 
+    def __init__(self, column: Any, **options: Any) -> None:
+        _refuse("Variance", options)
+        object.__setattr__(self, "column", column)
+
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Probability:
     """Sampling weights: the inverse of the probability that the row was drawn. Errors are linearised (Binder 1983).
 
@@ -37,13 +61,21 @@ class Probability:
 
     column: Any
 
+    def __init__(self, column: Any, **options: Any) -> None:
+        _refuse("Probability", options)
+        object.__setattr__(self, "column", column)
+
 
 @final
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Trials:
     """The response is the proportion of successes out of that many trials (binomial only)."""
 
     column: Any
+
+    def __init__(self, column: Any, **options: Any) -> None:
+        _refuse("Trials", options)
+        object.__setattr__(self, "column", column)
 
 
 Weights = Frequency | Variance | Probability | Trials

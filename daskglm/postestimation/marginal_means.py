@@ -18,7 +18,7 @@ from daskglm.design import formula
 from daskglm.design.changes import Recipe, Role, roles_of
 from daskglm.design.grid import Grid, WeightsOf, outer
 from daskglm.design.times import is_number
-from daskglm.errors import DesignError, closest
+from daskglm.errors import DesignError, closest, public_methods
 from daskglm.inference import distributions
 from daskglm.model.likelihoods import GLM
 from daskglm.model.pairs import likelihood_of
@@ -41,6 +41,7 @@ ADJUSTMENTS = ("none", "bonferroni", "tukey")
 RATIOS = {"log": "ratio", "logit": "odds ratio"}
 
 
+@public_methods
 @final
 @dataclass(frozen=True)
 class MarginalMeans:

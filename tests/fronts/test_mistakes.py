@@ -1,0 +1,179 @@
+"""Mistakes of a user: one sentence, at the line that made them, with the remedy."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import daskglm as dg
+from daskglm.errors import DataError, DesignError, public
+
+PACKAGE = str(Path(dg.__file__).parent) + os.sep
+
+
+@pytest.fixture(scope="module")
+def data() -> pd.DataFrame:
+    rng = np.random.default_rng(1)
+    x = rng.normal(size=200)
+    frame = pd.DataFrame({"x": x, "g": rng.choice(list("abc"), 200), "w": rng.uniform(0.5, 2.0, 200)})
+    return frame.assign(y=rng.poisson(np.exp(0.3 * x)), z=rng.poisson(2.0, 200))
+
+
+@pytest.fixture(scope="module")
+def fit(data: pd.DataFrame) -> dg.Fit:
+    found = dg.glm("y ~ x + g", data, family="poisson")
+    assert isinstance(found, dg.Fit)
+    return found
+
+
+Call = Callable[[dg.Fit, pd.DataFrame], Any]
+MISTAKES: dict[str, tuple[Call, str]] = {
+    "check": (lambda fit, data: fit.check(), r"check\(\) needs data \(the rows it reads"),
+    "predict": (lambda fit, data: fit.predict(), r"predict\(\) needs data"),
+    "anova": (lambda fit, data: fit.anova(), r"anova\(\) needs data"),
+    "calibration": (lambda fit, data: fit.calibration(data), r"calibration\(\) needs by"),
+    "lr_test": (lambda fit, data: fit.lr_test(), r"lr_test\(\) needs other \(another fit\)"),
+    "option": (lambda fit, data: fit.anova(data, tpye=2), r"anova\(\) has no option 'tpye' \(did you mean .type.\?\)"),
+    "positions": (lambda fit, data: fit.vif(data, 3), r"vif\(\) takes 1 argument\(s\) without a name, and was given 2"),
+    "twice": (lambda fit, data: fit.predict(data, data=data), r"predict\(\) was given data twice"),
+    "glm": (lambda fit, data: dg.glm("y ~ x", data, "poisson"), r"glm\(\) takes 2 argument\(s\) without a name"),
+    "column": (lambda fit, data: dg.glm("y ~ xx", data), 'no column "xx"'),
+    "alpha": (lambda fit, data: dg.glm("y ~ x", data, alpha=0.1), r"level=, as in fit\.conf_int\(level=0\.95\)"),
+    "plan": (lambda fit, data: dg.plan("y ~ x", data), r"plan reads no data in this version.*dg\.glm\(formula, data"),
+    "fit": (lambda fit, data: dg.fit("y ~ x", data), r"did you mean dg\.glm\?"),
+    "module": (lambda fit, data: dg.summary(fit), r"daskglm\.summary is a module and cannot be called"),
+    "load": (lambda fit, data: dg.load(), r"load\(\) needs path"),
+    "compare": (lambda fit, data: dg.compare(fit, 3), "compare takes fits, not int"),
+    "describe": (lambda fit, data: dg.describe("poison"), 'did you mean "poisson"'),
+    "strata": (lambda fit, data: dg.Probability("w", strata="g"), r"strata= is not available.*dg\.Cluster"),
+    "units": (lambda fit, data: dg.Probability("w", psu="g"), r"no option 'psu': sampling units are covariance="),
+    "weights": (lambda fit, data: dg.Frequency("w", by="g"), r"Frequency takes a column and no option 'by'"),
+    "start": (lambda fit, data: dg.glm("z ~ 0 + w", data, start=fit), "shares no parameter with this model.*: w|are w"),
+}
+
+
+@pytest.mark.parametrize("name", MISTAKES)
+def test_a_mistake_is_one_sentence_at_the_line_that_made_it(fit: dg.Fit, data: pd.DataFrame, name: str) -> None:
+    call, message = MISTAKES[name]
+    with pytest.raises(DesignError, match=message) as caught:
+        call(fit, data)
+    assert "\n" not in str(caught.value)
+    frames = traceback.extract_tb(caught.value.__traceback__)
+    inside = [frame for frame in frames if frame.filename.startswith(PACKAGE)]
+    if name not in ("fit", "module", "strata", "units", "weights"):
+        # the test, the line of the mistake, and the one frame from which the error leaves the package
+        assert len(frames) == 3
+        assert len(inside) == 1
+        printed = "".join(traceback.format_exception(caught.value))
+        assert printed.count("Traceback") == 1
+
+
+def test_nothing_is_hidden_for_debugging(data: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_DEBUG", "1")
+    with pytest.raises(DesignError) as caught:
+        dg.glm("y ~ xx", data)
+    assert len(traceback.extract_tb(caught.value.__traceback__)) > 4
+
+
+def test_causes_are_kept_without_their_frames() -> None:
+    @public
+    def read() -> None:
+        try:
+            raise OSError("disk")
+        except OSError as error:
+            raise DataError("the file cannot be read") from error
+
+    with pytest.raises(DataError) as caught:
+        read()
+    assert isinstance(caught.value.__cause__, OSError)
+    assert caught.value.__cause__.__traceback__ is None
+
+
+def test_errors_that_are_not_mistakes_keep_their_frames() -> None:
+    @public
+    def wrong(value: int) -> int:
+        return value + "text"  # type: ignore[operator,no-any-return]
+
+    with pytest.raises(TypeError, match="unsupported operand"):
+        wrong(1)
+    with pytest.raises(DesignError, match=r"wrong\(\) needs value"):
+        wrong()  # type: ignore[call-arg]
+
+
+def test_the_package_shows_its_public_names_only() -> None:
+    assert dir(dg) == dg.__all__
+    assert not [name for name in dir(dg) if name.startswith("_") and name != "__version__"]
+    for name in dg.__all__:
+        assert getattr(dg, name) is not None
+    with pytest.raises(AttributeError, match='did you mean "glm"'):
+        dg.GLM  # noqa: B018
+    with pytest.raises(AttributeError, match="there are: Cluster, Fit"):
+        dg.logistic_model  # noqa: B018
+
+
+def test_results_are_annotated() -> None:
+    import typing
+
+    overloads = typing.get_overloads(dg.glm.__wrapped__)  # type: ignore[attr-defined]
+    assert [typing.get_type_hints(one)["return"] for one in overloads] == [dg.Fit | dg.Fits, dg.Fit]
+    assert typing.get_type_hints(dg.load)["return"] == dg.Fit | dg.Fits
+    options = set(typing.get_type_hints(dg.glm)) - {"return", "options", "formula", "data", "X", "y"}
+    from daskglm.api import Options
+    from daskglm.plan import DEFAULTS
+
+    assert set(Options.__annotations__) == set(DEFAULTS) | {"progress", "client"}
+    assert options <= set(Options.__annotations__)
+
+
+def test_a_fit_is_a_start(data: pd.DataFrame, fit: dg.Fit) -> None:
+    again = dg.glm("y ~ x + g", data, family="poisson", start=fit)
+    assert again.n_iter <= 1 < fit.n_iter
+    np.testing.assert_allclose(again.params, fit.params, rtol=1e-12)
+    wider = dg.glm("y ~ x * g + w", data, family="poisson", start=fit)
+    np.testing.assert_allclose(wider.params, dg.glm("y ~ x * g + w", data, family="poisson").params, rtol=1e-9)
+    narrower = dg.glm("y ~ x", data, family="poisson", start=wider)
+    np.testing.assert_allclose(narrower.params, dg.glm("y ~ x", data, family="poisson").params, rtol=1e-9)
+
+
+def test_a_vector_statistic_is_refused_in_a_sentence() -> None:
+    def log_partition(theta: Any) -> Any:
+        return -0.25 * theta[:, 0] ** 2 / theta[:, 1] - 0.5 * np.log(-2.0 * theta[:, 1])
+
+    family = dg.families.ExponentialFamily(log_partition, lambda y: np.stack([y, y * y], axis=1))
+    with pytest.raises(DesignError, match=r"log_partition fails.*one natural parameter and one statistic"):
+        dg.plan("y ~ x", family=family)
+    family = dg.families.ExponentialFamily(np.exp, lambda y: np.stack([y, y * y], axis=1), support="counts")
+    with pytest.raises(DesignError, match=r"sufficient_statistic returns shape \(\d+, 2\).*one statistic"):
+        dg.plan("y ~ x", family=family)
+
+
+@pytest.mark.parametrize("command", [[str(Path(sys.executable).parent / "daskglm")], [sys.executable, "-m", "daskglm"]])
+@pytest.mark.parametrize("after", [0.1, 0.5])
+def test_an_interrupt_while_a_command_begins(command: list[str], after: float, tmp_path: Path) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(Path(PACKAGE).parent), "PYTHONPROFILEIMPORTTIME": "1"}
+    process = subprocess.Popen(
+        [*command, "fit", "y ~ x", str(tmp_path), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=environment,
+    )  # fmt: skip
+    assert process.stderr is not None
+    while b"daskglm.interrupts" not in process.stderr.readline():
+        assert process.poll() is None
+    time.sleep(after)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=30)
+    assert b"Traceback" not in errors
+    assert process.returncode in (130, 2)
+    if process.returncode == 130:
+        assert errors.endswith(b"interrupted\n")
+        assert b'"exit_code": 130' in output
