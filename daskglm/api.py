@@ -155,7 +155,7 @@ def glm(
 def _start_of(fit: Fit) -> Start:
     """The finite estimates of a fit, by name."""
     record = fit.record
-    return Start(record.names, tuple(float(value) for value in record.finite[0]))
+    return Start(record.names, tuple(float(value) for value in record.finite))
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:

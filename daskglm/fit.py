@@ -27,6 +27,7 @@ from daskglm.design.profile import Profile, profile_of
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError
 from daskglm.estimation import Estimation, model_of
+from daskglm.inference.covariance import kind_of
 from daskglm.model.likelihoods import GLM
 from daskglm.model.own import Probe, UserDefined
 from daskglm.model.shapes import shape_of
@@ -189,7 +190,7 @@ class _Fitting:
         if not design.names:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
         model = model_of(replace(self.plan, family=_sized(self.plan)), design)
-        self._size(size_of(model, design))
+        self._size(size_of(model, design, kind_of(self.plan.covariance, self.plan.weights) == "model"))
         rows.expect(_tables(model) * record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)

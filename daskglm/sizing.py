@@ -11,8 +11,9 @@ from daskglm.totals.moments import AnyModel, Model
 
 # Matrices of coefficients by coefficients that a fit holds at once, at most: with a dense Gram the
 # Gram, its selection, its factor, the inverse and what becomes of it; with a bordered one the
-# inverse and what becomes of it.
-DENSE_MATRICES, BORDERED_MATRICES = 8, 5
+# inverse and what becomes of it; more where the covariance is not that of the model.
+DENSE_MATRICES, BORDERED_MATRICES = 10, 4
+DENSE_OF_OTHERS, BORDERED_OF_OTHERS = 12, 9
 # Tables of the levels by the other columns, likewise.
 TABLES = 8
 # What numbers of fewer bytes and operations there are is of no interest.
@@ -63,8 +64,10 @@ class Size:
         )
 
 
-def size_of(model: AnyModel, design: Design) -> Size:
-    """The size of a fit of this model."""
+def size_of(model: AnyModel, design: Design, of_model: bool = True) -> Size:
+    """The size of a fit of this model; of_model: whether its covariance is the inverse of the
+    expected information.
+    """
     p = model.n_coefficients
     columns = {piece.term: 0 for piece in design.factors}
     for name in design.term_of:
@@ -75,12 +78,13 @@ def size_of(model: AnyModel, design: Design) -> Size:
     levels = columns.get(term, 0) * max(p // max(len(design.term_of), 1), 1)
     widest = model.widest(design.layout) if isinstance(model, Model) else None
     if widest is None:
-        matrices, tables, operations = DENSE_MATRICES, 0, p**3 / 3.0
+        matrices, tables, operations = DENSE_MATRICES if of_model else DENSE_OF_OTHERS, 0, p**3 / 3.0
     else:
         piece = design.factors[widest]
         term, inside = piece.term, design.layout.counts[widest]
         border = design.width - inside
-        matrices, tables = BORDERED_MATRICES, TABLES * 8 * (inside + border) * border
+        matrices = BORDERED_MATRICES if of_model else BORDERED_OF_OTHERS
+        tables = TABLES * 8 * (inside + border) * border
         operations = 4.0 * p * border * border + border**3
     matrix = 8 * p * p
     return Size(p, term, levels, widest is not None, matrices * matrix + tables, matrix, operations)
