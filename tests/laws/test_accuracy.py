@@ -166,7 +166,7 @@ def test_score_tests_and_the_one_step_bootstrap(apart: float, center: float) -> 
     moved = (replicates.params - replicates.estimate).to_numpy()
     index = np.arange(len(frame))
     block = Block(len(frame), (), (), np.zeros(len(frame)))
-    keys = identities(Rows(block, {"row": index}, "", index, len(frame)), ("row",))
+    keys = identities(Rows(block, {"row": index}, "", index, len(frame), "", index), ("row",))
     weights = Draws(keys, None, 3, 4).weights(0, len(frame)).T
     for step, drawn in zip(moved, weights, strict=True):
         score = [mpf(int(k)) * s for k, s in zip(drawn, truth.score, strict=True)]
