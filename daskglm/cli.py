@@ -87,7 +87,7 @@ class _Group(click.Group):
             _fail(given, SIGNALLED + number, "Interrupted", said, prefix="")
         except BrokenPipeError:
             # the reader went away; nothing more can be said, and Python must not try
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            _silence_output()
             sys.exit(0)
         except DaskglmError as error:
             _fail(given, error.exit_code, type(error).__name__, str(error))
@@ -99,6 +99,11 @@ class _Group(click.Group):
         except Exception as error:
             said = f"{type(error).__name__}: {' '.join(str(error).split())[:500]} (--debug shows where)"
             _fail(given, 1, type(error).__name__, said, prefix="unexpected failure: ")
+
+
+def _silence_output() -> None:
+    """Let what is still to be printed go nowhere."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _fail(given: list[str], code: int, kind: str, message: str, prefix: str = "error: ") -> NoReturn:
@@ -256,8 +261,10 @@ def fit(
         plan = replace(plan, separation="limit")
     delivery = _Delivery(job.get("out"), job.get("publish", "converged"), raising, as_json)
     if plan.checkpoint is not None:
-        _checked_checkpoint(plan.checkpoint)
+        _check_checkpoint(plan.checkpoint, delivery.place)
     _run(plan, job, delivery, debug)
+    if delivery.trouble is not None:
+        raise DesignError(delivery.trouble)
     return delivery.exit_code
 
 
@@ -285,11 +292,14 @@ def _hush(debug: bool) -> None:
         logging.getLogger("tornado").setLevel(logging.CRITICAL + 1)
 
 
-def _checked_checkpoint(path: str) -> None:
-    """Raise DesignError where no checkpoint can be written."""
+def _check_checkpoint(path: str, model: str | None) -> None:
+    """Raise DesignError where no checkpoint can be written, or only among the files of the model."""
     from daskglm.checkpoint import checkpoint_folder
 
-    checkpoint_folder(path).probe()
+    folder = checkpoint_folder(path)
+    if model is not None and os.path.abspath(folder.place) == os.path.abspath(model):
+        raise DesignError(f"--out and --checkpoint are both {model}: name another folder for the checkpoint")
+    folder.probe()
 
 
 class _Delivery:
@@ -302,6 +312,7 @@ class _Delivery:
 
         self.publish, self.raising, self.as_json = publish, raising, as_json
         self.began, self.exit_code = time.perf_counter(), 0
+        self.trouble: str | None = None
         self.folder = None if out is None else open_folder(out, persist.COMPLAINT, lasting=True)
         if self.folder is not None:
             persist.refuse_foreign(self.folder)
@@ -313,8 +324,7 @@ class _Delivery:
 
         result: Any = fitted(records)
         seconds = time.perf_counter() - self.began
-        click.echo(str(result.summary()))
-        sys.stdout.flush()
+        self._print(str(result.summary()))
         separated = [name for fit in _each(result) for name in fit.separated] if self.raising else []
         if separated:
             click.echo(f"error: no finite estimate exists for {', '.join(separated)}", err=True)
@@ -328,7 +338,17 @@ class _Delivery:
                 why = "an estimate is infinite" if separated else "the fit did not converge"
                 self._unpublished(saved.runs, why)
         if self.as_json:
-            click.echo(json.dumps(outcome))
+            self._print(json.dumps(outcome))
+
+    def _print(self, text: str) -> None:
+        """Print to standard output; what cannot be printed must not cost the model."""
+        try:
+            click.echo(text)
+            sys.stdout.flush()
+        except (OSError, UnicodeError) as error:
+            if not isinstance(error, BrokenPipeError):
+                self.trouble = f"standard output cannot be written to: {' '.join(str(error).split())}"
+            _silence_output()
 
     @property
     def place(self) -> str | None:

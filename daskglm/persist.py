@@ -165,12 +165,17 @@ def identified(folder: Folder, name: str) -> Identified | None:
 
 
 def refuse_foreign(folder: Folder) -> None:
-    """Raise DesignError where a model cannot be saved because of what is there."""
+    """Raise DesignError where a model cannot be saved because of what is there.
+
+    A checkpoint may lie in the folder of its model.
+    """
     kind = folder.kind()
     if kind == "file":
         raise DesignError(f"{folder.place} is a file: a model is saved as a folder")
     names = set(folder.names()) if kind else set()
-    if names and not names & {CURRENT, "responses.json", "runs"} and "runs" not in folder.child("0").names():
+    if not names or names & {CURRENT, "responses.json", "runs"} or "runs" in folder.child("0").names():
+        return
+    if not all("checkpoint.json" in folder.child(name).names() for name in names):
         raise DesignError(f"{folder.place} holds other files: give a new or an empty folder for the model")
 
 

@@ -61,7 +61,7 @@ class Folder(Protocol):
         """ "folder", "file", or None where there is nothing."""
 
     def names(self) -> list[str]:
-        """Names of files and folders directly inside; none where there is no such folder."""
+        """Names of files and folders directly inside; none where there is no folder."""
 
     def read(self, name: str) -> bytes:
         """The content of a file; FileNotFoundError where there is none."""
@@ -182,7 +182,7 @@ class LocalFolder:
         """What is directly inside."""
         try:
             return sorted(os.listdir(self.path))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
             raise self._refused(error) from None

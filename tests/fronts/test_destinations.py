@@ -6,6 +6,7 @@ import json
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -525,6 +526,33 @@ def test_a_full_disk_at_the_end_of_a_fit_costs_nothing_but_the_model(full: Path,
     assert run(*call, "--out", tmp_path / "model").exit_code == 0
     assert not (tmp_path / "state").exists()
     assert dg.load(tmp_path / "model").converged
+
+
+@pytest.mark.parametrize(("output", "code", "said"), [("| true", 0, ""), ("> /dev/full", 2, "No space left")])
+def test_a_summary_that_cannot_be_printed_does_not_cost_the_model(
+    tmp_path: Path, lake: Path, output: str, code: int, said: str
+) -> None:
+    command = (
+        f"{sys.executable} -m daskglm fit 'y ~ x' {lake} --checkpoint {tmp_path}/state --json --out {tmp_path}/model"
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command} {output}"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == code, done.stderr
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert dg.load(tmp_path / "model").converged
+    assert not (tmp_path / "state").exists()
+
+
+def test_a_checkpoint_may_lie_in_the_folder_of_its_model(tmp_path: Path, lake: Path) -> None:
+    call = ["fit", "y ~ x", lake, "--out", tmp_path / "model", "--checkpoint"]
+    for _ in range(2):
+        assert run(*call, tmp_path / "model" / "state").exit_code == 0
+    assert left(tmp_path / "model") == ["current.json", "runs"]
+    refused = run(*call, f"{tmp_path}/model/")
+    assert refused.exit_code == 2
+    assert "--out and --checkpoint are both" in refused.stderr
 
 
 def test_a_full_disk_at_the_second_of_several_models(full: Path) -> None:
