@@ -15,10 +15,11 @@ import time
 import uuid
 import weakref
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
 from typing import Any, Literal
 
 import dask
-from distributed import Client, Future, wait
+from distributed import Client, Future, get_worker, threadpoolexecutor, wait
 from distributed.utils import format_dashboard_link
 
 from daskglm.cluster import preflight, worker
@@ -110,8 +111,21 @@ class Cluster:
             for address, w in described.items()
         ]
         preflight.check_threads(workers)
+        self._refuse_without_thread(workers)
         self.known = {address: facts.identity for address, facts in found.items()}
         return workers
+
+    def _refuse_without_thread(self, workers: Sequence[preflight.Worker]) -> None:
+        """A fit inside a task waits for tasks of its own: one thread more than its own must be there."""
+        if not getattr(threadpoolexecutor.thread_state, "proceed", False):
+            return
+        with contextlib.suppress(ValueError):
+            here = get_worker().scheduler.address == self.client.scheduler.address
+            if here and sum(found.threads for found in workers) < 2:
+                raise ClusterError(
+                    "the fit runs inside a task, which occupies the only thread of the cluster: call "
+                    "distributed.secede() before it, start more threads, or fit in the client"
+                )
 
     def _ask_scheduler(self) -> preflight.Facts:
         try:
@@ -141,15 +155,18 @@ class Cluster:
         for address, answer in answers.items():
             if isinstance(answer, preflight.Facts):
                 found[address] = answer
-            elif isinstance(answer, (ImportError, AttributeError)):
+            elif isinstance(answer, DaskglmError):
+                raise answer
+            elif isinstance(answer, (ImportError, AttributeError)) or "daskglm" in str(answer):
                 raise ClusterError(
                     f"the worker {address} cannot run daskglm ({answer}): install the same environment on client, "
                     "scheduler and workers"
                 )
             elif isinstance(answer, OSError):
                 continue  # gone since it was listed; the scheduler will notice
-            elif isinstance(answer, BaseException):
-                raise answer
+            else:
+                said = " ".join(str(answer).split())[:300]
+                raise ClusterError(f"the worker {address} could not be examined: {type(answer).__name__}: {said}")
         return found
 
     def seen(self, answer: worker.Answer) -> None:
@@ -223,13 +240,14 @@ class Cluster:
         failed: Future[Any] | None = None
         self.watch.begin()
         while left:
-            with self.guest(), contextlib.suppress(TimeoutError):
+            # what was cancelled is explained below
+            with self.guest(), contextlib.suppress(TimeoutError, CancelledError):
                 wait(list(left), timeout=LOOK_SECONDS)
             # what died with its worker is "lost" until it has been computed again
             done = {future for future in left if future.status not in ("pending", "lost")}
             for future in done:
                 if future.status not in ("finished", "error"):
-                    self.watch.explain(future)
+                    self.watch.explain(future, list(self._owned))
                 if future.status == "error" and (failed is None or place[future] < place[failed]):
                     failed = future
                 if self.counter.on_leaf is not None and future in sizes:
@@ -247,7 +265,7 @@ class Cluster:
     def _explain(self, future: Future[Any]) -> None:
         """Raise what made a task fail; where that was a task of the user's own, with the place."""
         try:
-            self.watch.explain(future)
+            self.watch.explain(future, list(self._owned))
         except DaskglmError:
             raise
         except Exception as error:
@@ -280,7 +298,12 @@ class Cluster:
                 left = [future for future in futures if future.status != "finished"]
                 # as long as all are there and their holders are heard of, they are on their way, which can take long
                 self.watch.look(left or futures, False, held=not left)
-            answers: list[worker.Answer] = coming.result()
+            try:
+                answers: list[worker.Answer] = coming.result()
+            except CancelledError:
+                cancelled = next((future for future in futures if future.status == "cancelled"), futures[0])
+                self.watch.explain(cancelled, list(self._owned))
+                raise
         finally:
             coming.cancel()
         return answers

@@ -41,7 +41,9 @@ def lost(client: Client) -> Iterator[None]:
         yield
     except DaskglmError:
         raise
-    except (CommClosedError, CancelledError, OSError, TimeoutError) as error:
+    except CancelledError as error:
+        raise ClusterError(_why_cancelled(client, error)) from None
+    except (CommClosedError, OSError, TimeoutError) as error:
         if isinstance(error, (FileNotFoundError, PermissionError)):
             raise
         raise ClusterError(_gone(client, error)) from None
@@ -49,9 +51,51 @@ def lost(client: Client) -> Iterator[None]:
         if client.status == "running" and "client" not in str(error).lower():
             raise
         raise ClusterError(_gone(client, error)) from None
+    except Exception as error:
+        # what Dask raises when something is sent through a closed client is no RuntimeError in all its versions
+        if client.status in ("closing", "closed") and type(error).__module__.startswith("distributed"):
+            raise ClusterError(_CLOSED) from None
+        raise
+
+
+# Why Dask cancelled a task, by the word it has for it.
+_CANCELLED = {
+    "scheduler-restart": "the workers were restarted while the fit was running (client.restart()), which gives all work up: "
+    "rerun; with checkpoint= the same call goes on from the last pass",
+    "lost dependencies": "data that the fit depends on are lost: what was scattered to a worker, or comes from a future, cannot "
+    "be computed again when that worker ends. Read the rows from files, or scatter them again",
+}
+_CANCELLED["already forgotten"] = _CANCELLED["lost dependencies"]
+# Reasons that explain others come first.
+_REASONS = {name: i for i, name in enumerate(("scheduler-connection-lost", *_CANCELLED))}
+_CLOSED = "client= was closed while the fit was running: pass one that stays open until the fit has ended"
+
+
+def _reason(error: BaseException) -> str:
+    """Dask's word for why something was cancelled."""
+    groups = getattr(error, "error_groups", None) or [error]
+    return str(getattr(groups[0], "reason", "unknown"))
+
+
+def _why_cancelled(client: Client, error: BaseException) -> str:
+    """Why a task of the fit was cancelled."""
+    reason = _reason(error)
+    if reason in _CANCELLED:
+        return _CANCELLED[reason]
+    if reason == "scheduler-connection-lost":
+        return _gone(client, error)
+    if client.status in ("closing", "closed"):
+        return _CLOSED
+    said = "" if reason == "unknown" else f" ({reason})"
+    return (
+        f"a task of the fit was cancelled{said}: another program cancelled it, or data that it depends on, scattered to a "
+        "worker or held by a future, are lost. Read the rows from files, or scatter them again"
+    )
 
 
 def _gone(client: Client, error: BaseException) -> str:
+    if client.status in ("closing", "closed") and isinstance(error, RuntimeError):
+        return _CLOSED
     # what Dask says of it lists every future
     what = "its connection broke"
     if isinstance(error, OSError) and not isinstance(error, (CommClosedError, TimeoutError)):
@@ -240,8 +284,8 @@ class Watch:
         if now - self._since > patience():
             raise ClusterError(f"nothing has happened for {now - self._since:.0f} s: {_reasons(found, held)}")
 
-    def explain(self, future: Future[Any]) -> None:
-        """Raise what made a task fail."""
+    def explain(self, future: Future[Any], others: Collection[Future[Any]] = ()) -> None:
+        """Raise what made a task fail. others: what it may depend on, which may have been cancelled for a stated reason."""
         if future.status == "error":
             with lost(self._client):
                 error: BaseException = future.exception()
@@ -254,10 +298,26 @@ class Watch:
                 ) from None
             if isinstance(error, MemoryError):
                 raise ClusterError("a worker ran out of memory: give workers more, or fewer threads each") from None
-            if isinstance(error, (CancelledError, CommClosedError)):
+            if isinstance(error, CancelledError):
+                raise ClusterError(_why_cancelled(self._client, error)) from None
+            if isinstance(error, CommClosedError):
                 raise ClusterError(_gone(self._client, error)) from None
             raise error
-        raise ClusterError(_gone(self._client, RuntimeError(f"a task was {future.status}")))
+        cancelled = (each for each in (future, *others) if each.status == "cancelled")
+        # a restart and a lost connection make dependencies lost, too
+        found = sorted(map(_cancellation, cancelled), key=lambda each: _REASONS.get(_reason(each), len(_REASONS)))
+        raise ClusterError(_why_cancelled(self._client, found[0] if found else CancelledError())) from None
+
+
+def _cancellation(future: Future[Any]) -> BaseException:
+    """What Dask says of a future that was cancelled."""
+    try:
+        future.result(timeout=BRIEF)
+    except (CancelledError, TimeoutError) as error:
+        return error
+    except Exception:
+        pass
+    return CancelledError()
 
 
 def _reasons(found: Sequence[Standing], held: bool) -> str:

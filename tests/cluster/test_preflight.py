@@ -197,15 +197,31 @@ def test_a_scheduler_or_worker_without_the_package_is_a_sentence(client: Any, mo
         patch.setattr(client, "run_on_scheduler", missing)
         with pytest.raises(ClusterError, match=r"the scheduler cannot run daskglm .*No module.* the same environment"):
             cluster.inspect()
-    monkeypatch.setattr(client, "run", lambda *_, **__: {"tcp://a": ModuleNotFoundError("No module named 'daskglm'")})
-    with pytest.raises(ClusterError, match=r"the worker tcp://a cannot run daskglm .*No module"):
+    # a worker that cannot read what it is asked answers with its error as text
+    error = "No module named 'daskglm.cluster'"
+    for answer in (ModuleNotFoundError(error), Exception(f'ModuleNotFoundError("{error}")')):
+        monkeypatch.setattr(client, "run", answering({"tcp://a": answer}))
+        with pytest.raises(ClusterError, match=r"the worker tcp://a cannot run daskglm .*No module"):
+            cluster.inspect()
+    monkeypatch.setattr(client, "run", answering({"tcp://a": ZeroDivisionError("by 0")}))
+    with pytest.raises(ClusterError, match="the worker tcp://a could not be examined: ZeroDivisionError: by 0"):
         cluster.inspect()
+
+
+def answering(*answers: Any) -> Any:
+    """What stands for `Client.run`: one answer after the other, the last of them again and again."""
+    left = list(answers)
+
+    async def run(*_: Any, **__: Any) -> Any:
+        return left.pop(0) if len(left) > 1 else left[0]
+
+    return run
 
 
 def test_workers_that_do_not_answer_are_left_out_unless_none_does(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     cluster = Cluster(client)
     answers: dict[str, Any] = {"tcp://a": OSError("gone"), "tcp://b": OWN}
-    monkeypatch.setattr(client, "run", lambda *_, **__: answers)
+    monkeypatch.setattr(client, "run", answering(answers))
     assert len(cluster.inspect()) == 2
     answers["tcp://b"] = OSError("gone, too")
     monkeypatch.setenv("DASKGLM_PATIENCE", "1")
@@ -214,8 +230,8 @@ def test_workers_that_do_not_answer_are_left_out_unless_none_does(client: Any, m
 
 
 def test_workers_that_are_being_started_again_are_waited_for(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    answers = iter([{"tcp://a": OSError("killed")}, {"tcp://a": OSError("killed")}, {"tcp://b": OWN}])
-    monkeypatch.setattr(client, "run", lambda *_, **__: next(answers))
+    killed = {"tcp://a": OSError("killed")}
+    monkeypatch.setattr(client, "run", answering(killed, killed, {"tcp://b": OWN}))
     assert len(Cluster(client).inspect()) == 2
 
 

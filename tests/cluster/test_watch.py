@@ -17,23 +17,29 @@ from types import SimpleNamespace
 from typing import Any
 
 import dask
+import dask.dataframe as dd
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from distributed import Client, LocalCluster
 from distributed import scheduler as scheduler_module
+from distributed.client import FutureCancelledError
 from distributed.comm import CommClosedError
 from distributed.core import Status
 from distributed.scheduler import KilledWorker
 
 from daskglm import estimation as fitting
+from daskglm import families
 from daskglm.cli import main
 from daskglm.cluster import dask as engine
 from daskglm.cluster import lakes, watch
 from daskglm.cluster.engine import Engine
+from daskglm.cluster.sources import open_source
 from daskglm.cluster.watch import Standing, Watch, lost
-from daskglm.errors import ClusterError, DataError
+from daskglm.errors import ClusterError, DataError, DesignError
 from tests.cluster.freezing import GRACE_SECONDS, Processes, frozen_fit, processes
-from tests.cluster.problem import FORMULA, Told, bits, fitted, later, left_on
+from tests.cluster.problem import FORMULA, Told, bits, fitted, frame, later, left_on
+from tests.model import home_made
 
 pytestmark = pytest.mark.usefixtures("small")
 
@@ -278,6 +284,105 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_rerun_goes_on(
     assert not log.exists()
 
 
+# -- work that is given up ---------------------------------------------------------------------------------------------
+
+
+def closed(client: Client, _: Any) -> None:
+    client.close()
+
+
+def restarted(client: Client, _: Any) -> None:
+    client.restart(wait_for_workers=False)
+
+
+GIVEN_UP = [
+    (closed, r"client= was closed while the fit was running: pass one that stays open"),
+    (restarted, r"the workers were restarted while the fit was running \(client\.restart\(\)\)"),
+]
+
+
+@pytest.mark.parametrize("delay", [0.0, 0.05])
+@pytest.mark.parametrize("do, said", GIVEN_UP)
+def test_what_gave_the_work_up_is_said(lake: Path, do: Any, said: str, delay: float) -> None:
+    with threads(2) as (cluster, client):
+        told = Told("pass", later(delay, lambda: do(client, cluster)) if delay else lambda: do(client, cluster), 1)
+        with pytest.raises(ClusterError, match=said):
+            fitted(lake, Engine(client=client), reporter=told)
+
+
+def test_rows_that_were_scattered_and_are_lost_are_said() -> None:
+    data = frame().dropna()
+    parts = [data.iloc[at : at + 1_000] for at in range(0, len(data), 1_000)]
+    with threads(1) as (cluster, client):
+        futures = client.scatter(parts)
+        source = open_source(dd.from_delayed([dask.delayed(part) for part in futures], meta=data.iloc[:0]))
+        (address,) = client.scheduler_info()["workers"]
+        cluster.scale(2)
+        client.wait_for_workers(2, timeout=30)
+        cluster.sync(cluster.scheduler.remove_worker, address, stimulus_id="test", expected=True)
+        with pytest.raises(ClusterError, match="was scattered to a worker, or comes from a future"):
+            fitted(source, Engine(client=client))
+
+
+def test_a_fit_inside_a_task_needs_a_thread_of_its_own(lake: Path) -> None:
+    def inside(path: str, leave: bool) -> str:
+        from distributed import get_client, secede
+
+        if leave:
+            secede()
+        try:
+            return repr(fitted(path, Engine(client=get_client())).names)
+        except ClusterError as error:
+            return str(error)
+
+    with threads(1) as (_, client):
+        said = client.submit(inside, str(lake), False, pure=False).result(timeout=60)
+        assert "the fit runs inside a task, which occupies the only thread of the cluster" in said
+        assert "distributed.secede()" in said
+        assert "Intercept" in client.submit(inside, str(lake), True, pure=False).result(timeout=60)
+
+
+@contextlib.contextmanager
+def lacking(module: str, folder: Path) -> Iterator[tuple[Client, str]]:
+    """A client, and the address of the only worker, which has not that module."""
+    without = folder / "without.py"
+    without.write_text(f"import sys\nsys.modules[{module!r}] = None\n")
+    with threads(0, protocol="tcp://") as (cluster, client):
+        command = [sys.executable, "-m", "distributed.cli.dask_worker", cluster.scheduler_address, *ALONE]
+        options = ["--preload", str(without), "--local-directory", str(folder)]
+        other = subprocess.Popen([*command, *options], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            client.wait_for_workers(1, timeout=60)
+            (address,) = client.scheduler_info()["workers"]
+            yield client, address
+        finally:
+            other.kill()
+            other.wait()
+
+
+def test_a_worker_without_the_package_is_named(lake: Path, tmp_path: Path) -> None:
+    with (
+        lacking("daskglm", tmp_path) as (client, address),
+        pytest.raises(
+            ClusterError, match=rf"the worker {address} cannot run daskglm \(.*daskglm.*\): install the same"
+        ),
+    ):
+        fitted(lake, Engine(client=client))
+
+
+def test_a_worker_without_a_module_of_the_user_is_a_sentence(lake: Path, tmp_path: Path) -> None:
+    with (
+        lacking("tests.model.home_made", tmp_path) as (client, _),
+        pytest.raises(DesignError, match="put tests.model.home_made where every worker can import it"),
+    ):
+        fitted(
+            lake,
+            Engine(client=client),
+            family=families.Quasi(variance=home_made.power_variance, mean_range=(0.0, np.inf)),
+            formula="y ~ x",
+        )
+
+
 # -- sentences ---------------------------------------------------------------------------------------------------------
 
 
@@ -289,9 +394,9 @@ def standing(status: str = "running") -> Any:
     "error, what",
     [
         (CommClosedError("in <TCP>: Stream is closed"), "its connection broke"),
-        (CancelledError("a key"), "its connection broke"),
+        (FutureCancelledError("a key", "scheduler-connection-lost"), "its connection broke"),
         (TimeoutError(), "its connection broke"),
-        (RuntimeError("cannot schedule new futures: Client is closed"), "its connection broke"),
+        (RuntimeError("cannot schedule new futures: Client is gone"), "its connection broke"),
         (ConnectionRefusedError("nobody is there"), "nobody is there"),
         (OSError("Timed out trying\n to connect"), "Timed out trying to connect"),
     ],
@@ -322,15 +427,23 @@ def test_other_errors_are_left_as_they_are(error: BaseException) -> None:
             "ended its worker again and again, most likely for lack of memory",
         ),
         (MemoryError(), "a worker ran out of memory: give workers more"),
-        (CancelledError("key"), "the scheduler was lost"),
+        (CancelledError("key"), "a task of the fit was cancelled: another program cancelled it, or data"),
     ],
 )
 def test_what_made_a_task_fail_is_explained(error: BaseException, said: str) -> None:
     future: Any = SimpleNamespace(status="error", exception=lambda: error)
     with pytest.raises(ClusterError, match=said):
         Watch(standing()).explain(future)
+    lost_one: Any = SimpleNamespace(status="cancelled", result=_raising("scheduler-connection-lost"))
     with pytest.raises(ClusterError, match="the scheduler was lost"):
-        Watch(standing()).explain(SimpleNamespace(status="cancelled"))
+        Watch(standing()).explain(lost_one)
+
+
+def _raising(reason: str) -> Any:
+    def result(timeout: float) -> None:
+        raise FutureCancelledError("key", reason)
+
+    return result
 
 
 @pytest.mark.parametrize("error", [ValueError("as it is"), OSError(5, "of a disk"), DataError("a.parquet")])
@@ -422,5 +535,5 @@ def test_nothing_is_given_up_before_its_time(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_a_client_that_was_closed_is_noticed_at_once() -> None:
-    with pytest.raises(ClusterError, match="the scheduler was lost"):
+    with pytest.raises(ClusterError, match="client= was closed while the fit was running"):
         Watch(standing("closed")).look([], False)
