@@ -279,7 +279,7 @@ def test_a_scheduler_that_dies_is_a_sentence_and_the_rerun_goes_on(
     record = fitted(lake, Engine(client=client), reporter=told, checkpoint=str(log))
     assert bits(record) == bits(fitted(lake, Engine(2), reporter=here))
     # the profile is read again; of the totals, those that were written down are not summed again
-    assert told.leaves == here.leaves - (written - 1) * here.partitions.n_leaves
+    assert told.leaves == here.leaves - (written - 1) * told.partitions.n_leaves
     assert told.partitions.passes == here.partitions.passes == record.n_passes
     assert not log.exists()
 
