@@ -373,7 +373,7 @@ def test_a_worker_without_the_package_is_named(lake: Path, tmp_path: Path) -> No
 def test_a_worker_without_a_module_of_the_user_is_a_sentence(lake: Path, tmp_path: Path) -> None:
     with (
         lacking("tests.model.home_made", tmp_path) as (client, _),
-        pytest.raises(DesignError, match="put tests.model.home_made where every worker can import it"),
+        pytest.raises(DesignError, match=r"put tests[.]model[.]home_made where every worker can import it"),
     ):
         fitted(
             lake,
