@@ -257,11 +257,10 @@ class LocalFolder:
             raise self._refused(error) from None
         try:
             yield LocalFolder(folder, self._complaint, self.place, self._lasting)
-            self._become(folder, replacing)
-        except OSError as error:
-            shutil.rmtree(folder, ignore_errors=True)
-            self._prune(near)
-            raise self._refused(error) from None
+            try:
+                self._become(folder, replacing)
+            except OSError as error:
+                raise self._refused(error) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
             self._prune(near)
@@ -364,7 +363,10 @@ class ObjectFolder:
     def probe(self) -> None:
         """Look for the bucket, then begin an upload and give it up."""
         self.store.listed(self.place, recursive=False)
-        self.store.begin(f"{self.place}/.probe").abort()
+        upload = self.store.begin(f"{self.place}/.probe")
+        with contextlib.suppress(DesignError):
+            # to write takes no right to give up
+            upload.abort()
 
     @contextlib.contextmanager
     def draft(self, replacing: bool = False) -> Iterator[Draft]:

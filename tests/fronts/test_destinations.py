@@ -162,6 +162,35 @@ def test_a_draft_that_fails_leaves_nothing(folder: Folder) -> None:
     assert folder.kind() is None
 
 
+def test_an_error_of_what_is_written_is_its_own(folder: Folder) -> None:
+    def written() -> None:
+        with folder.draft() as draft:
+            draft.write("a", b"1")
+            raise OSError("of the data")
+
+    with pytest.raises(OSError, match="of the data"):
+        written()
+    assert folder.kind() is None
+
+
+@pytest.mark.parametrize("there", ["folder", "file"])
+def test_what_appears_meanwhile_is_not_replaced(tmp_path: Path, there: str) -> None:
+    folder = open_folder(tmp_path / "folder", "{place} cannot be written")
+
+    def written() -> None:
+        with folder.draft() as draft:
+            draft.write("a", b"1")
+            if there == "folder":
+                folder.write("theirs", b"2")
+            else:
+                (tmp_path / "folder").write_bytes(b"2")
+
+    with pytest.raises(DesignError, match=r"folder cannot be written: (Directory not empty|Not a directory)"):
+        written()
+    assert [path.name for path in tmp_path.iterdir()] == ["folder"]
+    assert folder.names() == (["theirs"] if there == "folder" else [])
+
+
 def test_looking_whether_it_can_be_written_leaves_nothing(folder: Folder) -> None:
     folder.probe()
     assert folder.kind() is None
