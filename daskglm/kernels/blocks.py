@@ -11,6 +11,8 @@ import numpy.typing as npt
 Vector = npt.NDArray[np.float64]
 Column = npt.NDArray[Any]
 
+# Partial sums that compiled reductions keep side by side; it decides the order of their sums.
+LANES = 8
 NUMERIC_KINDS: dict[str, int] = {"f8": 0, "f4": 1, "i1": 2, "i2": 3, "i4": 4, "i8": 5}
 CODE_KINDS: dict[str, int] = {"i1": 2, "i2": 3, "i4": 4}
 

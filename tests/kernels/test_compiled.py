@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from daskglm.kernels import compiled
+from daskglm.kernels.native import compiled
 
 # The file alone: to import the package would be to compile all of its kernels.
 ONE_KERNEL = """
@@ -21,7 +21,7 @@ kernel = runpy.run_path(sys.argv[1])["kernel"]
 def twice(x):
     return 2.0 * x
 assert twice(3.0) == 6.0
-print(sum(twice.stats.cache_hits.values()), sum(twice.stats.cache_misses.values()))
+print(sum(twice.compiled.stats.cache_hits.values()), sum(twice.compiled.stats.cache_misses.values()))
 """
 VARIABLES = ("DASKGLM_CACHE_DIR", "NUMBA_CACHE_DIR", "XDG_CACHE_HOME")
 
@@ -87,9 +87,9 @@ def test_nowhere_to_write_is_no_error(tmp_path: Path, monkeypatch: pytest.Monkey
 
 def test_a_changed_source_has_another_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     room = tmp_path / "kernels"
-    room.mkdir()
+    (room / "native").mkdir(parents=True)
     monkeypatch.setenv("DASKGLM_CACHE_DIR", str(tmp_path / "cache"))
-    monkeypatch.setattr(compiled, "__file__", str(room / "compiled.py"))
+    monkeypatch.setattr(compiled, "__file__", str(room / "native" / "compiled.py"))
     found = []
     for text in ("one", "two", "one"):
         (room / "lanes.py").write_text(text)

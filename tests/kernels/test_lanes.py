@@ -7,8 +7,8 @@ from fractions import Fraction
 import numpy as np
 import pytest
 
-from daskglm.kernels.compiled import kernel
-from daskglm.kernels.lanes import LANES, add, fma, fold, load, spread, store, zero
+from daskglm.kernels.native.compiled import kernel
+from daskglm.kernels.native.lanes import LANES, add, fma, fold, load, spread, store, zero
 
 
 @kernel("float64(float64[::1])")

@@ -13,7 +13,7 @@ from scipy.sparse import csr_array
 
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import CODE_KINDS, NUMERIC_KINDS, Block, Levels, Scaling, Sparse
-from daskglm.kernels.lanes import LANES
+from daskglm.kernels.native.lanes import LANES
 from daskglm.kernels.products import (
     Gram,
     Layout,

@@ -1,4 +1,4 @@
-"""Where compiled kernels are cached, and how they are compiled: eagerly, once, from a closed list of signatures."""
+"""Where compiled kernels are cached, and how they are compiled: once, each for one signature."""
 
 from __future__ import annotations
 
@@ -6,21 +6,22 @@ import contextlib
 import hashlib
 import inspect
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numba
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 
 
 def _cache_directory() -> str | None:
-    """A folder for compiled kernels, or None; its name changes with the sources of this room.
+    """A folder for compiled kernels, or None; its name changes with the sources of the kernels.
 
     One that is there already serves even where it cannot be written to, as in an image whose root is mounted
     read-only: a hit only reads.
     """
-    sources = sorted(Path(__file__).parent.glob("*.py"))
+    sources = sorted(Path(__file__).parent.parent.rglob("*.py"))
     digest = hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()[:12]
     root = os.environ.get("DASKGLM_CACHE_DIR") or os.environ.get("NUMBA_CACHE_DIR")
     if not root:
@@ -78,18 +79,40 @@ class _Cache(FunctionCache):  # type: ignore[misc]
             super().save_overload(sig, data)
 
 
-def kernel(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Compile now, for this one signature, without the GIL and without licence to reorder sums."""
+@final
+class Kernel:
+    """A function that is compiled for one signature when it is first called: a process that does not need it does not wait."""
 
-    def compile_now(function: Callable[..., Any]) -> Callable[..., Any]:
-        dispatcher = numba.njit(nogil=True, error_model="numpy")(function)
-        if _DIRECTORY is not None:
-            dispatcher._cache = _Cache(function)
-        dispatcher.compile(signature)
-        dispatcher.disable_compile()
-        return dispatcher  # type: ignore[no-any-return]
+    def __init__(self, function: Callable[..., Any], signature: str) -> None:
+        self.__doc__ = function.__doc__
+        self._function, self._signature = function, signature
+        self._compiled: Any = None
+        self._lock = threading.Lock()
 
-    return compile_now
+    def __call__(self, *args: Any) -> Any:
+        return (self._compiled or self.compiled)(*args)
+
+    @property
+    def compiled(self) -> Any:
+        """The compiled function, which releases the GIL and has no licence to reorder sums."""
+        with self._lock:
+            if self._compiled is None:
+                dispatcher = numba.njit(nogil=True, error_model="numpy")(self._function)
+                if _DIRECTORY is not None:
+                    dispatcher._cache = _Cache(self._function)
+                dispatcher.compile(self._signature)
+                dispatcher.disable_compile()
+                self._compiled = dispatcher
+        return self._compiled
+
+
+def kernel(signature: str) -> Callable[[Callable[..., Any]], Kernel]:
+    """Compile for this one signature, without the GIL and without licence to reorder sums."""
+
+    def of(function: Callable[..., Any]) -> Kernel:
+        return Kernel(function, signature)
+
+    return of
 
 
 # A part of kernels: compiled into each of them, and never on its own, which spares every process its loading.
