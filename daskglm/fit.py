@@ -14,7 +14,7 @@ import numpy.typing as npt
 from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
-from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.engine import Engine, open_rows, settle
 from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.conclude import Context, record_of, warn
@@ -155,6 +155,7 @@ class _Fitting:
 
     def __init__(self, plan: Plan, source: Source, engine: Engine, reporter: Reporter | None) -> None:
         self.plan, self.source, self.engine, self.reporter = plan, source, engine, reporter
+        settle(source, _texts(plan), engine)
         self.kinds = sources.kinds(source)
         self.terms = _parse(plan, self.kinds)
         self.reading = reading_of(plan, self.terms, self.kinds, source.matrix_names)
@@ -317,6 +318,12 @@ class _Fitting:
             response_kind=plan.family.response,
             separation=plan.separation,
         )
+
+
+def _texts(plan: Plan) -> tuple[Any, ...]:
+    """Whatever of a plan names columns."""
+    weights = None if plan.weights is None else plan.weights.column
+    return (plan.formula, weights, plan.offset, plan.exposure, plan.trials, plan.where, *plan.clusters)
 
 
 def _text(value: Any) -> str | None:

@@ -47,7 +47,9 @@ def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, expos
     offset, exposure = (name if name in others else value for name, value in given.items())
     source = _described(record, data, tuple(arrays))
     needed = scorer(record, wanted, source, offset, exposure).reading.columns
-    types = {name: source.types[name] for name in needed if name in source.types}
+    # each partition says itself of what kind objects are
+    objects: frozenset[str] = getattr(source, "objects", frozenset())
+    types = {name: source.types[name] for name in needed if name in source.types and name not in objects}
     score = _PredictPart(record, wanted, offset, exposure, {} if is_array(data) else types, tuple(arrays))
     columns = score.columns()
     single = columns[0] if wanted.kind != "terms" and len(columns) == 1 else None
@@ -57,12 +59,7 @@ def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, expos
 def _described(record: FitRecord, data: Any, others: tuple[str, ...]) -> Source:
     """A source of the collection's columns and of arrays beside it, to check a request against; nothing is computed."""
     if not is_array(data):
-        source = open_source(data)
-        # what Dask calls an object may be anything; where the model wants no text, each partition says what it is
-        objects = [str(name) for name, kind in data.dtypes.items() if kind == np.dtype(object)]
-        kinds = record.specification.kinds
-        source.types |= {name: pa.null() for name in objects if kinds.get(name) != "factor"}
-        return source
+        return open_source(data)
     if data.ndim not in (1, 2):
         raise DesignError(f"X must have two dimensions, not {data.ndim}")
     width = 1 if data.ndim == 1 else data.shape[1]

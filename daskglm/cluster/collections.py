@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from daskglm.cluster import schemas, tables
+from daskglm.cluster import schemas, tables, values
 from daskglm.cluster.lakes import LeafTable
 from daskglm.cluster.tables import MATRIX, RowLeaf, chunk_leaf, is_sparse, plain_array
 from daskglm.errors import DaskglmError, DataError, DesignError
@@ -19,6 +19,10 @@ from daskglm.errors import DaskglmError, DataError, DesignError
 UNKNOWN = "__UNKNOWN_CATEGORIES__"
 # Guessed for an entry-rich sparse row: only memory is planned with it.
 SPARSE_ROW_BYTES = 256
+
+
+# Kinds of values that are read as one another once a model says which it was fitted to.
+_ALIKE = {"text": "text", "dates": "times", "timestamps": "times", "durations": "durations", "times of day": "hours"}
 
 
 @final
@@ -57,12 +61,16 @@ def is_series(value: Any) -> bool:
 @final
 @dataclass(frozen=True)
 class FrameToLeaf:
-    """A pandas partition's columns, cast to the types of the whole, rows filtered."""
+    """A pandas partition's columns, cast to the types of the whole, rows filtered.
+
+    by_value: columns of objects, whose values must be of the kind of their type; without a type they are as found.
+    """
 
     columns: tuple[str, ...]
     types: Mapping[str, pa.DataType]
     filter: Any
     filter_columns: tuple[str, ...]
+    by_value: tuple[str, ...] = ()
 
     def place(self, number: int) -> str:
         """What messages call a partition."""
@@ -77,12 +85,51 @@ class FrameToLeaf:
             if name not in frame.columns:
                 raise DataError(f'{label} has no column "{name}", which the DataFrame\'s meta has')
         table = tables.from_pandas(frame[wanted])
-        table.types = {**table.types, **{name: self.types[name] for name in wanted}}
+        for name in self.by_value:
+            self._check_values(name, table.types[name], label)
+        table.types = {**table.types, **{name: self.types[name] for name in wanted if name in self.types}}
         table.label = label
         table.select(wanted, self.filter)
         leaf = table.load(RowLeaf(0, len(frame)))
         kept = leaf.table.select(list(self.columns)) if self.columns else leaf.table
         return replace(leaf, table=kept, origin=label)
+
+    def _check_values(self, name: str, found: pa.DataType, label: str) -> None:
+        """Refuse objects that are something else than the column holds elsewhere."""
+        wanted = self.types.get(name)
+        if wanted is None or pa.types.is_null(wanted) or pa.types.is_null(found):
+            return
+        reason = values.reason_of(found)
+        if reason is not None:
+            raise DataError(f'{label}: the column "{name}" cannot be used, it is {reason}')
+        if _ALIKE.get(values.words_of(found), "numbers") != _ALIKE.get(values.words_of(wanted), "numbers"):
+            raise DataError(
+                f'{label}: the column "{name}" holds {values.words_of(found)}, and {values.words_of(wanted)} elsewhere'
+            )
+
+
+@final
+@dataclass(frozen=True)
+class Seen:
+    """The Arrow types of columns of objects in the partitions, in order of appearance, each with where it was first."""
+
+    types: Mapping[str, tuple[tuple[pa.DataType, str], ...]]
+
+    def __add__(self, other: Seen) -> Seen:
+        return Seen({name: _distinct((*seen, *other.types[name])) for name, seen in self.types.items()})
+
+
+def _distinct(seen: Sequence[tuple[pa.DataType, str]]) -> tuple[tuple[pa.DataType, str], ...]:
+    first: dict[pa.DataType, str] = {}
+    for kind, label in seen:
+        first.setdefault(kind, label)
+    return tuple(first.items())
+
+
+def seen_in(leaf: LeafTable) -> Seen:
+    """The types of the columns of one partition, without those that have no value."""
+    fields = {field.name: schemas.plain(field.type) for field in leaf.table.schema}
+    return Seen({name: () if pa.types.is_null(kind) else ((kind, leaf.label),) for name, kind in fields.items()})
 
 
 @final
@@ -230,8 +277,10 @@ class FrameSource(CollectionSource):
         if twice:
             raise DesignError(f"two columns of the DataFrame have the same name: {twice[0]!r}")
         super().__init__(tables.from_pandas(meta).types)
-        # of what Dask calls an object its example says nothing: it is text, as Dask itself has it by default
-        self.types |= {str(name): pa.string() for name, kind in meta.dtypes.items() if kind == np.dtype(object)}
+        # the example that Dask has of a column of objects says nothing of their kind: their values decide
+        self.objects = frozenset(str(name) for name, kind in meta.dtypes.items() if kind == np.dtype(object))
+        self.undecided = self.objects
+        self.types |= {name: pa.null() for name in self.objects}
         self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
         factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
         self.categories = frozenset(factors)
@@ -251,8 +300,34 @@ class FrameSource(CollectionSource):
             delayed = self._frame.to_delayed(optimize_graph=False)
         self._delayed = [(part,) for part in delayed]
         self.leaves = [Part(number, 0) for number in range(len(delayed))]
-        types = {name: self.types[name] for name in wanted}
-        self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns))
+        types = {name: self.types[name] for name in wanted if name not in self.undecided}
+        by_value = tuple(name for name in wanted if name in self.objects)
+        self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns), by_value)
+
+    def decide(self, seen: Seen) -> None:
+        """Give columns of objects the type of their values; of a mixture the reason why it cannot be used."""
+        for name, found in seen.types.items():
+            self.types[name] = _decided(name, found)
+        self.undecided -= set(seen.types)
+
+    def decide_as(self, types: Mapping[str, pa.DataType]) -> None:
+        """Take columns of objects for what a model was fitted to; each partition is checked when it is read."""
+        known = {name: kind for name, kind in types.items() if name in self.undecided}
+        self.types |= known
+        self.undecided -= set(known)
+
+
+def _decided(name: str, found: Sequence[tuple[pa.DataType, str]]) -> pa.DataType:
+    """The one type that the values of all partitions have."""
+    for kind, label in found:
+        reason = values.reason_of(kind)
+        if reason is not None:
+            return values.unusable(f"{reason} of {label}", 0).type
+        first, place = found[0]
+        one, other = values.words_of(first), values.words_of(kind)
+        if one != other:
+            return values.unusable(f"a mixture of {one} ({place}) and {other} ({label})", 0).type
+    return schemas.unified(found, name) if found else pa.null()
 
 
 def _projected(frame: Any, wanted: Sequence[str]) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
@@ -58,6 +58,26 @@ def _active() -> Any:
         return module.default_client()
     except ValueError:
         return None
+
+
+def settle(source: Source, texts: Iterable[Any], engine: Engine) -> None:
+    """Let the values of columns of objects say what they are, where the texts of a request mention such columns.
+
+    One reduction over those columns of a Dask DataFrame; every other source has declared its types.
+    """
+    undecided: frozenset[str] = getattr(source, "undecided", frozenset())
+    request = " ".join(text for text in texts if isinstance(text, str))
+    names = sorted(name for name in undecided if name in request or "." in request)
+    if not names:
+        return
+    from daskglm.cluster.collections import seen_in
+
+    source.select(names)
+    rows = open_rows(source, names, "auto", engine)
+    try:
+        source.decide(rows.total(seen_in))  # type: ignore[attr-defined]
+    finally:
+        rows.release()
 
 
 def open_rows(source: Source, columns: Sequence[str], keep: str, engine: Engine) -> Partitions[Any]:

@@ -8,10 +8,13 @@ from typing import Any, Protocol
 
 import pyarrow as pa
 
-from daskglm.cluster import schemas, tables
+from daskglm.cluster import schemas, tables, values
 from daskglm.cluster.lakes import LeafTable, lake_of, open_lake
 from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
+
+# How a formula sees a column of objects whose values nobody has looked at.
+UNDECIDED = "unusable: of kind object, and its values have not been read: give it a kind, as frame.astype does"
 
 
 class Reader(Protocol):
@@ -87,7 +90,7 @@ def open_source(data: Any) -> Source:
     if module in ("dask", "dask_expr"):
         return _collection(data)
     if isinstance(data, dict):
-        return tables.TableSource(pa.table(data))
+        return tables.from_columns(data)
     if hasattr(data, "__arrow_c_stream__"):
         return tables.from_stream(data)
     raise DesignError(
@@ -118,9 +121,14 @@ def _dataset(data: Any) -> Source:
 
 def kinds(source: Source) -> dict[str, Any]:
     """How a formula sees each column: "numeric", "factor", a kind of time, the "matrix", or why it cannot be used."""
-    found = {name: schemas.kind_of(kind) or f"unusable: {kind}" for name, kind in source.types.items()}
+    undecided: frozenset[str] = getattr(source, "undecided", frozenset())
+    found = {name: UNDECIDED if name in undecided else _kind(kind) for name, kind in source.types.items()}
     matrix = {MATRIX: "matrix"} if source.matrix_names else {}
     return {name: "factor" if name in source.categories else kind for name, kind in found.items()} | matrix
+
+
+def _kind(kind: pa.DataType) -> str:
+    return schemas.kind_of(kind) or f"unusable: {values.reason_of(kind) or kind}"
 
 
 def as_fitted(source: Source, fitted: Mapping[str, str]) -> Source:
@@ -129,6 +137,10 @@ def as_fitted(source: Source, fitted: Mapping[str, str]) -> Source:
     fitted: the kind of each column of the model. Dates and timestamps without a time zone are converted into each
     other, and timestamps with a time zone into the zone of the fit.
     """
+    from daskglm.cluster import collections
+
+    if isinstance(source, collections.FrameSource):
+        source.decide_as({name: kind for name, was in fitted.items() if (kind := _arrow_of(was)) is not None})
     for name, now in kinds(source).items():
         was = fitted.get(name, now)
         if now == was or name not in source.types:
@@ -139,6 +151,14 @@ def as_fitted(source: Source, fitted: Mapping[str, str]) -> Source:
         elif was.startswith("timestamp[") and now.startswith("timestamp["):
             source.types[name] = pa.timestamp(kind.unit, was[len("timestamp[") : -1])
     return source
+
+
+def _arrow_of(kind: str) -> pa.DataType | None:
+    """An Arrow type that a formula sees as this kind."""
+    plain = {"numeric": pa.float64(), "factor": pa.string(), "date": pa.date32(), "timestamp": pa.timestamp("us")}
+    plain |= {"duration": pa.duration("us"), "time": pa.time64("us")}
+    zone = kind[len("timestamp[") : -1] if kind.startswith("timestamp[") else None
+    return pa.timestamp("us", zone) if zone else plain.get(kind)
 
 
 def refuse_other_kinds(source: Source, fitted: Mapping[str, str], names: Iterable[str]) -> None:

@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from daskglm.cluster import schemas
 from daskglm.cluster.lakes import LEAF_BYTES, LeafTable
+from daskglm.cluster.values import arrow_of, is_interval, of_intervals
 from daskglm.errors import DataError, DesignError
 
 LEAF_ROWS = 131_072
@@ -97,6 +98,9 @@ class TableSource:
         twice = {name for name in names if names.count(name) > 1}
         if twice:
             raise DesignError(f"the table has two columns named {sorted(twice)[0]!r}")
+        for i, field in enumerate(table.schema):
+            if is_interval(field.type):
+                table = table.set_column(i, field.name, of_intervals(table.column(i)))
         self._table = table
         self.types: dict[str, pa.DataType] = {f.name: schemas.plain(f.type) for f in table.schema}
         flagged = {f.name for f in table.schema if pa.types.is_dictionary(f.type) and f.type.ordered}
@@ -298,33 +302,43 @@ def from_pandas(frame: Any) -> TableSource:
     import pandas as pd
 
     ordered = frozenset(str(n) for n, kind in frame.dtypes.items() if isinstance(kind, pd.CategoricalDtype))
-    columns = {}
-    for position, name in enumerate(frame.columns):
-        series = frame.iloc[:, position]
-        if isinstance(series.dtype, pd.SparseDtype):
-            series = series.sparse.to_dense()
-        try:
-            columns[str(name)] = _arrow(series)
-        except (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError) as error:
-            columns[str(name)] = _unusable(str(error), len(frame))
+    columns = {str(name): arrow_of(frame.iloc[:, position]) for position, name in enumerate(frame.columns)}
     if len(columns) < len(frame.columns):
         raise DesignError("two columns of the DataFrame have the same name")
     return TableSource(pa.table(columns), ordered)
 
 
-def _arrow(series: Any) -> Any:
-    try:
-        return pa.Array.from_pandas(series)
-    except pa.ArrowNotImplementedError:
-        if not hasattr(series, "cat"):
-            raise
-        # pyarrow 18 does not take categories that are Arrow's own text
-        return pa.Array.from_pandas(series.cat.rename_categories(series.cat.categories.astype(object)))
+def from_columns(data: Mapping[str, Any]) -> TableSource:
+    """Columns by name: lists, arrays and Series, those of pandas paired by their index."""
+    import pandas as pd
+
+    ordered = frozenset(n for n, v in data.items() if isinstance(getattr(v, "dtype", None), pd.CategoricalDtype))
+    columns = {str(name): _column_of(str(name), value) for name, value in paired(data).items()}
+    lengths = {name: len(column) for name, column in columns.items()}
+    other = next((name for name, n in lengths.items() if n != next(iter(lengths.values()))), None)
+    if other is not None:
+        first = next(iter(lengths))
+        raise DesignError(f'the column "{other}" has {lengths[other]} rows, "{first}" has {lengths[first]}')
+    return TableSource(pa.table(columns), ordered)
 
 
-def _unusable(reason: str, n: int) -> Any:
-    """A column that Arrow cannot hold is refused when it is used, not when it is merely there."""
-    return pa.StructArray.from_arrays([pa.nulls(n)], names=[" ".join(reason.split())[:80] or "unusable"])
+def _column_of(name: str, value: Any) -> Any:
+    import pandas as pd
+
+    if isinstance(value, (pa.Array, pa.ChunkedArray)):
+        return value
+    if isinstance(value, (pd.Series, pd.Index, pd.api.extensions.ExtensionArray)):
+        return arrow_of(pd.Series(value))
+    if hasattr(value, "__arrow_c_stream__"):
+        return pa.chunked_array(value)
+    if np.ndim(value) != 1:
+        raise DesignError(
+            f'the column "{name}" has {np.ndim(value)} dimensions: a column has one, also of a single row'
+        )
+    array = plain_array(value) if isinstance(value, np.ma.MaskedArray) else value
+    if isinstance(array, np.ndarray) and array.dtype.kind in "biuf":
+        return pa.array(array)
+    return arrow_of(pd.Series(array))
 
 
 def from_stream(data: Any) -> TableSource:

@@ -531,8 +531,18 @@ def _coded(column: Any) -> Coded:
     array = column if not isinstance(column, pa.ChunkedArray) else column.chunk(0)
     indices = array.indices
     codes = np.asarray((indices.fill_null(0) if indices.null_count else indices).to_numpy(zero_copy_only=False))
-    levels = tuple(value.decode() if isinstance(value, bytes) else value for value in array.dictionary.to_pylist())
+    levels = _level_values(array.dictionary)
     return Coded(codes.astype(code_dtype(max(len(levels), 1))), levels)
+
+
+def _level_values(levels: Any) -> tuple[Any, ...]:
+    """The levels of a dictionary: text, numbers, truth values, and times as text."""
+    import pyarrow as pa
+
+    if pa.types.is_temporal(levels.type) or pa.types.is_decimal(levels.type):
+        numbers = _numbers(pa.chunked_array([levels]), None)
+        return _dated(tuple(numbers.tolist()), levels.type)
+    return tuple(value.decode() if isinstance(value, bytes) else value for value in levels.to_pylist())
 
 
 def _numbers(column: Any, missing: Mask | None) -> Column:

@@ -13,6 +13,7 @@ import pandas as pd
 import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
+from daskglm.cluster.engine import Engine, settle
 from daskglm.errors import DesignError
 from daskglm.postestimation.revisit import Rows, RowsOf, Visit, model_at, plan_of, recipe, source_of
 from daskglm.record import FitRecord
@@ -103,6 +104,7 @@ def _lazily(record: FitRecord, data: Any, request: Request, single: bool) -> Any
         raise DesignError("pass one Dask DataFrame with every column of the model, or Dask arrays {'X': X, 'y': y}")
     plan = plan_of(record.specification, record)
     source: Any = source_of(record, data)
+    settle(source, (*request.beside, plan.where), Engine())
     _, rows_of = recipe(record, plan, model_at(record, plan), source, request.beside, every=True)
     others = beside(x, {n: v for n, v in data.items() if n != "X"}) if isinstance(data, dict) else {}
     part = AlignedPart(source.converter, rows_of, request)

@@ -19,6 +19,7 @@ import numpy.typing as npt
 from scipy import special
 
 from daskglm.cluster import sources
+from daskglm.cluster.engine import Engine, settle
 from daskglm.design import formula
 from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
@@ -99,7 +100,9 @@ def score_tests(record: FitRecord, candidates: Any, data: Any, client: Any = Non
             "the fit has infinite coefficients, where the information of the rows at their limit is 0: score tests need a "
             'model without them (leave the term out, or separation="firth" and wald_test)'
         )
-    terms = candidate_terms(record, candidates, sources.kinds(source_of(record, data)))
+    source = source_of(record, data)
+    settle(source, [candidates] if isinstance(candidates, str) else candidates, Engine(client=client))
+    terms = candidate_terms(record, candidates, sources.kinds(source))
     with Widened(record, data, terms, client=client) as wide:
         groups, places = _groups(wide, [term.name for term in terms])
         information = groups[0].model.likelihood.reported

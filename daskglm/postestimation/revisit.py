@@ -12,7 +12,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from daskglm.cluster import collections, schemas, sources
-from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.engine import Engine, open_rows, settle
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, in_order, paired, plain_array
@@ -251,6 +251,8 @@ class Visit:
         self.record = record
         self.plan = plan_of(record.specification, record)
         source = source_of(record, data, tuple(clusters))
+        more_text = () if other is None else (other.specification.formula,)
+        settle(source, (*beside, *clusters, self.plan.where, *more_text), Engine(client=client))
         self.parameters = record.parameters
         self.coef = record.scaled
         self.model = model_at(record, self.plan)

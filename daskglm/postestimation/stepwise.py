@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from daskglm.cluster import sources
-from daskglm.cluster.engine import Engine
+from daskglm.cluster.engine import Engine, settle
 from daskglm.design import formula
 from daskglm.design.formula import Terms
 from daskglm.errors import DataError, DesignError, closest
@@ -97,8 +97,9 @@ def step(record: FitRecord, data: Any, rule: Rule, scope: Any, client: Any = Non
     scope: what may be in the model, None for the terms it has; a formula, or {"lower": ..., "upper": ...}.
     """
     refuse_separated(record, "stepwise choice")
-    kinds = sources.kinds(source_of(record, data))
-    lower, upper = _scope(record, scope, kinds)
+    source = source_of(record, data)
+    settle(source, scope.values() if isinstance(scope, Mapping) else [scope], Engine(client=client))
+    lower, upper = _scope(record, scope, sources.kinds(source))
     with Widened(record, data, upper, jointly=True, client=client) as wide:
         if {"power", "dispersion"} <= set(record.shape):
             # where both were estimated, so is the dispersion of each model on the way

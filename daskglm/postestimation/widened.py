@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.cluster import sources
-from daskglm.cluster.engine import Engine, open_rows
+from daskglm.cluster.engine import Engine, open_rows, settle
 from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, in_order, paired, plain_array
@@ -114,6 +114,8 @@ class Widened:
     ) -> None:
         self.record, self.plan, self.jointly = record, plan_of(record.specification, record), jointly
         self.source = source_of(record, data)
+        named = [column for term in further for v in term.variables for column in v.expression.columns]
+        settle(self.source, (*named, self.plan.where), Engine(client=client))
         self.kinds = sources.kinds(self.source)
         self.base = formula.parse(str(self.plan.formula), self.kinds)
         fitted = record.specification.kinds

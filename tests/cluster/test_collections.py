@@ -293,16 +293,67 @@ def test_kinds_of_text_and_numbers(place: Place) -> None:
         as_objects = split(DATA.assign(a=DATA.a.astype(object)), 150)
         assert as_objects.dtypes["a"] == np.dtype(object)
         same(place.fit(formula, as_objects), truth)
-        # an object is text, whatever it is, save where a model has it as a number
-        numbers = WHOLE.assign(k=WHOLE.k.astype(object), b=WHOLE.b.astype(object))
-        text = dg.glm("y ~ k", WHOLE.assign(k=WHOLE.k.astype(str)), family="poisson")
-        fit = place.fit("y ~ k", split(numbers, 150))
-        same(fit, text)
-        lazy = fit.predict(split(numbers, 150))
-        np.testing.assert_allclose(place.computed(lazy), text.predict(WHOLE.assign(k=WHOLE.k.astype(str))), rtol=SAME)
-        told = dg.glm("y ~ b", numbers, family="poisson")
-        alike(place.computed(told.predict(split(numbers, 150))), told.predict(numbers))
     same(place.fit(formula, split(DATA.astype({"a": "string[python]", "x": "float32"}), 150)), truth)
+
+
+def _objects() -> pd.DataFrame:
+    """Every kind of values as objects, the first partition without one."""
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(WHOLE.k, unit="D")
+    found = WHOLE[["y", "x"]].assign(
+        k=WHOLE.k.astype(object), b=WHOLE.b.astype(object), a=WHOLE.a.astype(str).astype(object), w=WHOLE.w.astype(object),
+        day=days.dt.date.astype(object), large=WHOLE.k.map(lambda k: 2**70 * int(k)).astype(object),
+        cut=pd.cut(WHOLE.x, 3).astype(object), both=WHOLE.z.astype(object),
+    )  # fmt: skip
+    found.loc[: found.index[20], ["k", "b", "a", "w", "day"]] = None
+    found.loc[found.index[300] :, "both"] = "text"
+    return found
+
+
+OBJECTS = _objects()
+
+
+@pytest.mark.parametrize("term", ["k", "C(k)", "b", "a", "w", "log(w + 1)", "day", "C(day)", "large", "cut", "where"])
+def test_objects_are_what_their_values_are(place: Place, term: str) -> None:
+    """The same for pandas, a dictionary and partitions, in a fit and in everything that reads rows again."""
+    formula, where = ("y ~ x", "k > 1 and a != 'e'") if term == "where" else (f"y ~ x + {term}", None)
+    truth = dg.glm(formula, OBJECTS, family="poisson", where=where)
+    same(dg.glm(formula, {name: OBJECTS[name].to_numpy() for name in OBJECTS}, family="poisson", where=where), truth)
+    with dask.config.set({"dataframe.convert-string": False}):
+        collection = split(OBJECTS, 21, 150)
+        assert collection.dtypes["k"] == np.dtype(object)
+        same(place.fit(formula, collection, where=where), truth)
+        alike(place.computed(truth.predict(collection)), truth.predict(OBJECTS))
+        alike(place.computed(truth.residuals(collection)), truth.residuals(OBJECTS))
+        np.testing.assert_allclose(truth.cov_params("HC0", collection), truth.cov_params("HC0", OBJECTS), rtol=1e-9)
+    if where is None and term in ("k", "C(k)", "a", "w", "day"):
+        there = OBJECTS.iloc[21:]
+        base = dg.glm("y ~ x", there, family="poisson")
+        found = base.score_test([term], collection.partitions[1:])
+        np.testing.assert_allclose(found, base.score_test([term], there), rtol=1e-9)
+
+
+def test_mixtures_are_refused_with_the_first_two_kinds(place: Place) -> None:
+    near = r'the column "both" .* a mixture of numbers and text: \d.\d+ in row 0, \'text\' in row 300'
+    for data in (OBJECTS, {name: OBJECTS[name].to_numpy() for name in OBJECTS}):
+        with pytest.raises(DesignError, match=near):
+            dg.glm("y ~ both", data, family="poisson")
+    truth = dg.glm("y ~ w", OBJECTS.assign(w=WHOLE.z), family="poisson")
+    with dask.config.set({"dataframe.convert-string": False}):
+        collection = split(OBJECTS, 21, 150, 300)
+        apart = (
+            r'"both" .* a mixture of numbers \(partition 0 of the DataFrame\) and text \(partition 3 of the DataFrame\)'
+        )
+        with pytest.raises(DesignError, match=apart):
+            place.fit("y ~ both", collection)
+        with pytest.raises(DesignError, match=r"mixture of numbers and text: .* in row 150 of partition 1"):
+            place.fit("y ~ both", split(OBJECTS, 150))
+        # what is not used does not matter
+        same(place.fit("y ~ x", collection), dg.glm("y ~ x", OBJECTS, family="poisson"))
+        later = split(OBJECTS.assign(w=OBJECTS.both), 21, 300)
+        with pytest.raises(DesignError, match='the column "w" was numeric when the model was fitted and is factor now'):
+            truth.predict(later).compute(scheduler="synchronous")
+        with pytest.raises(DataError, match=r'partition .*: the column "w" holds text, and numbers elsewhere'):
+            truth.residuals(later).compute(scheduler="synchronous")
 
 
 def test_a_partition_without_a_value_has_the_type_of_the_whole(place: Place) -> None:
