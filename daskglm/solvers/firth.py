@@ -7,20 +7,26 @@ positive.
 
 Leverages need the inverse of I, which a pass gives at its end. So those of the point before are taken as long as that
 will do, and a step is one pass: in large data they hardly move. Where steps get smaller too slowly, a second pass at the
-same point brings them up to date, and what (I + K)^-1 leaves out of the true slope the steps learn from each other
-(Anderson 1965, J. ACM 12, 547-560).
+same point brings them up to date, and what (I + K)^-1 leaves out of the true slope the steps learn from each other.
+
+Under the canonical link U + A is the gradient of the penalised likelihood log L + log det I / 2 (Firth 1993, section 3),
+whose value every pass gives. Steps are shortened until it rises, and learn by L-BFGS with (I + K)^-1 as its first matrix
+(Nocedal and Wright 2006, algorithm 7.4), which always leads uphill: separated data, in which I falls exponentially on the
+way, are reached from anywhere. Other links have no such function: their steps are judged by the length of the adjusted
+score, and learn as in Anderson (1965, J. ACM 12, 547-560).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
 
 from daskglm.errors import SolverError
-from daskglm.kernels.bordered import dense
+from daskglm.kernels.bordered import dense, diagonal_of
 from daskglm.kernels.cholesky import Factor, factor
 from daskglm.solvers.driver import FLOOR, Optimum, Step, Stopping, without_aliased
 from daskglm.solvers.newton import curvature
@@ -35,11 +41,20 @@ Mask = npt.NDArray[np.bool_]
 
 # A step that makes the adjusted score this much longer, in the norm of the information, went too far.
 TOO_LONG = 2.0
-MAX_HALVINGS = 10
+MAX_HALVINGS, MAX_HALVINGS_UPHILL = 10, 60
 # A decrement that a step leaves this part of: leverages of the point before will not do.
 SLOW = 0.01
-# Steps that the next one learns from.
+# Decrements from which on steps of Anderson's kind are nearly linear in each other.
+NEAR = 0.1
+# Steps that the next one learns from, of Anderson's kind and of L-BFGS.
 MEMORY = 4
+PAIRS = 8
+# The part of the slope by which the penalised likelihood has to rise (Nocedal and Wright 2006, equation 3.4).
+ENOUGH_RISE = 1e-4
+# Its value, a sum over the rows and over the logarithms of the pivots, carries about this relative rounding error.
+NOISE = 1e-12
+# Curvature along a step, relative to the sizes of the step and of the change of the gradient, that is more than rounding.
+CURVED = 1e-10
 # So many decrements without a new lowest are rounding.
 PATIENCE = 4
 
@@ -47,11 +62,14 @@ PATIENCE = 4
 @final
 @dataclass(frozen=True)
 class _State:
-    """A point whose gradient is the adjusted score, its expected information and that of the step, both factored."""
+    """A point whose gradient is the adjusted score, its expected information and that of the step, both factored; exact:
+    whether its leverages are those of this point.
+    """
 
     point: Point
     found: Curvature
     steps_by: Curvature | Factor
+    exact: bool = False
 
     @property
     def decrement(self) -> float:
@@ -63,6 +81,28 @@ class _State:
         """The quasi-Newton step."""
         return self.steps_by.solve(self.point.gradient)
 
+    @property
+    def gradient(self) -> Vector:
+        """The adjusted score, 0 for columns that are not estimated."""
+        return np.where(self.found.kept, self.point.gradient, 0.0)
+
+    @cached_property
+    def penalty(self) -> float:
+        """-log det I / 2 of the columns that are estimated."""
+        kept = self.found.kept
+        with np.errstate(all="ignore"):
+            return -0.5 * float(np.log(self.found.factor.pivots[kept] * diagonal_of(self.found.gram)[kept]).sum())
+
+    @property
+    def value(self) -> float:
+        """Minus the penalised log-likelihood at phi = 1."""
+        return self.point.loss + self.penalty
+
+    @property
+    def noise(self) -> float:
+        """What rounding may do to the value."""
+        return NOISE * (abs(self.point.loss) + abs(self.penalty) + 1.0)
+
 
 class _Search:
     """State of one search."""
@@ -73,6 +113,8 @@ class _Search:
         # whether leverages are brought up to date, and the states since, to learn from
         self.exact = False
         self.way: list[_State] = []
+        self.canonical = bool(objective.model.likelihood.canonical)
+        self.pairs: list[tuple[Vector, Vector]] = []
         self.steps: list[Step] = []
         self.decrements: list[float] = []
 
@@ -89,12 +131,63 @@ class _Search:
         return _State(without_aliased(point, found), found, found)
 
     def step(self, before: _State, closing: bool) -> _State:
+        """To a point at which the penalised likelihood is higher, where there is one, or the adjusted score shorter."""
+        state, halvings = self._uphill(before, closing) if self.canonical else self._shorter(before, closing)
+        self.steps.append(Step(before.point.loss, before.decrement, halvings, True))
+        self.decrements.append(state.decrement)
+        return state
+
+    def _uphill(self, before: _State, closing: bool) -> tuple[_State, int]:
+        """A full step, halved until the penalised likelihood rises as much as the slope promises."""
+        direction = _by_pairs(before, self.pairs) if before.exact else before.direction
+        slope = float(before.gradient @ direction)
+        size = 1.0
+        for halvings in range(MAX_HALVINGS_UPHILL):  # noqa: B007 - returned where a step is found
+            state = self._adjusted(before.point.coef + size * direction, before, closing)
+            rise = ENOUGH_RISE * size * slope if before.exact else 0.0
+            least = before.value - rise + before.noise
+            possible = state is not None and self._complete(state)
+            if state is not None and possible and (state.value <= least or size * slope <= before.noise):
+                break
+            if not before.exact:
+                # the gradient at leverages of another point may not lead uphill
+                return self._uphill(self._brought_up_to_date(before, closing), closing)
+            size *= 0.5
+        else:
+            raise SolverError("no step leads to a possible mean: give start=, or another link")
+        slow = bool(self.steps) and state.decrement > SLOW * before.decrement
+        if slow or self.exact:
+            state = self._brought_up_to_date(state, closing)
+        if before.exact and state.exact:
+            self._learn(before, state)
+        return state, halvings
+
+    def _complete(self, state: _State) -> bool:
+        """Whether the information there still tells all columns apart that it did at the start."""
+        assert self.aliased is not None
+        return bool((state.found.kept | self.aliased).all())
+
+    def _brought_up_to_date(self, state: _State, closing: bool) -> _State:
+        """With its own leverages, from here on."""
+        self.exact = True
+        found = self._refreshed(state, closing)
+        return state if found is None else replace(found, exact=True)
+
+    def _learn(self, before: _State, state: _State) -> None:
+        """What a step says of the curvature, where that is positive."""
+        step, turn = state.point.coef - before.point.coef, before.gradient - state.gradient
+        if float(step @ turn) > CURVED * float(np.sqrt((step @ step) * (turn @ turn))):
+            self.pairs = [*self.pairs[1 - PAIRS :], (step, turn)]
+
+    def _shorter(self, before: _State, closing: bool) -> tuple[_State, int]:
         """A full step, halved where it goes to a mean that is not possible, or away from the root."""
-        size, direction = 1.0, _learnt(self.way) if self.way else before.direction
+        # far from the root, where the information falls exponentially, steps have nothing to learn from each other
+        near = before.decrement <= NEAR
+        size, direction = 1.0, _learnt(self.way) if self.way and near else before.direction
         for halvings in range(MAX_HALVINGS + 1):
             state = self._evaluate(before, size * direction, closing)
             last = halvings == MAX_HALVINGS
-            if state is not None and (last or state.decrement <= max(TOO_LONG * before.decrement, FLOOR)):
+            if state is not None and (last or _length(before, state) <= max(TOO_LONG * before.decrement, FLOOR)):
                 break
             size *= 0.5
         if state is None:
@@ -108,9 +201,7 @@ class _Search:
             self.way = []
         if self.exact:
             self.way = [*self.way[-MEMORY:], state]
-        self.steps.append(Step(before.point.loss, before.decrement, halvings, True))
-        self.decrements.append(state.decrement)
-        return state
+        return state, halvings
 
     @property
     def stuck(self) -> bool:
@@ -151,6 +242,24 @@ class _Search:
         point = Point(coef, sums.moments, loss, gradient, gram, "expected")
         found = curvature(objective, point, self.aliased)
         return _State(point, found, factor(gram + added, ~found.kept) if found.basis is None else found)
+
+
+def _length(before: _State, state: _State) -> float:
+    """The square of the adjusted score in the norm of the information at the point before, which may be much larger."""
+    return float(state.gradient @ before.found.solve(state.gradient))
+
+
+def _by_pairs(state: _State, pairs: list[tuple[Vector, Vector]]) -> Vector:
+    """The L-BFGS step: the inverse Hessian that steps and turns of the gradient say, from (I + K)^-1 of this point."""
+    step, shares = state.gradient, []
+    for moved, turn in reversed(pairs):
+        share = float(moved @ step) / float(moved @ turn)
+        step = step - share * turn
+        shares.append(share)
+    step = state.steps_by.solve(step)
+    for (moved, turn), share in zip(pairs, reversed(shares), strict=True):
+        step = step + (share - float(turn @ step) / float(moved @ turn)) * moved
+    return np.asarray(step)
 
 
 def _learnt(way: list[_State]) -> Vector:

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from scipy.optimize import minimize
 
 from daskglm.errors import SolverError
 from daskglm.kernels.blocks import Block, Levels, Scaling
@@ -116,6 +117,65 @@ def test_separated_data_have_a_finite_root(link: str) -> None:
     assert found.converged
     assert np.abs(found.point.coef).max() < 50.0
     assert np.abs(adjusted_score(one, found.point.coef)).max() < 1e-8
+
+
+def separated_problem(seed: int, link: str = "logit") -> Problem:
+    """Rows whose response a plane tells apart: as few as 10, as many as 200, of one to three columns."""
+    rng = np.random.default_rng(seed)
+    n, p = (10, 20, 50, 100, 200)[seed % 5], 1 + seed % 3
+    x = rng.normal(size=(n, p))
+    y = (x @ rng.normal(size=p) > 0.3) * 1.0
+    block = Block(n, tuple(np.ascontiguousarray(column) for column in x.T), (), y)
+    model = Model(likelihood("binomial", link), np.arange(p + 1), p + 1, Scaling(np.zeros(p), np.ones(p), np.zeros(0)))
+    return Problem(block, model, np.zeros(p + 1), np.column_stack([np.ones(n), x]))
+
+
+def penalised(one: Problem, coef: np.ndarray) -> tuple[float, np.ndarray]:
+    """-log L - log det I / 2 of a logistic model and its gradient, by the definitions."""
+    eta = one.x @ coef
+    weight = np.exp(-np.abs(eta)) / (1.0 + np.exp(-np.abs(eta))) ** 2
+    information = one.x.T @ (weight[:, None] * one.x)
+    leverage = weight * np.einsum("ij,ij->i", one.x @ np.linalg.inv(information), one.x)
+    mu = 0.5 * (1.0 + np.tanh(0.5 * eta))
+    value = np.logaddexp(0.0, eta).sum() - one.block.y @ eta - 0.5 * np.linalg.slogdet(information)[1]
+    return float(value), -(one.x.T @ (one.block.y - mu + leverage * (0.5 - mu)))
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_completely_separated_rows_end_at_the_maximum_of_the_penalised_likelihood(seed: int) -> None:
+    one = separated_problem(seed)
+    found, leaves = solve(one)
+    assert found.status in ("converged", "floor")
+    assert len(found.steps) <= 30
+    assert leaves.passes <= 3 + 2 * len(found.steps) + sum(step.halvings for step in found.steps)
+    assert np.abs(adjusted_score(one, found.point.coef)).max() < 1e-9
+    # a direct maximisation, from three places, ends no higher
+    value = penalised(one, found.point.coef)[0]
+    for start in (found.point.coef, 0.5 * found.point.coef, np.zeros(one.coef.size)):
+        other = minimize(lambda coef: penalised(one, coef), start, jac=True, method="BFGS", options={"gtol": 1e-9})
+        assert value <= other.fun + 1e-9
+        assert np.allclose(found.point.coef, other.x, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_completely_separated_rows_have_a_root_under_the_probit_link(seed: int) -> None:
+    one = separated_problem(seed, "probit")
+    found, _ = solve(one)
+    assert found.status in ("converged", "floor")
+    assert found.decrement <= 1e-12
+    # the formulas of the test lose a row whose probability is 0 or 1 to rounding
+    with np.errstate(all="ignore"):
+        score = adjusted_score(one, found.point.coef)
+    assert np.isnan(score).all() or np.abs(score).max() < 1e-8
+
+
+@pytest.mark.parametrize("start", [0.0, 3.0, -3.0])
+def test_the_penalised_likelihood_rises_with_every_step(start: float) -> None:
+    one = separated_problem(4)
+    found, _ = solve(one, np.full(one.coef.size, start))
+    assert found.converged
+    best, _ = solve(one)
+    assert np.allclose(found.point.coef, best.point.coef, rtol=ROOT, atol=ROOT)
 
 
 def test_large_data_need_one_pass_for_a_step() -> None:
