@@ -85,7 +85,7 @@ def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
             raise DesignError(f"{path}: there is no key {key!r}{closest(key, JOB_KEYS)}; keys: {', '.join(JOB_KEYS)}")
         right, wanted = OTHER_KINDS.get(key, (_text, "text"))
         if not right(value):
-            raise DesignError(f"{path}: the key {key!r} is {wanted}, not {_shown(value)}")
+            raise DesignError(f"{path}: the key {key!r} takes {wanted}, not {_shown(value)}")
     base = os.path.dirname(os.fspath(path))
     for key in document.keys() & set(PATH_KEYS):
         value = document[key]

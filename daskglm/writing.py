@@ -15,15 +15,17 @@ from daskglm.cluster.stores import SUFFIXES
 from daskglm.errors import DesignError
 
 
-def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool = False) -> Folder:
+def new_folder(out: str | os.PathLike[str], what: str, overwrite: bool | None = None) -> Folder:
     """Return the folder to write `what` into, after a look at whether that will be possible.
 
-    It must be empty, or with `overwrite` hold nothing but Parquet files, which are replaced.
+    It must be empty, or with `overwrite` hold nothing but Parquet files, which are replaced; None:
+    whoever writes cannot replace them.
     """
     target = open_folder(out, f"{what} cannot be written to {{place}}")
     kind = target.kind()
     if kind == "file" or (kind and target.names() and not overwrite):
-        way = "" if kind == "file" else ", or replace it with overwrite"
+        replaceable = overwrite is not None and kind != "file" and not target.remote
+        way = "; --overwrite replaces it" if replaceable else ""
         raise DesignError(f"{target.place} exists and is not an empty folder: name a new one for the {what}{way}")
     if kind and overwrite:
         if target.remote and target.names():

@@ -32,6 +32,7 @@ SUCCESS = "_SUCCESS"
 # How names of files begin that are not whole yet.
 DRAFT = ".draft-"
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+):/")
+_HALF = re.compile(r"(?i)(?:s3a?|gs|gcs|abfss?|hdfs|https?|file):(?!/)")
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 
 
@@ -102,6 +103,10 @@ def open_folder(path: str | os.PathLike[str], complaint: str, lasting: bool = Fa
     DesignError for a URL of another kind, to which nothing can be written atomically.
     """
     name = os.fspath(path)
+    if not name.strip():
+        raise DesignError(f"{complaint.format(place=repr(name))}: name a folder")
+    if _HALF.match(name):
+        raise DesignError(f"{complaint.format(place=name)}: that is neither a path nor a URL, such as s3://BUCKET/NAME")
     scheme = _SCHEME.match(name)
     if scheme is None:
         return LocalFolder(Path(name).expanduser(), complaint, lasting=lasting)

@@ -245,7 +245,7 @@ def test_a_value_of_the_wrong_kind_is_named_by_its_key(tmp_path: Path, lake: Pat
     job.write_text("\n".join(f"{name} = {value}" for name, value in values.items()))
     result = run("fit", job, "--json")
     assert result.exit_code == 2
-    assert f"job.toml: the key '{key}' is " in document(result)["error"]
+    assert f"job.toml: the key '{key}' takes " in document(result)["error"]
 
 
 def test_a_job_file_that_is_no_text_is_a_wrong_request(tmp_path: Path) -> None:
@@ -401,7 +401,7 @@ def test_predictions_are_replaced_when_asked(tmp_path: Path, model: Path, lake: 
     before = {path.name: path.read_bytes() for path in out.iterdir()}
     refused = run(*call)
     assert refused.exit_code == 2
-    assert "replace it with overwrite" in refused.stderr
+    assert "--overwrite replaces it" in refused.stderr
     # an error leaves what was there
     assert run(*call, "--overwrite", "--columns", "nothing").exit_code == 2
     assert {path.name: path.read_bytes() for path in out.iterdir()} == before

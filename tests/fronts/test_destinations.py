@@ -235,6 +235,21 @@ def test_without_s3fs_nothing_is_written(tmp_path: Path, monkeypatch: pytest.Mon
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("place", ["", " ", "s3:model", "S3:b/model", "gs:model"])
+def test_what_is_neither_a_path_nor_a_url_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for option in ("--out", "--checkpoint"):
+        result = run("fit", "y ~ x", "no-lake", option, place)
+        assert result.exit_code == 2
+        assert "name a folder" in result.stderr or "such as s3://BUCKET/NAME" in result.stderr
+        assert "no-lake" not in result.stderr
+    with pytest.raises(DesignError, match=r"name a folder|such as s3://BUCKET/NAME"):
+        dg.glm("y ~ x", frame()).save(place)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_file_url_is_a_path(tmp_path: Path) -> None:
     dg.glm("y ~ x", frame()).save(f"file://{tmp_path}/model")
     assert dg.load(tmp_path / "model").formula == "y ~ x"
