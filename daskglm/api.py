@@ -112,7 +112,8 @@ def glm(
         response of classes, some become impossible in some rows: the rows stay and are counted, everything else is told by
         the classes that stay possible, baselines stay as they are, and there is no "drop" and no "firth".
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
-    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0".
+    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0 and age is not null";
+        fold(policy, 5) != 0 leaves out the rows of every fifth policy or so, by a hash of its value.
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients, 1e-12 unless given. Below 200,000
         rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states. max_iter: steps.

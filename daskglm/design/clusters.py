@@ -21,7 +21,7 @@ def keys_of(leaf: Any, name: str, kept: Index | None) -> Keys:
     probability 1e-7). DataError where a row has no value.
     """
     column = leaf.table.column(name)
-    keys, missing = _keys(column)
+    keys, missing = keys_and_missing(column)
     if kept is not None:
         keys, missing = keys[kept], None if missing is None else missing[kept]
     if missing is not None and missing.any():
@@ -32,7 +32,7 @@ def keys_of(leaf: Any, name: str, kept: Index | None) -> Keys:
     return keys
 
 
-def _keys(column: Any) -> tuple[Keys, npt.NDArray[np.bool_] | None]:
+def keys_and_missing(column: Any) -> tuple[Keys, npt.NDArray[np.bool_] | None]:
     """Keys of a whole column, and where there is no value."""
     import pyarrow as pa
 

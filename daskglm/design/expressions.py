@@ -15,7 +15,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.design import times
+from daskglm.design import folds, times
 from daskglm.errors import DesignError
 
 Values = Any
@@ -48,8 +48,10 @@ FUNCTIONS: dict[str, Callable[..., Values]] = {
 }
 # These return one of their arguments, whose kind (text, whole numbers, truth values) the result keeps.
 SELECTIONS = frozenset({"minimum", "maximum", "clip", "where", "I"})
+# Functions of row filters alone.
+FILTER_FUNCTIONS = ("fold",)
 # least and most arguments, where that is not one: a ufunc would take one more for the array to write to
-_ARGUMENTS = {"round": (1, 2), "minimum": (2, 2), "maximum": (2, 2), "clip": (3, 3), "where": (3, 3)}
+_ARGUMENTS = {"round": (1, 2), "minimum": (2, 2), "maximum": (2, 2), "clip": (3, 3), "where": (3, 3), "fold": (2, 2)}
 _BINARY: dict[type[ast.AST], Callable[[Values, Values], Values]] = {
     ast.Add: np.add,
     ast.Sub: np.subtract,
@@ -79,6 +81,7 @@ BACKTICKS = re.compile(r"`([^`]*)`")
 STRINGS = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _QUOTED = re.compile(f"({STRINGS.pattern[1:-1]}|`[^`]*`)")
 _SINGLE_EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
+_NULL = re.compile(r"\bis\s+(not\s+)?null\b", re.IGNORECASE)
 
 
 @final
@@ -133,8 +136,10 @@ class Expression:
             raise DesignError(f"{self.text!r} cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
 
-def parse(text: str) -> Expression:
-    """Check an expression; `a b` in backticks is the column named "a b"."""
+def parse(text: str, of_filter: bool = False) -> Expression:
+    """Check an expression; `a b` in backticks is the column named "a b". of_filter: whether it filters rows, which has
+    functions of its own and may ask whether a value is missing.
+    """
     names: dict[str, str] = {}
 
     def placeholder(match: re.Match[str]) -> str:
@@ -150,17 +155,20 @@ def parse(text: str) -> Expression:
         raise DesignError(f"cannot read the expression {text!r}: {getattr(error, 'msg', error)}") from None
     columns: dict[str, None] = {}
     try:
-        _check(tree, text, names, columns)
+        _check(tree, text, names, columns, of_filter)
     except RecursionError:
         raise DesignError("the expression is nested too deeply") from None
     return Expression(text, tree, names, tuple(columns))
 
 
 def parse_filter(text: str) -> Expression:
-    """Check a row filter, in which a single = compares, as in SQL."""
+    """Check a row filter, in which a single = compares and a value `is null` or `is not null`, as in SQL."""
+
+    def plain(part: str) -> str:
+        return _NULL.sub(lambda match: "is not None" if match.group(1) else "is None", _SINGLE_EQUALS.sub("==", part))
+
     parts = _QUOTED.split(text)
-    source = "".join(part if i % 2 else _SINGLE_EQUALS.sub("==", part) for i, part in enumerate(parts))
-    return parse(source)
+    return parse("".join(part if i % 2 else plain(part) for i, part in enumerate(parts)), True)
 
 
 def column(name: str) -> Expression:
@@ -177,10 +185,12 @@ def function_name(node: ast.expr) -> str | None:
     return None
 
 
-def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[str, None]) -> None:
+def _check(
+    node: ast.expr, text: str, names: Mapping[str, str], columns: dict[str, None], of_filter: bool = False
+) -> None:
     def each(*nodes: ast.expr) -> None:
         for child in nodes:
-            _check(child, text, names, columns)
+            _check(child, text, names, columns, of_filter)
 
     if isinstance(node, ast.Constant) and isinstance(node.value, (bool, int, float, str)):
         return
@@ -199,11 +209,15 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
                 raise DesignError(f"in {text!r}, `in` needs a list, such as x in [1, 2]")
             if any(_literal(element) is None for element in collection.elts):
                 raise DesignError(f"in {text!r}, the list after `in` holds literals only")
+    elif isinstance(node, ast.Compare) and of_filter and _asks_for_missing(node):
+        each(node.left)
     elif isinstance(node, ast.Compare) and all(type(op) in _COMPARE for op in node.ops):
         each(node.left, *node.comparators)
     elif isinstance(node, ast.Call):
         name = function_name(node.func)
-        if name not in FUNCTIONS:
+        if name in FILTER_FUNCTIONS and not of_filter:
+            raise DesignError(f"{name}() in {text!r} is a function of row filters, where=, and not of formulas")
+        if name not in FUNCTIONS and name not in FILTER_FUNCTIONS:
             raise DesignError(
                 f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this version; there are: "
                 f"C, offset, {', '.join(FUNCTIONS)}"
@@ -220,6 +234,12 @@ def _check(node: ast.expr, text: str, names: Mapping[str, str], columns: dict[st
         raise DesignError(f"^ inside {text!r} is not a power: write **")
     else:
         raise DesignError(f"{ast.unparse(node)!r} in {text!r} is not allowed in a formula")
+
+
+def _asks_for_missing(node: ast.Compare) -> bool:
+    """Whether a comparison is `is None` or `is not None`, as `is null` is parsed."""
+    missing = isinstance(node.comparators[0], ast.Constant) and node.comparators[0].value is None
+    return len(node.ops) == 1 and isinstance(node.ops[0], (ast.Is, ast.IsNot)) and missing
 
 
 def _is_text(node: ast.expr, expression: Expression, kinds: Mapping[str, Any]) -> bool:
@@ -461,6 +481,8 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
             return literal(node.value, like)
         if isinstance(node, ast.Name):
             return pc.field(expression.names.get(node.id, node.id))
+        if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Mod):
+            return modulo(node)
         if isinstance(node, ast.BinOp) and type(node.op) in binary:
             return binary[type(node.op)](of(node.left), of(node.right))
         if isinstance(node, ast.UnaryOp) and isinstance(node.op, (ast.Not, ast.Invert)):
@@ -477,11 +499,37 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
             return result
         if isinstance(node, ast.Compare):
             return compared(node)
+        if isinstance(node, ast.Call) and function_name(node.func) == "fold":
+            return fold(node)
         if isinstance(node, ast.Call) and function_name(node.func) in functions and len(node.args) == 1:
             return functions[function_name(node.func) or ""](of(node.args[0]))
         raise DesignError(f"{ast.unparse(node)!r} cannot be used in where=")
 
+    def modulo(node: ast.BinOp) -> Any:
+        """a % b, of the sign of b; of whole numbers without rounding."""
+        divisor, kind = _literal(node.right), type_of(node.left)
+        whole = kind is not None and pa.types.is_integer(kind) and not pa.types.is_uint64(kind)
+        if whole and isinstance(divisor, int) and divisor:
+            a, b = of(node.left).cast(pa.int64()), pc.scalar(divisor)
+            rest = pc.subtract(a, pc.multiply(pc.divide(a, b), b))
+            turned = (rest != 0) & ((rest < 0) if divisor > 0 else (rest > 0))
+            return pc.if_else(turned, pc.add(rest, b), rest)
+        a, b = wide(of(node.left)), wide(of(node.right))
+        return pc.subtract(a, pc.multiply(pc.floor(pc.divide(a, b)), b))
+
+    def fold(node: ast.Call) -> Any:
+        count = _literal(node.args[1])
+        if isinstance(count, bool) or not isinstance(count, int) or count < 2:
+            raise DesignError(
+                f"in where={expression.text!r}, fold takes a column and a number of folds, 2 or more, as in fold(policy, 5)"
+            )
+        return folds.expression(of(node.args[0]), type_of(node.args[0]), count)
+
     def compared(node: ast.Compare) -> Any:
+        if _asks_for_missing(node):
+            # as missing= counts values: those that are NaN, too
+            missing = pc.is_null(of(node.left), nan_is_null=True)
+            return ~missing if isinstance(node.ops[0], ast.IsNot) else missing
         result = None
         left = node.left
         for op, right in zip(node.ops, node.comparators, strict=True):

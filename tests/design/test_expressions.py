@@ -336,9 +336,7 @@ def test_arrow_filters_the_rows_that_the_expression_is_true_of(text: str) -> Non
     assert kept == x[VALUED[text]].tolist()
 
 
-@pytest.mark.parametrize(
-    "text", ["sin(x) > 0", "x // 2 = 1", "where(x > 0, 1, 2) = 1", "x % 2 = 0", "minimum(x, z) > 0"]
-)
+@pytest.mark.parametrize("text", ["sin(x) > 0", "x // 2 = 1", "where(x > 0, 1, 2) = 1", "minimum(x, z) > 0"])
 def test_what_arrow_cannot_compute_is_refused_by_name(text: str) -> None:
     with pytest.raises(DesignError, match="cannot be used in where="):
         to_arrow(parse_filter(text), {"x": pa.float64(), "z": pa.float64()})
