@@ -11,7 +11,7 @@ import numpy as np
 from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import MATRIX, from_arrays, is_sparse, paired, plain_array
+from daskglm.cluster.tables import MATRIX, column_names, from_arrays, is_sparse, paired, plain_array, with_columns
 from daskglm.errors import DesignError, public
 from daskglm.fit import run_all
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
@@ -100,7 +100,10 @@ def glm(
         weights, offset, exposure and trials Dask arrays or Series chunked along rows as X is. Rows of pandas objects are
         paired by their index.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
-    weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of one.
+    weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of
+    one. Beside a table in
+        memory weights, offset, exposure, trials and clusters may be arrays, Series by their index;
+        they become columns of the names of the options, which new data then need.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
     trials: a column; the response then counts successes out of that many.
     covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one column or several,
@@ -112,8 +115,10 @@ def glm(
         response of classes, some become impossible in some rows: the rows stay and are counted, everything else is told by
         the classes that stay possible, baselines stay as they are, and there is no "drop" and no "firth".
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
-    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims > 0 and age is not null";
-        fold(policy, 5) != 0 leaves out the rows of every fifth policy or so, by a hash of its value.
+    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims
+    > 0 and age is not null";
+        fold(policy, 5) != 0 leaves out the rows of every fifth policy or so, by a hash of its
+        value.
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients, 1e-12 unless given. Below 200,000
         rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states. max_iter: steps.
@@ -147,6 +152,7 @@ def glm(
     else:
         if formula is None or data is None:
             raise DesignError("give a formula and data, such as glm('y ~ x', 'lake/'), or X= and y=")
+        data, given = _with_arrays(data, given)
         make_plan(formula, given)
         source = open_source(data)
     plan = make_plan(formula, given)
@@ -157,6 +163,42 @@ def _start_of(fit: Fit) -> Start:
     """The finite estimates of a fit, by name."""
     record = fit.record
     return Start(record.names, tuple(float(value) for value in record.finite))
+
+
+def _with_arrays(data: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """A table in memory with arrays that were given for options as columns, and the options that
+    then name those.
+    """
+    arrays, changed = _beside(given)
+    arrays = {name: value for name, value in arrays.items() if _is_array(value)}
+    names = column_names(data)
+    if names is None or not arrays:
+        return data, given
+    columns = {}
+    for option, value in arrays.items():
+        name = option
+        while name in names:
+            name += "_"
+        columns[name] = value
+        if option == "weights":
+            given = {**given, option: type(changed[option])(name)}
+        elif option in given:
+            given = {**given, option: name}
+        else:
+            renamed = [name if column == option else column for column in changed["covariance"].columns]
+            changed["covariance"] = Cluster(*renamed, correction=changed["covariance"].correction)
+            given = {**given, "covariance": changed["covariance"]}
+    return with_columns(data, columns), given
+
+
+def _is_array(value: Any) -> bool:
+    """Whether an option holds a value for each row, rather than a name, an expression or a number."""
+    return (
+        not isinstance(value, (str, bytes))
+        and not is_collection(value)
+        and getattr(value, "shape", None) != ()
+        and hasattr(value, "__len__")
+    )
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:

@@ -328,11 +328,68 @@ class Fit:
         """As it was given."""
         return self.record.specification.formula
 
+    @property
+    def family(self) -> Any:
+        """The family, with the parameters that were estimated beside the coefficients."""
+        return self.record.family
+
+    @property
+    def link(self) -> Any:
+        """The link."""
+        return self.record.link
+
     # -- faces -----------------------------------------------------------------------------------------------------
 
-    def summary(self) -> Summary:
-        """A table as R's summary.glm; prints as text, shows as HTML in a notebook."""
-        return Summary(self.record)
+    def summary(self, conf_int: bool = False, level: float = 0.95) -> Summary:
+        """Summarise the fit as R's summary.glm; prints as text, shows as HTML in a notebook.
+
+        Parameters
+        ----------
+        conf_int : bool
+            Whether with the limits of Wald intervals, as `conf_int()` gives them.
+        level : float
+            Their level.
+        """
+        if not isinstance(conf_int, (bool, np.bool_)):
+            raise DesignError(f"conf_int must be True or False, not {conf_int!r}; the level is level=")
+        limits = self.conf_int(level=level) if conf_int else None
+        return Summary(self.record, None if limits is None else summary.Limits(level, limits.to_numpy()))
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """Tabulate the coefficients.
+
+        Parameters
+        ----------
+        level : float
+            Of the Wald limits.
+
+        Returns
+        -------
+        DataFrame
+            A row per parameter; columns `estimate`, `std_error`, `statistic` (t where the
+            dispersion was estimated, z where it is known), `p_value`, `lower`, `upper`. Of a
+            multinomial model parameters are named with their class.
+
+        Examples
+        --------
+        >>> import daskglm as dg, pandas as pd
+        >>> fit = dg.glm("y ~ x", pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.1, 1.9, 3.2,
+        3.9]})) >>> list(fit.to_frame().columns) ['estimate', 'std_error', 'statistic', 'p_value',
+        'lower', 'upper']
+        """
+        import pandas as pd
+
+        estimates, errors = self.record.coefficients, self._errors()
+        with np.errstate(divide="ignore", invalid="ignore"):
+            statistic = estimates / errors
+        table = {
+            "estimate": estimates,
+            "std_error": errors,
+            "statistic": statistic,
+            "p_value": distributions.p_value(self.record.statistics, statistic),
+        }
+        frame = pd.DataFrame(table, index=list(self.record.names))
+        return frame.join(self.conf_int(level=level))
 
     def predict(
         self,

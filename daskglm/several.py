@@ -11,6 +11,7 @@ from daskglm import persist
 from daskglm.cluster.folders import Folder, folder_of
 from daskglm.errors import ChangedInputError, DataError, DesignError, closest, public, public_methods
 from daskglm.result import Fit
+from daskglm.summary import Summary
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -159,9 +160,16 @@ class Fits:
             raise DesignError("lazy predictions are made response by response: fits[name].predict(data)")
         return pd.concat(found, axis=1)
 
-    def summary(self) -> Summaries:
-        """The summaries of all responses."""
-        return Summaries(self._fits)
+    def summary(self, conf_int: bool = False, level: float = 0.95) -> Summaries:
+        """The summaries of all responses, as `Fit.summary` gives them."""
+        return Summaries({name: fit.summary(conf_int, level) for name, fit in self._fits.items()})
+
+    def to_frame(self, level: float = 0.95) -> pd.DataFrame:
+        """The tables of `Fit.to_frame`, a row for each pair (response, parameter)."""
+        import pandas as pd
+
+        frames = {response: fit.to_frame(level) for response, fit in self._fits.items()}
+        return pd.concat(frames, names=["response", "parameter"])
 
     def save(self, path: str | os.PathLike[str], *, publish: str | None = None) -> None:
         """Write a folder with a model for each response, for `daskglm.load` to read together or singly.
@@ -193,17 +201,17 @@ class Fits:
 class Summaries:
     """Prints as text; a notebook shows `as_html()`."""
 
-    def __init__(self, fits: dict[str, Fit]) -> None:
-        self._fits = fits
+    def __init__(self, summaries: dict[str, Summary]) -> None:
+        self._summaries = summaries
 
     def as_text(self) -> str:
         """Plain text, response after response."""
-        parts = [f"Response {name}\n\n{fit.summary().as_text()}" for name, fit in self._fits.items()]
+        parts = [f"Response {name}\n\n{found.as_text()}" for name, found in self._summaries.items()]
         return "\n\n".join(parts)
 
     def as_html(self) -> str:
         """An HTML fragment."""
-        return "".join(fit.summary().as_html() for fit in self._fits.values())
+        return "".join(found.as_html() for found in self._summaries.values())
 
     def __str__(self) -> str:
         return self.as_text()

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import html
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import final
 
 import numpy as np
+import numpy.typing as npt
 
 from daskglm.inference import distributions
 from daskglm.record import FitRecord
@@ -47,7 +49,16 @@ def stars(value: float) -> str:
     return ""
 
 
-def coefficient_rows(record: FitRecord) -> tuple[list[str], list[list[str]]]:
+@final
+@dataclass(frozen=True)
+class Limits:
+    """Limits (r, 2) of the coefficients at a level."""
+
+    level: float
+    values: npt.NDArray[np.float64]
+
+
+def coefficient_rows(record: FitRecord, limits: Limits | None = None) -> tuple[list[str], list[list[str]]]:
     """Header and rows of the coefficient table."""
     letter = "z" if record.statistics.df_test is None else "t"
     header = ["", "Estimate", "Std. Error", f"{letter} value", f"Pr(>|{letter}|)", ""]
@@ -59,6 +70,11 @@ def coefficient_rows(record: FitRecord) -> tuple[list[str], list[list[str]]]:
         [name, number(b), number(e), "NA" if np.isnan(t) else f"{t:.3f}", probability(p), stars(p)]
         for name, b, e, t, p in zip(record.names, record.coefficients, errors, values, tests, strict=True)
     ]
+    if limits is not None:
+        tail = 50.0 * (1.0 - limits.level)
+        header[-1:] = [f"{tail:.4g} %", f"{100.0 - tail:.4g} %", ""]
+        for row, (low, high) in zip(rows, limits.values, strict=True):
+            row[-1:] = [number(low), number(high), row[-1]]
     return header, rows
 
 
@@ -162,11 +178,11 @@ def _foot(record: FitRecord) -> list[str]:
     return lines
 
 
-def text(record: FitRecord) -> str:
+def text(record: FitRecord, limits: Limits | None = None) -> str:
     """The summary as plain text."""
     width = max(len(label) for label, _ in _facts(record))
     lines = [f"{label:<{width}}  {value}" for label, value in _facts(record)]
-    header, rows = coefficient_rows(record)
+    header, rows = coefficient_rows(record, limits)
     lines += ["", *_table(header, rows[:MOST_ROWS])]
     if len(rows) > MOST_ROWS:
         lines.append(f"... and {len(rows) - MOST_ROWS} more: see params, bse and pvalues")
@@ -183,13 +199,13 @@ def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return result
 
 
-def as_html(record: FitRecord) -> str:
+def as_html(record: FitRecord, limits: Limits | None = None) -> str:
     """The summary as an HTML fragment."""
     head = "".join(
         f"<tr><th style='text-align:left'>{html.escape(label)}</th><td style='text-align:left'>{html.escape(value)}</td></tr>"
         for label, value in _facts(record)
     )
-    header, rows = coefficient_rows(record)
+    header, rows = coefficient_rows(record, limits)
     titles = "".join(f"<th>{html.escape(cell)}</th>" for cell in header)
     body = "".join(
         "<tr><th style='text-align:left'>"
@@ -210,16 +226,16 @@ def as_html(record: FitRecord) -> str:
 class Summary:
     """Prints as text; a notebook shows `as_html()`."""
 
-    def __init__(self, record: FitRecord) -> None:
-        self._record = record
+    def __init__(self, record: FitRecord, limits: Limits | None = None) -> None:
+        self._record, self._limits = record, limits
 
     def as_text(self) -> str:
         """Plain text."""
-        return text(self._record)
+        return text(self._record, self._limits)
 
     def as_html(self) -> str:
         """An HTML fragment."""
-        return as_html(self._record)
+        return as_html(self._record, self._limits)
 
     def __str__(self) -> str:
         return self.as_text()

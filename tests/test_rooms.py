@@ -45,7 +45,7 @@ ALLOWED: dict[str, set[str]] = {
     "conclude": BELOW_FIT | {"separation", "choices", "certificate"},
     "together": {"partitions"},
     "estimation": BELOW_FIT | {"separation", "choices", "certificate", "conclude"},
-    "several": {"errors", "persist", "result", "cluster"},
+    "several": {"errors", "persist", "result", "summary", "cluster"},
     "sizing": {"errors", "design", "totals"},
     "fit": BELOW_FIT | {"checkpoint", "sizing", "separation", "choices", "conclude", "estimation", "together"},
     "predict": BELOW_FIT,

@@ -349,6 +349,45 @@ def from_stream(data: Any) -> TableSource:
         raise DataError(f"{type(data).__name__} could not be read through the Arrow interface: {error}") from None
 
 
+def column_names(data: Any) -> list[str] | None:
+    """Names of the columns of a table in memory, None of any other data."""
+    import pandas as pd
+
+    if isinstance(data, pd.DataFrame):
+        return [str(name) for name in data.columns]
+    if isinstance(data, pa.Table):
+        return list(data.column_names)
+    return list(data.columns) if type(data).__module__.startswith("polars") and hasattr(data, "with_columns") else None
+
+
+def with_columns(data: Any, columns: Mapping[str, Any]) -> Any:
+    """A table in memory with more columns; pandas objects are paired by their index, others by
+    position.
+
+    DesignError for a column of another length or of more than one dimension.
+    """
+    import pandas as pd
+
+    _, *values = paired({"data": data, **columns}).values()
+    found = {}
+    for name, value in zip(columns, values, strict=True):
+        column = value if hasattr(value, "to_arrow") else plain_array(value)
+        if getattr(column, "ndim", 1) != 1:
+            raise DesignError(f"{name.rstrip('_')}= must have one dimension, not {column.ndim}")
+        if len(column) != len(data):
+            raise DesignError(f"{name.rstrip('_')}= has {len(column)} values for {len(data)} rows")
+        found[name] = column
+    if isinstance(data, pd.DataFrame):
+        return data.assign(**{name: np.asarray(column) for name, column in found.items()})
+    if isinstance(data, pa.Table):
+        for name, column in found.items():
+            data = data.append_column(name, column.to_arrow() if hasattr(column, "to_arrow") else pa.array(column))
+        return data
+    import polars as pl
+
+    return data.with_columns(*(pl.Series(name, column) for name, column in found.items()))
+
+
 def paired(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values by name with every pandas object in the order of the first one's index; other values pair by position.
 

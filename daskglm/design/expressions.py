@@ -137,8 +137,8 @@ class Expression:
 
 
 def parse(text: str, of_filter: bool = False) -> Expression:
-    """Check an expression; `a b` in backticks is the column named "a b". of_filter: whether it filters rows, which has
-    functions of its own and may ask whether a value is missing.
+    """Check an expression; `a b` in backticks is the column named "a b". of_filter: whether it
+    filters rows, which has functions of its own and may ask whether a value is missing.
     """
     names: dict[str, str] = {}
 
@@ -162,7 +162,9 @@ def parse(text: str, of_filter: bool = False) -> Expression:
 
 
 def parse_filter(text: str) -> Expression:
-    """Check a row filter, in which a single = compares and a value `is null` or `is not null`, as in SQL."""
+    """Check a row filter, in which a single = compares and a value `is null` or `is not null`, as
+    in SQL.
+    """
 
     def plain(part: str) -> str:
         return _NULL.sub(lambda match: "is not None" if match.group(1) else "is None", _SINGLE_EQUALS.sub("==", part))

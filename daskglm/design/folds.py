@@ -1,7 +1,8 @@
 """Folds of rows by a hash of a value: the same for the same value in every source, on every engine.
 
-The value's 64-bit key (`daskglm.design.clusters`) is mixed by SplitMix64 (Steele, Lea and Flood 2014), and the fold is what
-division by the number of folds leaves. Arrow's filters call it as functions of their own, one for each kind of value.
+The value's 64-bit key (`daskglm.design.clusters`) is mixed by SplitMix64 (Steele, Lea and Flood
+2014), and the fold is what division by the number of folds leaves. Arrow's filters call it as
+functions of their own, one for each kind of value.
 """
 
 from __future__ import annotations
