@@ -379,13 +379,10 @@ def with_columns(data: Any, columns: Mapping[str, Any]) -> Any:
         found[name] = column
     if isinstance(data, pd.DataFrame):
         return data.assign(**{name: np.asarray(column) for name, column in found.items()})
-    if isinstance(data, pa.Table):
-        for name, column in found.items():
-            data = data.append_column(name, column.to_arrow() if hasattr(column, "to_arrow") else pa.array(column))
-        return data
-    import polars as pl
-
-    return data.with_columns(*(pl.Series(name, column) for name, column in found.items()))
+    table = data if isinstance(data, pa.Table) else data.to_arrow()
+    for name, column in found.items():
+        table = table.append_column(name, column.to_arrow() if hasattr(column, "to_arrow") else pa.array(column))
+    return table
 
 
 def paired(values: Mapping[str, Any]) -> dict[str, Any]:
