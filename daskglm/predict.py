@@ -10,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.cluster import sources
-from daskglm.cluster.local import open_partitions
+from daskglm.cluster.engine import open_scored
 from daskglm.cluster.sources import Source
 from daskglm.design import formula
 from daskglm.design.columns import Columns
@@ -521,8 +521,11 @@ def _reading(
 def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:
     """Results of the source's leaves, in order."""
     source.select(score.reading.columns or _any_column(source))
-    partitions = open_partitions(source, score.reading.columns, "reread", threads)
-    yield from partitions.map(score.score)
+    partitions = open_scored(source, score.reading.columns, threads)
+    try:
+        yield from partitions.map(score.score)
+    finally:
+        partitions.release()
 
 
 def _any_column(source: Source) -> Sequence[str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 
 from daskglm import persist, summary
+from daskglm.cluster.engine import on_cluster
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest, public_methods
 from daskglm.inference import collinearity as collinear
@@ -95,6 +96,7 @@ class Fit:
         """Their standard errors, from the observed information at the reported coefficients."""
         return {name: error for name, (_, error) in self.record.shape.items()}
 
+    @on_cluster
     def conf_int(
         self,
         *,
@@ -103,6 +105,7 @@ class Fit:
         dist: str | None = None,
         data: Any = None,
         params: Any = None,
+        client: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
         """Intervals for the parameters, or those named in `params`: columns lower, upper.
@@ -120,7 +123,7 @@ class Fit:
 
         if "alpha" in options:
             raise DesignError("there is no option 'alpha'; here it is level= (0.95 for alpha=0.05)")
-        refuse_unknown(options, ["level", "method", "dist", "data", "params"])
+        refuse_unknown(options, ["level", "method", "dist", "data", "params", "client"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
         if dist not in (None, "normal", "t"):
@@ -146,6 +149,7 @@ class Fit:
         frame.attrs |= {"notes": found.notes, "passes": found.passes}
         return frame
 
+    @on_cluster
     def bootstrap(
         self,
         data: Any,
@@ -155,6 +159,7 @@ class Fit:
         seed: int = 0,
         key: Any = None,
         level: float = 0.95,
+        client: Any = None,
     ) -> Bootstrap:
         """Replicates of the estimates, every row drawn Poisson(1) times (Poisson(f) for a frequency f) in each.
 
@@ -168,7 +173,8 @@ class Fit:
         """
         return bootstrap(self.record, data, replicates, method, seed, key, level)
 
-    def cov_params(self, kind: str | Cluster | None = None, data: Any = None) -> pd.DataFrame:
+    @on_cluster
+    def cov_params(self, kind: str | Cluster | None = None, data: Any = None, *, client: Any = None) -> pd.DataFrame:
         """Covariance of the parameters (r, r), NaN where aliased or infinite: the one that was fitted, or with data, the rows
         that the model was fitted to, another.
 
@@ -391,6 +397,7 @@ class Fit:
         frame = pd.DataFrame(table, index=list(self.record.names))
         return frame.join(self.conf_int(level=level))
 
+    @on_cluster
     def predict(
         self,
         data: Any,
@@ -402,6 +409,8 @@ class Fit:
         exposure: Any = None,
         without: Any = (),
         unseen: str | None = None,
+        *,
+        client: Any = None,
         **options: Any,
     ) -> Any:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
@@ -421,15 +430,26 @@ class Fit:
         DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
         are Dask arrays chunked as its rows are.
         """
-        refuse_unknown(options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen"])
+        refuse_unknown(
+            options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen", "client"]
+        )
         if level is not None and interval is None:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
         wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped, unseen)  # type: ignore[arg-type]
         return scored(self.record, data, wanted, offset, exposure)
 
+    @on_cluster
     def residuals(
-        self, data: Any, kind: str = "deviance", *, seed: int = 0, key: Any = None, out: Any = None, **options: Any
+        self,
+        data: Any,
+        kind: str = "deviance",
+        *,
+        seed: int = 0,
+        key: Any = None,
+        out: Any = None,
+        client: Any = None,
+        **options: Any,
     ) -> Any:
         """One residual per row of the data, in order, NaN where the model does not use the row: a Series, of classes perhaps a
         DataFrame; lazy for Dask; out: a folder to write the column to instead, a Parquet file per leaf.
@@ -440,24 +460,41 @@ class Fit:
         `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
         need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based.
         """
-        refuse_unknown(options, ["kind", "seed", "key", "out"])
+        refuse_unknown(options, ["kind", "seed", "key", "out", "client"])
         return diagnostics.residuals(self.record, data, kind, seed, key, out)
 
-    def influence(self, data: Any, dfbetas: bool = True, *, out: Any = None, **options: Any) -> Any:
+    @on_cluster
+    def influence(
+        self,
+        data: Any,
+        dfbetas: bool = True,
+        *,
+        out: Any = None,
+        client: Any = None,
+        **options: Any,
+    ) -> Any:
         """R's influence.measures of one copy of each row of the fit, aligned as residuals are: a DataFrame of `leverage`
         h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) / (s (1 - h)) and `dfbetas[NAME]`.
         Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`.
         """
-        refuse_unknown(options, ["dfbetas", "out"])
+        refuse_unknown(options, ["dfbetas", "out", "client"])
         return measures.influence(self.record, data, bool(dfbetas), out)
 
+    @on_cluster
     def influential(
-        self, data: Any, k: int = 20, by: str = "cooks_distance", keys: Any = (), **options: Any
+        self,
+        data: Any,
+        k: int = 20,
+        by: str = "cooks_distance",
+        keys: Any = (),
+        *,
+        client: Any = None,
+        **options: Any,
     ) -> measures.Influential:
         """The k rows of largest `by` ("cooks_distance", "leverage", "dffits") with their `keys` and all measures; quantiles of
         all rows to 1 part in 256, and how many exceed 2 p / n and 4 / n. Passes as `influence`.
         """
-        refuse_unknown(options, ["k", "by", "keys"])
+        refuse_unknown(options, ["k", "by", "keys", "client"])
         return measures.influential(self.record, data, k, by, keys)
 
     # -- checks of fit ---------------------------------------------------------------------------------------------
@@ -509,7 +546,8 @@ class Fit:
             raise DesignError(f"lr_test takes another fit, not {type(other).__name__}")
         return comparisons.lr_test(self.record, other.record)
 
-    def score_test(self, terms: Any, data: Any) -> pd.DataFrame:
+    @on_cluster
+    def score_test(self, terms: Any, data: Any, *, client: Any = None) -> pd.DataFrame:
         """Rao's score test of each of some terms that are not in the model: columns df, stat, pvalue, a row per term.
 
         terms: "z", ["z", "area:bonus"] or "~ . + a + b". U' (I_cc - I_cb I_bb^-1 I_bc)^-1 U / phi, chi-square, with phi as
@@ -518,11 +556,13 @@ class Fit:
         """
         return candidates.score_tests(self.record, terms, data)
 
-    def add1(self, data: Any, terms: Any) -> pd.DataFrame:
+    @on_cluster
+    def add1(self, data: Any, terms: Any, *, client: Any = None) -> pd.DataFrame:
         """What each term would add: `score_test` with its arguments as R's add1 has them. One decode, one pass."""
         return candidates.score_tests(self.record, terms, data)
 
-    def anova(self, data: Any, type: int = 1, test: str | None = None) -> pd.DataFrame:
+    @on_cluster
+    def anova(self, data: Any, type: int = 1, test: str | None = None, *, client: Any = None) -> pd.DataFrame:
         """Analysis of deviance, a row per term: df, deviance, resid_df, resid_dev, stat, pvalue.
 
         type 1: each term after those before it, F with the Pearson dispersion (R's anova.glm); 2: after all but those that
@@ -532,7 +572,8 @@ class Fit:
         """
         return comparisons.anova(self.record, data, type, test)
 
-    def drop1(self, data: Any, test: str | None = None) -> pd.DataFrame:
+    @on_cluster
+    def drop1(self, data: Any, test: str | None = None, *, client: Any = None) -> pd.DataFrame:
         """Each term left out that no other contains: df, deviance and aic of the reduced model, stat, pvalue.
 
         F with deviance / df_resid, or chi-square of the likelihood ratio where the dispersion is known or test="chi2" (R's
@@ -540,6 +581,7 @@ class Fit:
         """
         return comparisons.drop1(self.record, data, test)
 
+    @on_cluster
     def step(
         self,
         data: Any,
@@ -548,6 +590,8 @@ class Fit:
         criterion: str = "aic",
         enter: float | None = None,
         leave: float | None = None,
+        *,
+        client: Any = None,
     ) -> stepwise.Stepwise:
         """Stepwise choice of terms: `.path`, a row per model, and `.fit`, the last one.
 
@@ -560,7 +604,8 @@ class Fit:
         path, record = stepwise.step(self.record, data, rule, scope)
         return stepwise.Stepwise(path, self if record is self.record else Fit(record))
 
-    def vif(self, data: Any = None) -> pd.DataFrame:
+    @on_cluster
+    def vif(self, data: Any = None, *, client: Any = None) -> pd.DataFrame:
         """Variance inflation factors: how many times larger the variance of an estimate is than with uncorrelated columns.
 
         A row per parameter but the intercept: `term`, `vif` (the diagonal of R^-1, R the correlations of the estimates), and
@@ -578,7 +623,8 @@ class Fit:
         )
         return collinear.inflation(covariance, parameters.names, parameters.term_of, "Intercept")
 
-    def collinearity(self, data: Any = None) -> collinear.Collinearity:
+    @on_cluster
+    def collinearity(self, data: Any = None, *, client: Any = None) -> collinear.Collinearity:
         """Condition indices, variance-decomposition proportions, and the combinations of columns that are nearly zero.
 
         Of W^1/2 X at the fitted weights, columns scaled to unit length and not centred, as the covariance knows it (Belsley,
@@ -592,6 +638,7 @@ class Fit:
         basis = f"the inverse of the covariance ({kind} information)"
         return collinear.collinearity(covariance, self.record.names, basis)
 
+    @on_cluster
     def relativities(
         self,
         data: Any = None,
@@ -599,6 +646,7 @@ class Fit:
         level: float = 0.95,
         exposure: str | None = None,
         bands: Mapping[str, Any] | None = None,
+        client: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit). No pass.
@@ -612,7 +660,7 @@ class Fit:
         s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
         rows. One pass, one evaluation per row.
         """
-        refuse_unknown(options, ["level", "data", "exposure", "bands"])
+        refuse_unknown(options, ["level", "data", "exposure", "bands", "client"])
         link = self.record.specification.link
         if link not in ("log", "logit"):
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
@@ -628,6 +676,7 @@ class Fit:
             frame = frame.loc[list(self.record.parameters.columns)]
         return frame.apply(np.exp)
 
+    @on_cluster
     def margins(
         self,
         data: Any,
@@ -635,6 +684,8 @@ class Fit:
         variables: Any = None,
         kind: str = "dydx",
         level: float = 0.95,
+        *,
+        client: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
         """Marginal effects on the mean, with errors by the delta method: of a number x the derivative d mu / d x, of a factor
@@ -650,9 +701,10 @@ class Fit:
         One pass; at="overall" takes for each number 2 and for each level of a factor 1 evaluation per row and as many
         gradients, times predictors and classes; at="mean" none.
         """
-        refuse_unknown(options, ["at", "variables", "kind", "level"])
+        refuse_unknown(options, ["at", "variables", "kind", "level", "client"])
         return effects.margins(self.record, data, at, variables, kind, level)
 
+    @on_cluster
     def emmeans(
         self,
         specs: Any,
@@ -663,6 +715,8 @@ class Fit:
         type: str = "link",
         level: float = 0.95,
         offset: float | None = None,
+        *,
+        client: Any = None,
         **options: Any,
     ) -> MarginalMeans:
         """Estimated marginal means of the levels of a factor, or of the combinations of several, as R's emmeans: L b with
@@ -677,7 +731,7 @@ class Fit:
         with data, one pass and no evaluations. NaN where the data do not tell (an empty cell of an interaction).
         The result prints, has `.table` (estimate, se, lower, upper) and `.contrasts(...)`.
         """
-        refuse_unknown(options, ["specs", "data", "at", "by", "weights", "type", "level", "offset"])
+        refuse_unknown(options, ["specs", "data", "at", "by", "weights", "type", "level", "offset", "client"])
         request = marginal_means.asked(specs, at, by, weights, type, level, offset)
         return marginal_means.emmeans(self.record, request, data)
 

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any, final
+from typing import Any, TypeVar, cast, final
 
 from daskglm.cluster import local
 from daskglm.cluster.sources import Source
@@ -37,6 +40,57 @@ class Engine:
             raise DesignError(f"leaves_per_task must be a power of two, not {size}")
 
 
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@final
+@dataclass
+class _Named:
+    """A client that a call names for whatever it reads, and whether it has read anything."""
+
+    client: Any
+    used: bool = False
+
+
+_named: ContextVar[_Named | None] = ContextVar("daskglm_client", default=None)
+
+
+@contextlib.contextmanager
+def named_client(client: Any) -> Iterator[None]:
+    """Let the cluster of a client read the rows meanwhile; None changes nothing.
+
+    Raises
+    ------
+    DesignError
+        If nothing was read, so that the client was named in vain.
+    """
+    if client is None:
+        yield
+        return
+    named = _Named(client)
+    token = _named.set(named)
+    try:
+        yield
+    finally:
+        _named.reset(token)
+    if not named.used:
+        raise DesignError(
+            "client= is for a call that reads rows, and this one reads none: leave it out. What is lazy is computed "
+            "by the client that computes it"
+        )
+
+
+def on_cluster(method: F) -> F:
+    """Let a method with the keyword client= read rows on the cluster of that client."""
+
+    @functools.wraps(method)
+    def reading(*args: Any, client: Any = None, **options: Any) -> Any:
+        with named_client(client):
+            return method(*args, **options)
+
+    return cast(F, reading)
+
+
 def client_for(source: Source, engine: Engine) -> Any:
     """The client whose cluster reads a source, or None for the embedded engine.
 
@@ -44,6 +98,10 @@ def client_for(source: Source, engine: Engine) -> Any:
     """
     if engine.client is not None:
         return engine.client
+    named = _named.get()
+    if named is not None:
+        named.used = True
+        return named.client
     if engine.threads or engine.memory_limit:
         return None
     return None if source.in_memory else _active()
@@ -88,3 +146,10 @@ def open_rows(source: Source, columns: Sequence[str], keep: str, engine: Engine)
     from daskglm.cluster import dask as distributed_engine
 
     return distributed_engine.open_partitions(source, columns, keep, client, size)
+
+
+def open_scored(source: Source, columns: Sequence[str], threads: int | None = None) -> Partitions[Any]:
+    """Partitions of LeafTable that are read once: on the cluster of a client that is named, or in this process."""
+    if _named.get() is not None:
+        return open_rows(source, columns, "auto" if hasattr(source, "chunks") else "reread", Engine())
+    return local.open_partitions(source, columns, "reread", threads)

@@ -15,6 +15,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from daskglm.cluster.engine import on_cluster
 from daskglm.errors import DataError, DesignError
 from daskglm.inference import calibration as tables
 from daskglm.plan import refuse_unknown
@@ -375,6 +376,7 @@ class _Run:
 # -- methods of a Fit ------------------------------------------------------------------------------------------------------
 
 
+@on_cluster
 def every(
     fit: Any,
     data: Any,
@@ -389,6 +391,7 @@ def every(
     most: int | None = None,
     seed: int = 0,
     key: Any = None,
+    client: Any = None,
     **options: Any,
 ) -> Checks:
     """Every check of fit that the model has, in one pass over the data: a record of DataFrames that prints.
@@ -404,8 +407,17 @@ def every(
     return check(fit.record, data, Request.of(by, key, parts=parts, **given), _record_of(against))
 
 
+@on_cluster
 def calibration(
-    fit: Any, data: Any, by: Any, *, exposure: str | None = None, bins: int = 20, level: float = 0.95, **options: Any
+    fit: Any,
+    data: Any,
+    by: Any,
+    *,
+    exposure: str | None = None,
+    bins: int = 20,
+    level: float = 0.95,
+    client: Any = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Actual against expected by level of any columns: A = sum w y, E = sum w mu, each over the exposure sum w e, and A / E
     with limits A / E -+ z sqrt(phi sum w V) / E, means taken as known; chi2 = (A - E)^2 / (phi sum w V). Text: its levels, at
@@ -415,26 +427,39 @@ def calibration(
     return _one(fit, "calibration", data, options, by=by, exposure=exposure, bins=bins, level=level)
 
 
+@on_cluster
 def lift(
-    fit: Any, data: Any, *, exposure: str | None = None, bins: int = 10, level: float = 0.95, **options: Any
+    fit: Any,
+    data: Any,
+    *,
+    exposure: str | None = None,
+    bins: int = 10,
+    level: float = 0.95,
+    client: Any = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Actual and expected in bins of equal exposure by the predicted mean per exposure, ties together."""
     return _one(fit, "lift", data, options, exposure=exposure, bins=bins, level=level)
 
 
+@on_cluster
 def double_lift(
-    fit: Any, data: Any, other: Any, *, exposure: str | None = None, bins: int = 10, **options: Any
+    fit: Any, data: Any, other: Any, *, exposure: str | None = None, bins: int = 10, client: Any = None, **options: Any
 ) -> pd.DataFrame:
     """Actual and both models' expected, in bins of equal exposure by the ratio of this model's predictions to the other's."""
     return _one(fit, "double_lift", data, options, other, exposure=exposure, bins=bins)
 
 
-def lorenz(fit: Any, data: Any, *, exposure: str | None = None, bins: int = 100, **options: Any) -> pd.DataFrame:
+@on_cluster
+def lorenz(
+    fit: Any, data: Any, *, exposure: str | None = None, bins: int = 100, client: Any = None, **options: Any
+) -> pd.DataFrame:
     """Shares of exposure, actual and expected of the rows with the least predictions."""
     return _one(fit, "lorenz", data, options, exposure=exposure, bins=bins)
 
 
-def gini(fit: Any, data: Any, *, exposure: str | None = None, **options: Any) -> pd.Series:
+@on_cluster
+def gini(fit: Any, data: Any, *, exposure: str | None = None, client: Any = None, **options: Any) -> pd.Series:
     """1 - 2 int L of the actual ordered by predictions, ties together; `perfect`, ordered by itself; `normalised`, their ratio
     (2 AUC - 1 of a binary response). The exact ones lie within `..._error` of these.
     """
@@ -442,14 +467,18 @@ def gini(fit: Any, data: Any, *, exposure: str | None = None, **options: Any) ->
     return found
 
 
-def reliability(fit: Any, data: Any, *, exposure: str | None = None, **options: Any) -> pd.DataFrame:
+@on_cluster
+def reliability(
+    fit: Any, data: Any, *, exposure: str | None = None, client: Any = None, **options: Any
+) -> pd.DataFrame:
     """Proper scores = miscalibration - discrimination + uncertainty, by isotonic recalibration: Brier and logarithmic of
     probabilities, one class against the rest of classes; squared error per exposure and deviance of other means.
     """
     return _one(fit, "reliability", data, options, exposure=exposure)
 
 
-def hosmer_lemeshow(fit: Any, data: Any, *, groups: int = 10, **options: Any) -> pd.Series:
+@on_cluster
+def hosmer_lemeshow(fit: Any, data: Any, *, groups: int = 10, client: Any = None, **options: Any) -> pd.Series:
     """sum (O - E)^2 / E over groups of predicted probability, on as many degrees of freedom as groups are formed less 2; as
     ResourceSelection::hoslem.test. The groups are `check(data).hosmer_lemeshow`.
     """
@@ -457,17 +486,20 @@ def hosmer_lemeshow(fit: Any, data: Any, *, groups: int = 10, **options: Any) ->
     return found
 
 
-def rootogram(fit: Any, data: Any, *, most: int | None = None, **options: Any) -> pd.DataFrame:
+@on_cluster
+def rootogram(fit: Any, data: Any, *, most: int | None = None, client: Any = None, **options: Any) -> pd.DataFrame:
     """Observed and expected frequencies of 0, 1, ..., most, and more; `hanging` is sqrt(expected) - sqrt(observed)."""
     return _one(fit, "rootogram", data, options, most=most)
 
 
-def qq(fit: Any, data: Any, *, seed: int = 0, key: Any = None, **options: Any) -> pd.DataFrame:
+@on_cluster
+def qq(fit: Any, data: Any, *, seed: int = 0, key: Any = None, client: Any = None, **options: Any) -> pd.DataFrame:
     """Quantiles of the (randomised) quantile residuals beside those of a standard normal, to 1/512."""
     return _one(fit, "qq", data, options, seed=seed, key=key)
 
 
-def overdispersion(fit: Any, data: Any, **options: Any) -> pd.DataFrame:
+@on_cluster
+def overdispersion(fit: Any, data: Any, *, client: Any = None, **options: Any) -> pd.DataFrame:
     """Pearson's statistic and the deviance over their degrees of freedom; of a Poisson model Dean's and Cameron and Trivedi's
     tests, one-sided.
     """

@@ -14,6 +14,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import dask
+import dask.dataframe as dd
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -23,7 +24,7 @@ from distributed import Client, LocalCluster
 import daskglm as dg
 from daskglm import estimation as fitting
 from daskglm.cluster import dask as engine
-from daskglm.cluster import lakes, tables, worker
+from daskglm.cluster import lakes, local, tables, worker
 from daskglm.cluster.dask import DistributedPartitions, open_partitions, shelf_height
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.local import LocalPartitions
@@ -428,6 +429,56 @@ def test_the_active_client_is_used_for_files_and_not_for_tables(client: Any, lak
         assert isinstance(told.partitions, LocalPartitions)
     fitted(lake, Engine(), reporter=told, formula="y ~ x")
     assert isinstance(told.partitions, LocalPartitions)
+
+
+METHODS: dict[str, Callable[[Any, Any, dict[str, Any]], Any]] = {
+    "conf_int": lambda fit, lake, o: fit.conf_int(method="profile", data=lake, params=["w"], **o),
+    "bootstrap": lambda fit, lake, o: fit.bootstrap(lake, replicates=5, **o).cov(),
+    "cov_params": lambda fit, lake, o: fit.cov_params("HC1", lake, **o),
+    "residuals": lambda fit, lake, o: fit.residuals(lake, **o),
+    "influence": lambda fit, lake, o: fit.influence(lake, **o),
+    "influential": lambda fit, lake, o: fit.influential(lake, k=3, **o).rows,
+    "score_test": lambda fit, lake, o: fit.score_test("year", lake, **o),
+    "add1": lambda fit, lake, o: fit.add1(lake, "year", **o),
+    "anova": lambda fit, lake, o: fit.anova(lake, **o),
+    "drop1": lambda fit, lake, o: fit.drop1(lake, **o),
+    "step": lambda fit, lake, o: fit.step(lake, direction="backward", **o).path,
+    "margins": lambda fit, lake, o: fit.margins(lake, **o),
+    "emmeans": lambda fit, lake, o: fit.emmeans("s", lake, **o).table,
+    "relativities": lambda fit, lake, o: fit.relativities(lake, **o),
+    "predict": lambda fit, lake, o: fit.predict(lake, **o),
+    "check": lambda fit, lake, o: fit.check(lake, **o).lift,
+    "gini": lambda fit, lake, o: fit.gini(lake, **o),
+    "calibration": lambda fit, lake, o: fit.calibration(lake, by="s", **o),
+}
+
+
+@pytest.fixture(scope="module")
+def fit_here(lake: Path) -> Any:
+    return dg.glm("y ~ w + log(z) + s", str(lake), family="poisson")
+
+
+@pytest.mark.usefixtures("spotless")
+@pytest.mark.parametrize("name", METHODS)
+def test_a_method_reads_on_the_cluster_that_it_is_given(
+    client: Any, lake: Path, fit_here: Any, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    here = METHODS[name](fit_here, str(lake), {})
+
+    def refused(*_: Any, **__: Any) -> Any:
+        raise AssertionError("rows are read in this process")
+
+    monkeypatch.setattr(local, "open_partitions", refused)
+    there = METHODS[name](fit_here, str(lake), {"client": client})
+    assert np.array_equal(np.asarray(here), np.asarray(there)) or here.equals(there)
+
+
+def test_a_client_that_has_nothing_to_read_is_refused(client: Any, fit_here: Any) -> None:
+    for call in (fit_here.conf_int, fit_here.cov_params, fit_here.relativities, fit_here.vif):
+        with pytest.raises(DesignError, match="client= is for a call that reads rows, and this one reads none"):
+            call(client=client)
+    with pytest.raises(DesignError, match="client="):
+        fit_here.residuals(dd.from_pandas(frame(), npartitions=2), client=client)
 
 
 def test_an_asynchronous_client_is_refused(cluster: Any, lake: Path) -> None:
