@@ -260,8 +260,8 @@ def save(
 def load(path: str | os.PathLike[str]) -> Fit | Fits:
     """Read a model saved by `save` or by the command line: a Fit, or Fits of several responses.
 
-    path: the folder of a model, of which the published run is read, or of one run in it. Nothing in
-    it is executed; a family or link of one's own is found in modules that are imported already.
+    path: the folder or s3:// URL of a model, of which the published run is read, or of one run in it.
+    Nothing in it is executed; a family or link of one's own is found in modules that are imported.
     """
     folder = folder_of(path, "{place} cannot be read")
     names = set(folder.names())

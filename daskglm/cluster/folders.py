@@ -204,6 +204,7 @@ class LocalFolder:
         """Write a draft beside the file, and rename it."""
         target = self.path / name
         draft = target.with_name(f"{DRAFT}{os.getpid()}-{target.name}")
+        near = _existing(target.parent)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             with open(draft, "wb") as handle:
@@ -216,9 +217,12 @@ class LocalFolder:
                     os.fsync(handle.fileno())
             os.replace(draft, target)
         except OSError as error:
-            raise self._refused(error, _removed(draft)) from None
+            written = _removed(draft)
+            _prune(target.parent, near)
+            raise self._refused(error, written) from None
         except BaseException:
             _removed(draft)
+            _prune(target.parent, near)
             raise
 
     def swap(self, name: str, content: bytes, tag: str | None) -> bool:
@@ -268,7 +272,7 @@ class LocalFolder:
                 raise self._refused(error) from None
         except BaseException:
             shutil.rmtree(folder, ignore_errors=True)
-            self._prune(near)
+            _prune(self.path.parent, near)
             raise
 
     def _become(self, folder: Path, replacing: bool) -> None:
@@ -289,17 +293,18 @@ class LocalFolder:
             if self.path.exists():
                 shutil.rmtree(old, ignore_errors=True)
 
-    def _prune(self, near: Path) -> None:
-        """Remove the folders that were made for nothing."""
-        parent = Path(os.path.abspath(self.path.parent))
-        with contextlib.suppress(OSError):
-            while parent not in (near, parent.parent):
-                parent.rmdir()
-                parent = parent.parent
-
     def _refused(self, error: OSError, written: int | None = None) -> DesignError:
         sentence = f"{self._complaint.format(place=self.place)}: {reason(error, written, self.path)}"
         return DesignError(sentence)
+
+
+def _prune(folder: Path, near: Path) -> None:
+    """Remove folders that were made for nothing: this one and those above it, up to one that was there."""
+    folder = Path(os.path.abspath(folder))
+    with contextlib.suppress(OSError):
+        while folder not in (near, folder.parent):
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _removed(draft: Path) -> int | None:

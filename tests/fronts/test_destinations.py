@@ -623,9 +623,9 @@ def test_a_full_disk_under_a_checkpoint(full: Path, tmp_path: Path) -> None:
 def test_a_full_disk_under_a_report(full: Path, tmp_path: Path) -> None:
     (full / "more").write_bytes(bytes(16 << 10))
     dg.glm("y ~ x", wide()).save(tmp_path / "model")
-    result = run("summary", tmp_path / "model", "--html", full / "report.html")
+    result = run("summary", tmp_path / "model", "--html", full / "new" / "report.html")
     assert result.exit_code == 2
-    a_sentence_of_a_full_disk(result.stderr, full / "report.html")
+    a_sentence_of_a_full_disk(result.stderr, full / "new" / "report.html")
     assert left(full) == ["more", "other"]
 
 
