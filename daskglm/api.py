@@ -150,6 +150,8 @@ def glm(
             raise DesignError("give a formula and data, or X= and y=, not both")
         formula, source, given = _from_arrays(X, y, given)
     else:
+        if isinstance(data, str) and "~" in data and not (isinstance(formula, str) and "~" in formula):
+            raise DesignError(f"the formula comes first, then the data: glm({data!r}, data)")
         if formula is None or data is None:
             raise DesignError("give a formula and data, such as glm('y ~ x', 'lake/'), or X= and y=")
         data, given = _with_arrays(data, given)

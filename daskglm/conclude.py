@@ -275,8 +275,13 @@ def _provenance() -> dict[str, Any]:
 
 def warn(record: FitRecord) -> None:
     """What a user should hear of a fit."""
-    for name, parts in list(record.aliased.items())[:MOST_WARNINGS]:
+    limits = 0 if record.separation is None else record.separation.rows
+    # where all rows are at their limit, none is left of which a column could be zero
+    everywhere = limits > 0 and limits >= record.ledger.used
+    for name, parts in [] if everywhere else list(record.aliased.items())[:MOST_WARNINGS]:
         say(alias_sentence(name, parts), AliasWarning)
+    for term in record.design.empty_terms:
+        say(f"{term} is not estimated: {record.design.single_levels(term)} in the rows used", AliasWarning)
     if len(record.aliased) > MOST_WARNINGS:
         say(f"{len(record.aliased) - MOST_WARNINGS} more columns are not estimated: see aliased", AliasWarning)
     if record.separation is not None and record.separation.dropped:

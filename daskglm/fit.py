@@ -335,7 +335,9 @@ def _text(value: Any) -> str | None:
 def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     if plan.formula is None:
         raise DesignError("a formula is needed")
-    return formula.parse(plan.formula, kinds)
+    terms = formula.parse(plan.formula, kinds)
+    formula.check_names(plan.formula, kinds)
+    return terms
 
 
 def _functions(plan: Plan) -> dict[str, Probe]:

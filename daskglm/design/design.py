@@ -163,6 +163,21 @@ class Design:
         return tuple(piece for piece in self.pieces if not piece.factors and not piece.columns)
 
     @property
+    def empty_terms(self) -> tuple[str, ...]:
+        """Terms without a parameter, for a factor of theirs has one level."""
+        single = {name for name, levels in self.levels.items() if len(levels) < 2}
+        found = dict.fromkeys(
+            piece.term for piece in self.pieces if piece.term not in self.term_of and single & set(piece.factors)
+        )
+        return tuple(found)
+
+    def single_levels(self, term: str) -> str:
+        """The factors of a term that have one level, in words."""
+        names = dict.fromkeys(name for piece in self.pieces if piece.term == term for name in piece.factors)
+        found = [f'{name} has the level "{self.levels[name][0]}" only' for name in names if len(self.levels[name]) == 1]
+        return " and ".join(found)
+
+    @property
     def factors(self) -> tuple[Piece, ...]:
         """Pieces with levels."""
         return tuple(piece for piece in self.pieces if piece.factors)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import itertools
+import keyword
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -169,7 +170,9 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
     if quoted is not None:
         return quoted
     parser = DefaultFormulaParser()
+    given, text = text, _marked(text)
     try:
+        _check_left(list(parser.get_tokens(text)), given, kinds)
         _refuse_numeric_powers(list(parser.get_tokens(text)), kinds, text)
         usable = [name for name, kind in kinds.items() if times.is_number(kind) or kind in ("factor", "matrix")]
         context = {"__formulaic_variables_available__": usable} if "." in text else {}
@@ -178,7 +181,9 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
         raise
     except (FormulaicError, SyntaxError, ValueError, RecursionError, MemoryError) as error:
         message = " ".join(str(error).replace("\x1b[1;31m", "").replace("\x1b[0m", "").split())
-        raise DesignError(f"cannot read the formula {text!r}: {message.replace('⧛', '').replace('⧚', '')}") from None
+        message = message.replace("⧛", "").replace("⧚", "").replace(_MARK, "")
+        raise DesignError(f"cannot read the formula {given!r}: {message}{_quotes_for(given, kinds)}") from None
+    text = given
     if hasattr(structured, "rhs"):
         left, right = list(structured.lhs), structured.rhs
     else:
@@ -190,17 +195,81 @@ def _grammar(text: str, kinds: Mapping[str, Kind]) -> tuple[tuple[str, str] | No
             f"the left side of {text!r} must be one response: for arithmetic write I(...), for counts out of trials "
             "cbind(a, b)"
         )
-    response = None if not left else (left[0].factors[0].expr, left[0].factors[0].eval_method.value)
-    terms = []
+    response = None if not left else (_unmarked(left[0].factors[0].expr), left[0].factors[0].eval_method.value)
+    terms: list[list[tuple[str, str]]] = []
     for term in right:
-        factors = [(f.expr, f.eval_method.value) for f in term.factors]
+        factors = [(_unmarked(f.expr), f.eval_method.value) for f in term.factors]
         numbers = [expr for expr, method in factors if method == "literal"]
         if numbers and (len(factors) > 1 or float(ast.literal_eval(numbers[0])) not in (1.0,)):
             raise DesignError(
                 f"{':'.join(f for f, _ in factors)!r} in {text!r} is not a term: write I(...) for arithmetic"
             )
-        terms.append([factor for factor in factors if factor[1] != "literal"])
+        found = [factor for factor in factors if factor[1] != "literal"]
+        if found not in terms:
+            terms.append(found)
     return response, terms
+
+
+# Within functions, Python is read, in which a column cannot be called as one of its keywords: such names are marked by a
+# character that is part of no word, so that they stay in backticks.
+_MARK = "\ue000"
+
+
+def _marked(text: str) -> str:
+    depth = 0
+
+    def marked(match: re.Match[str]) -> str:
+        nonlocal depth
+        depth += {"(": 1, ")": -1}.get(match.group(0), 0)
+        name = match.group(1)
+        return f"`{name}{_MARK}`" if depth > 0 and name is not None and keyword.iskeyword(name) else match.group(0)
+
+    parts = expressions.STRINGS.split(text)
+    return "".join(part if i % 2 else re.sub(r"[()]|`([^`]*)`", marked, part) for i, part in enumerate(parts))
+
+
+def _unmarked(text: str) -> str:
+    return text.replace(_MARK, "")
+
+
+def _check_left(tokens: list[Any], text: str, kinds: Mapping[str, Any]) -> None:
+    """Refuse arithmetic on the left side, which formulas would take for the names of terms, and an empty right side."""
+    place = next((i for i, token in enumerate(tokens) if token.token == "~"), None)
+    if place is None:
+        return
+    left = text[: len(text) - len(right_side(text)) - 1].strip()
+    if any(token.kind.value == "operator" and token.token not in "()" for token in tokens[:place]):
+        raise DesignError(
+            f"the left side of {text!r} must be one response: for arithmetic write I({left}) ~ ..., for counts out of trials "
+            f"cbind(a, b) ~ ...{_quotes_for(left, kinds)}"
+        )
+    if not right_side(text).strip():
+        raise DesignError(
+            f"the formula {text!r} has nothing on its right side: write {left} ~ 1 for an intercept alone"
+        )
+
+
+def check_names(text: str, kinds: Mapping[str, Any]) -> None:
+    """A DesignError for a name in a formula that is no column, also where a term is taken away."""
+    from formulaic.parser import DefaultFormulaParser
+
+    if _quoted_sum(text) is not None:
+        return
+    tokens = DefaultFormulaParser().get_tokens(_marked(text))
+    names = [_unmarked(token.token.strip("`")) for token in tokens if token.kind.value == "name"]
+    absent = [name for name in names if name != "." and name not in kinds]
+    if absent:
+        require_columns(absent[:1], kinds, text)
+
+
+def _quotes_for(text: str, kinds: Mapping[str, Any]) -> str:
+    """A hint where a text has the name of a column that needs backticks, and has it without them."""
+    bare = expressions.BACKTICKS.sub("", text).replace(" ", "")
+    for name in kinds:
+        there = re.search(rf"(?<!\w){re.escape(name.replace(' ', ''))}(?!\w)", bare) if name else None
+        if (keyword.iskeyword(name) or not name.isidentifier()) and there:
+            return f"; the column {name!r} is written in backticks: `{name}`"
+    return ""
 
 
 def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: str) -> None:
@@ -220,8 +289,9 @@ def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str) 
     """A DesignError for the first name that is not a column, with the closest one there is, or that cannot be used."""
     for name in names:
         if name not in kinds:
+            quotes = _quotes_for(where, kinds)
             raise DesignError(
-                f'there is no column "{name}" (in {where}){closest(name, list(kinds))}; '
+                f'there is no column "{name}" (in {where}){quotes or closest(name, list(kinds))}; '
                 f"columns: {', '.join(itertools.islice(kinds, 30))}{', ...' if len(kinds) > 30 else ''}"
             )
         if str(kinds[name]).startswith("unusable: "):

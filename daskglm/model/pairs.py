@@ -49,6 +49,16 @@ ALIASES = {
     "negativebinomial": "negative_binomial",
     "nbinom": "negative_binomial",
 }
+# What families are called elsewhere, for messages: "logistic" is a model and not a distribution.
+ELSEWHERE = {
+    **dict.fromkeys(("logistic", "logit", "logistic_regression", "probit", "binary"), "binomial"),
+    **dict.fromkeys(("nb", "nb2", "negbin", "negativebinomial2"), "negative_binomial"),
+    **dict.fromkeys(("linear", "ols", "lm", "identity"), "gaussian"),
+    **dict.fromkeys(("count", "counts", "loglinear"), "poisson"),
+    **dict.fromkeys(("invgauss", "ig"), "inverse_gaussian"),
+    **dict.fromkeys(("softmax", "multiclass", "categorical"), "multinomial"),
+    **dict.fromkeys(("ordered", "polr", "proportional_odds", "cumulative"), "ordinal"),
+}
 
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
@@ -92,7 +102,7 @@ def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, ali
         name = aliases.get(word, word)
         if name not in table:
             known = ", ".join(table)
-            raise DesignError(f'there is no {kind} "{word}"{closest(word, [*table, *aliases])}; there are: {known}')
+            raise DesignError(f'there is no {kind} "{word}"{_meant(kind, table, aliases, word)}; there are: {known}')
         parameters = _parameters(table[name])
         try:
             chosen = parameters.bind(*given, **arguments)
@@ -101,6 +111,13 @@ def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, ali
             raise DesignError(f"{kind} {value!r}: {error}; arguments of {name}: {known}") from None
         return table[name](*chosen.args, **chosen.kwargs)
     return value() if isinstance(value, type) or any(value is make for make in table.values()) else value  # type: ignore[operator]
+
+
+def _meant(kind: str, table: Mapping[str, Any], aliases: Mapping[str, str], word: str) -> str:
+    """' (did you mean "x"?)': what a name is called here, or the nearest one."""
+    plain = re.sub(r"[\s_-]+", "_", word.strip().lower())
+    known = ELSEWHERE.get(plain, plain) if kind == "family" else plain
+    return f' (did you mean "{known}"?)' if known in table else closest(word, [*table, *aliases])
 
 
 def resolve(family: object, link: object = None) -> tuple[Any, Link]:

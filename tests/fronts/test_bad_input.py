@@ -3,6 +3,7 @@ and leaves nothing half-written."""
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -187,8 +188,82 @@ def test_fewer_rows_than_columns_is_not_an_error() -> None:
 
 def test_a_factor_with_one_level_is_not_an_error() -> None:
     data = frame().assign(a="u")
-    fit = dg.glm("y ~ x + a", data, family="poisson")
+    with pytest.warns(dg.errors.AliasWarning, match='a is not estimated: a has the level "u" only in the rows used'):
+        fit = dg.glm("y ~ x + a", data, family="poisson")
     assert list(fit.params.index) == ["Intercept", "x"]
+    with pytest.warns(dg.errors.AliasWarning, match='a:x is not estimated: a has the level "u" only'):
+        dg.glm("y ~ x + a:x", data, family="poisson")
+    assert list(dg.glm("y ~ 0 + a", data, family="poisson").params.index) == ["a[u]"]
+
+
+@pytest.mark.parametrize("family", ["poisson", "binomial", "tweedie(power=1.5)"])
+def test_a_response_of_zeros_is_no_column_of_zeros(family: str) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        dg.glm("y ~ x + a", frame().assign(y=0), family=family)
+    assert [warning.category for warning in caught] == [dg.errors.SeparationWarning]
+
+
+NAMES = frame().assign(**{"lambda": 1.5, "my-col": 2.0, "my": 1.0, "a b": 2.0, "z": frame().x ** 2})
+FORMULAS = {
+    "y ~ x + my-col": "no column \"col\" .*; the column 'my-col' is written in backticks: `my-col`",
+    "y ~ x - zz": 'no column "zz"',
+    "y ~ log(my-col)": "; the column 'my-col' is written in backticks: `my-col`",
+    "my-col ~ x": "left side .* must be one response: .*; the column 'my-col' is written in backticks: `my-col`",
+    "y ~ a b": "cannot read .*; the column 'a b' is written in backticks: `a b`",
+    "y ~ log(lambda)": "cannot read .*; the column 'lambda' is written in backticks: `lambda`",
+    "y ~": "has nothing on its right side: write y ~ 1",
+    "y/e ~ x": r"left side .* one response: for arithmetic write I\(y/e\) ~ \.\.\., for counts out of trials cbind",
+    "y - e ~ x": r"write I\(y - e\) ~",
+    "y*2 ~ x": r"write I\(y\*2\) ~",
+    "y - 1 ~ x": r"write I\(y - 1\) ~",
+}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_what_a_formula_cannot_be_is_refused_with_the_remedy(formula: str) -> None:
+    with pytest.raises(dg.errors.DesignError, match=FORMULAS[formula]):
+        dg.glm(formula, NAMES)
+
+
+KEYWORDS = {
+    "y ~ log(`lambda`)": "y ~ log(rate)",
+    "y ~ x + C(`lambda` > 1.4)": "y ~ x + C(rate > 1.4)",
+    "y ~ I(`a b` + `lambda`):x": "y ~ I(ab + rate):x",
+    "log(`lambda`) ~ x": "log(rate) ~ x",
+    "y ~ x + offset(log(`lambda`))": "y ~ x + offset(log(rate))",
+    "y ~ `lambda` + (`lambda` + x):e": "y ~ rate + (rate + x):e",
+    "y ~ . - `lambda`": "y ~ . - rate",
+}
+
+
+@pytest.mark.parametrize("formula", KEYWORDS)
+def test_columns_called_as_keywords_are_written_in_backticks(formula: str) -> None:
+    data = frame().assign(rate=np.linspace(1.0, 2.0, 60), ab=np.linspace(1.0, 2.0, 60) ** 3)
+    expected = dg.glm(KEYWORDS[formula], data)
+    named = data.rename(columns={"rate": "lambda", "ab": "a b"})
+    fit = dg.glm(formula, named)
+    np.testing.assert_array_equal(fit.params, expected.params)
+    np.testing.assert_array_equal(fit.predict(named), expected.predict(data))
+    assert "\ue000" not in "".join([*fit.params.index, fit.formula])
+
+
+@pytest.mark.parametrize("first", [frame(), "lake/claims"])
+def test_the_formula_comes_first(first: Any) -> None:
+    with pytest.raises(dg.errors.DesignError, match="the formula comes first, then the data: glm"):
+        dg.glm(first, "y ~ x")
+
+
+FAMILIES = {
+    "logistic": "binomial", "nb": "negative_binomial", "NegBin": "negative_binomial", "Gamma": "gamma", "ols": "gaussian",
+    "quasi-poisson": "quasipoisson", "inverse gaussian": "inverse_gaussian",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_other_names_of_families_are_answered_with_ours(name: str) -> None:
+    with pytest.raises(dg.errors.DesignError, match=rf'no family "{name}" \(did you mean "{FAMILIES[name]}"\?\)'):
+        dg.glm("y ~ x", frame(), family=name)
 
 
 @pytest.mark.parametrize("formula", ["y ~ x", "y ~ x + a"])
