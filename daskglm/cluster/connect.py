@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from daskglm.cluster.watch import patience
+from daskglm.cluster.patience import patience
 from daskglm.errors import ClusterError, DesignError
 
 SCHEDULER_OPTIONS = ("scheduler", "scheduler_file", "tls_ca_file", "tls_cert", "tls_key")

@@ -26,7 +26,8 @@ from daskglm.cluster import preflight, worker
 from daskglm.cluster.calls import UnansweredError, ask
 from daskglm.cluster.cells import Counter
 from daskglm.cluster.collections import uncomputed
-from daskglm.cluster.watch import Watch, lost, patience
+from daskglm.cluster.patience import patience
+from daskglm.cluster.watch import Watch, lost
 from daskglm.errors import ClusterError, DaskglmError, DesignError
 from daskglm.partitions import TreeSum
 

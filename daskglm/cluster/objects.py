@@ -22,6 +22,8 @@ from urllib.parse import parse_qsl, unquote
 import pyarrow as pa
 
 from daskglm.cluster import machine
+from daskglm.cluster.patience import VARIABLE as PATIENCE_VARIABLE
+from daskglm.cluster.patience import patience
 from daskglm.cluster.stores import (
     CONCURRENCY_VARIABLE,
     SUFFIXES,
@@ -41,8 +43,10 @@ from daskglm.errors import ChangedInputError, DaskglmError, DesignError, Unavail
 ATTEMPTS = 8
 FIRST_WAIT = 0.1
 LONGEST_WAIT = 4.0
-CONNECT_SECONDS = 10
-READ_SECONDS = 60
+CONNECT_SECONDS = 10.0
+READ_SECONDS = 60.0
+# A store that is silent is asked again so often before patience ends: the connection may be what is broken.
+SILENT_ATTEMPTS = 2
 # What has been fetched and not asked for yet holds no more than this, nor than this part of the memory there is.
 AHEAD_BYTES = 256 << 20
 AHEAD_PART = 1 / 8
@@ -332,9 +336,10 @@ class _Connection:
     def __init__(self, options: Mapping[str, Any]) -> None:
         import fsspec
 
-        requests = concurrency()
+        requests, silence = concurrency(), patience() / SILENT_ATTEMPTS
         config = {
-            "max_pool_connections": requests, "connect_timeout": CONNECT_SECONDS, "read_timeout": READ_SECONDS,
+            "max_pool_connections": requests, "connect_timeout": min(CONNECT_SECONDS, silence),
+            "read_timeout": min(READ_SECONDS, silence),
             # tries are counted here, or they would multiply
             "retries": {"max_attempts": 0},
         }  # fmt: skip
@@ -422,9 +427,11 @@ class _Connection:
     ) -> tuple[Any, bytes]:
         """A request's answer and body, after as many tries as it takes."""
         verb = "read" if operation in _READING else "written"
+        asked = 0.0
         for attempt in range(ATTEMPTS):
             try:
                 async with self._limit:
+                    began = self._loop.time()
                     client = await self._s3.get_s3(parameters["Bucket"])
                     answer = await getattr(client, operation)(**parameters)
                     if operation != "get_object":
@@ -447,6 +454,12 @@ class _Connection:
                     sentence = _sentence(error, code, status, entry, verb)
                     self._refused |= isinstance(sentence, _RefusedError)
                     raise sentence from None
+                asked += self._loop.time() - began
+                if _is_silence(error) and asked > patience() - 0.5:
+                    raise UnavailableError(
+                        f"{entry.path} could not be {verb}: the store takes connections and has not answered for "
+                        f"{asked:.0f} s. Run again later; {PATIENCE_VARIABLE} sets how long it is waited for"
+                    ) from None
                 if attempt + 1 == ATTEMPTS:
                     raise UnavailableError(
                         f"{entry.path} could not be {verb} in {ATTEMPTS} attempts, the last of which ended with "
@@ -462,7 +475,7 @@ _CONNECTING = threading.Lock()
 
 def connected(options: Mapping[str, Any]) -> _Connection:
     """The connection of this process with these options and the credentials that the environment names now."""
-    named = sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "DASKGLM_OBJECT")))
+    named = sorted((k, v) for k, v in os.environ.items() if k.startswith(("AWS_", "FSSPEC_", "DASKGLM_")))
     key = (os.getpid(), repr(sorted(options.items(), key=str)), tuple(named))
     with _CONNECTING:
         try:
@@ -519,6 +532,11 @@ def _may_mend(error: BaseException, code: str, status: int) -> bool:
     if code or status:
         return code in _BUSY or status == 429 or (status >= 500 and status != 501)
     return bool(_BROKEN & {kind.__name__ for kind in type(error).__mro__})
+
+
+def _is_silence(error: BaseException) -> bool:
+    """Whether a request ended because no answer came."""
+    return any("Timeout" in kind.__name__ for kind in type(error).__mro__)
 
 
 def _sentence(error: BaseException, code: str, status: int, entry: Entry, verb: str) -> BaseException:

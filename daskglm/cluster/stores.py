@@ -8,15 +8,18 @@ from __future__ import annotations
 
 import contextlib
 import os
+import threading
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeVar, final
 
 from pyarrow import fs
 
-from daskglm.errors import ChangedInputError, DesignError
+from daskglm.cluster.patience import VARIABLE as PATIENCE_VARIABLE
+from daskglm.cluster.patience import patience
+from daskglm.errors import ChangedInputError, DesignError, UnavailableError
 
 SUFFIXES = (".parquet", ".parq", ".pq")
 # The end of a file that is read for its footer: all of it for some hundred columns and row groups.
@@ -119,7 +122,7 @@ class ArrowStore:
     def entry(self, path: str) -> Entry | None:
         """One question to the file system."""
         with _spoken(path):
-            found = self.filesystem.get_file_info(path)
+            found = self._answered(path, lambda: self.filesystem.get_file_info(path))
         return None if found.type == fs.FileType.NotFound else _entry(found)
 
     def presumed(self, path: str) -> Entry | None:
@@ -129,9 +132,8 @@ class ArrowStore:
     def listed(self, folder: str, stem: str = "", recursive: bool = True) -> list[Entry]:
         """One listing."""
         with _spoken(folder):
-            return [
-                _entry(info) for info in self.filesystem.get_file_info(fs.FileSelector(folder, recursive=recursive))
-            ]
+            selector = fs.FileSelector(folder, recursive=recursive)
+            return [_entry(info) for info in self._answered(folder, lambda: self.filesystem.get_file_info(selector))]
 
     def footers(self, entries: Sequence[Entry], use: Callable[[Entry, bytes], T]) -> Iterator[T]:
         """A few files at a time."""
@@ -145,9 +147,33 @@ class ArrowStore:
         with ThreadPoolExecutor(4 if self.local else concurrency()) as pool:
             yield from pool.map(one, entries)
 
+    def _answered(self, path: str, call: Callable[[], T]) -> T:
+        """What a call returns; elsewhere than on the disk, UnavailableError where it is silent until patience ends.
+
+        Arrow's own limits are minutes, and its calls hear of no interrupt.
+        """
+        if self.local:
+            return call()
+        answer: Future[T] = Future()
+
+        def ask() -> None:
+            try:
+                answer.set_result(call())
+            except BaseException as error:
+                answer.set_exception(error)
+
+        threading.Thread(target=ask, name="daskglm-store", daemon=True).start()
+        if not wait([answer], patience()).done:
+            raise UnavailableError(
+                f"{path} could not be read: the store has not answered for {patience():.0f} s. Run again later; "
+                f"{PATIENCE_VARIABLE} sets how long it is waited for"
+            )
+        return answer.result()
+
     def _footer(self, path: str, size: int) -> bytes:
-        if not size:
-            return b""
+        return self._answered(path, lambda: self._tail(path, size)) if size else b""
+
+    def _tail(self, path: str, size: int) -> bytes:
         with self.filesystem.open_input_file(path) as handle:
             tail: bytes = handle.read_at(min(TAIL_BYTES, size), max(size - TAIL_BYTES, 0))
             needed = footer_size(tail)

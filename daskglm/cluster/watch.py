@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -15,23 +14,15 @@ from distributed.comm import CommClosedError
 from distributed.scheduler import KilledWorker
 
 from daskglm.cluster.calls import UnansweredError, ask
+from daskglm.cluster.patience import patience
 from daskglm.errors import ClusterError, DaskglmError
 
-# How long nothing may happen, in seconds, before the workers are looked at, and before the fit gives up.
-PATIENCE = 60.0
+# How long nothing may happen, in seconds, before the workers are looked at.
 FIRST_LOOK = 5.0
 # How long the scheduler may take to answer a question that is asked because something else did not answer.
 BRIEF = 2.0
 # A worker is called silent when the scheduler has not heard of it for this long; they report at least every 5 seconds.
 SILENT_SECONDS = 10.0
-
-
-def patience() -> float:
-    """Seconds without any progress that the environment (DASKGLM_PATIENCE) or the package allows."""
-    try:
-        return max(float(os.environ.get("DASKGLM_PATIENCE", PATIENCE)), 1.0)
-    except ValueError:
-        return PATIENCE
 
 
 @contextlib.contextmanager

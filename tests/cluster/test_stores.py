@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -457,6 +459,71 @@ def test_a_store_that_stays_busy_is_one_sentence_in_bounded_time(proxy: weed.Pro
     assert caught.value.exit_code == 7
     assert time.monotonic() - began < 10
     assert all(count <= objects.ATTEMPTS for count in proxy.counts().values())
+
+
+@pytest.fixture
+def mute(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The address of a store that takes connections and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        for name, value in weed.environment(endpoint).items():
+            monkeypatch.setenv(name, value)
+        yield endpoint
+
+
+SILENT = r"s3://test-lakes/flat\S* could not be read: the store takes connections and has not answered for [23] s"
+
+
+def test_a_silent_store_is_one_sentence_when_patience_ends(mute: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "2")
+    began = time.monotonic()
+    with pytest.raises(UnavailableError, match=SILENT) as caught:
+        open_lake(url("flat/"))
+    assert caught.value.exit_code == 7
+    assert time.monotonic() - began < 2.0 + 3.0
+
+
+def test_a_silent_store_behind_arrow_is_one_sentence_when_patience_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "1")
+    over = threading.Event()
+
+    class Mute:
+        """A file system whose calls do not return."""
+
+        def get_file_info(self, path: Any) -> Any:
+            over.wait(30)
+
+        open_input_file = get_file_info
+
+    store: Any = stores.ArrowStore(Mute())  # type: ignore[arg-type]
+    try:
+        for call in (
+            lambda: store.entry("bucket/x"),
+            lambda: list(store.footers([Entry("bucket/x", 100, "1")], lambda entry, tail: tail)),
+        ):
+            began = time.monotonic()
+            with pytest.raises(
+                UnavailableError, match="bucket/x could not be read: the store has not answered for 1 s"
+            ):
+                call()
+            assert time.monotonic() - began < 4.0
+    finally:
+        over.set()
+
+
+@pytest.mark.parametrize("when", ["planning", "reading"])
+def test_a_store_that_falls_silent_is_one_sentence_when_patience_ends(
+    proxy: weed.Proxy, monkeypatch: pytest.MonkeyPatch, when: str
+) -> None:
+    monkeypatch.setenv("DASKGLM_PATIENCE", "2")
+    lake = selected(url("flat/"))
+    proxy.clear()
+    proxy.fault = lambda request: b"" if request.object is not None else None
+    began = time.monotonic()
+    attempt = (lambda: lake.load(lake.leaves[0])) if when == "reading" else (lambda: open_lake(url("flat/")))
+    with pytest.raises(UnavailableError, match=SILENT):
+        attempt()
+    assert time.monotonic() - began < 2.0 + 3.0
 
 
 def test_patience_has_an_end() -> None:

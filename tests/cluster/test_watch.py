@@ -34,6 +34,7 @@ from daskglm.cli import main
 from daskglm.cluster import dask as engine
 from daskglm.cluster import lakes, watch
 from daskglm.cluster.engine import Engine
+from daskglm.cluster.patience import patience
 from daskglm.cluster.sources import open_source
 from daskglm.cluster.watch import Standing, Watch, lost
 from daskglm.errors import ClusterError, DataError, DesignError
@@ -462,7 +463,7 @@ def test_patience_is_a_number_of_seconds(monkeypatch: pytest.MonkeyPatch, given:
     monkeypatch.delenv("DASKGLM_PATIENCE", raising=False)
     if given is not None:
         monkeypatch.setenv("DASKGLM_PATIENCE", given)
-    assert watch.patience() == seconds
+    assert patience() == seconds
 
 
 class Clock:
