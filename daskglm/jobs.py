@@ -15,7 +15,7 @@ import pyarrow as pa
 
 from daskglm.cluster.connect import SCHEDULER_OPTIONS
 from daskglm.cluster.engine import Engine, open_rows
-from daskglm.cluster.folders import Folder
+from daskglm.cluster.folders import Folder, is_url
 from daskglm.cluster.lakes import ParquetLake
 from daskglm.cluster.sources import Source, open_source
 from daskglm.design import expressions, formula
@@ -95,7 +95,7 @@ def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 def _placed(path: str, base: str) -> str:
     """Return a path that is relative to a folder as it is seen from here; URLs stay as they are."""
-    return path if re.match(r"[A-Za-z][A-Za-z0-9+.-]*:/", path) else os.path.join(base, os.path.expanduser(path))
+    return path if is_url(path) else os.path.join(base, os.path.expanduser(path))
 
 
 def _shown(value: Any) -> str:

@@ -109,7 +109,7 @@ def open_folder(path: str | os.PathLike[str], complaint: str, lasting: bool = Fa
         raise DesignError(f"{complaint.format(place=name)}: that is neither a path nor a URL, such as s3://BUCKET/NAME")
     scheme = _SCHEME.match(name)
     if scheme is None:
-        return LocalFolder(Path(name).expanduser(), complaint, lasting=lasting)
+        return LocalFolder(Path(os.path.expanduser(name)), complaint, lasting=lasting)
     kind = scheme.group(1).lower()
     if kind == "file":
         local = re.sub(r"(?i)^file:/+(localhost/)?", "/", name)
@@ -140,6 +140,11 @@ def reason(error: OSError, written: int | None = None, near: str | os.PathLike[s
     with contextlib.suppress(OSError):
         sizes.append(f"{shutil.disk_usage(_existing(Path(near))).free:,} bytes are free")
     return f"{said} ({', '.join(sizes)})" if sizes else said
+
+
+def is_url(name: str) -> bool:
+    """Return whether a name is a URL, or half of one, and no path."""
+    return bool(_SCHEME.match(name) or _HALF.match(name))
 
 
 def shown(name: str) -> str:

@@ -231,6 +231,20 @@ def test_paths_in_a_job_file_are_relative_to_the_file(tmp_path: Path, monkeypatc
     assert sorted(path.name for path in (tmp_path / "elsewhere").iterdir()) == ["model"]
 
 
+def test_urls_in_a_job_file_stay_urls(tmp_path: Path, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "jobs").mkdir()
+    job = tmp_path / "jobs" / "job.toml"
+    for out in ("gs://bucket/model", "s3:model"):
+        job.write_text(f'formula = "y ~ x"\ndata = "../lake.parquet"\nout = "{out}"\n')
+        result = run("fit", "jobs/job.toml")
+        assert result.exit_code == 2
+        assert f"written to {out}: " in result.stderr
+    job.write_text('formula = "y ~ x"\ndata = "gs:/no/lake"\n')
+    assert "gs:/no/lake" in run("fit", "jobs/job.toml").stderr
+    assert [path.name for path in (tmp_path / "jobs").iterdir()] == ["job.toml"]
+
+
 WRONG = {
     "formula": "3", "data": "3", "out": "[1]", "family": "true", "max_iter": '"ten"', "tol": '"small"',
     "threads": "1.5", "progress": '"yes"', "memory_limit": "[2]", "where": "2024", "checkpoint": "1",
