@@ -382,7 +382,7 @@ class _Rounding:
         if doubt.estimated and not sandwich and stats.observations <= self.curvature.factor.rank:
             # as many coefficients as rows have no dispersion to measure errors by
             return float("nan")
-        if not np.isfinite(errors.matrix).all():
+        if not errors.is_finite:
             return float("nan")
         moved = self.moved(doubt.broken)
         of_columns = 2.0 * UNIT * self.turned(moved) / self.spread
@@ -404,9 +404,7 @@ class _Rounding:
         relative = 0.5 * (self.of_covariance(errors) + of_columns * (1.0 + sandwich) + of_scores)
         # what several ways of clustering leave of each other has the errors of all
         left = 1.0 if errors.added is None else self.cancelled(errors, errors.added)
-        with_error = (
-            doubt.finite & (np.diag(errors.matrix) > 0.0)[self.parameters.reported(np.arange(self.parameters.n))]
-        )
+        with_error = doubt.finite & (errors.variances() > 0.0)[self.parameters.reported(np.arange(self.parameters.n))]
         return _digits((relative + far) * left + UNIT, np.ones_like(relative), with_error)[0]
 
     def cancelled(self, errors: Covariance, added: Matrix) -> Vector:

@@ -94,9 +94,11 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     if plan.dispersion == "ml" and beside is not None and beside.dispersion is not None:
         phi, estimated = beside.dispersion, True
     kind = inference.kind_of(plan.covariance, plan.weights)
-    bread = inference.Bread.of(optimum.point, optimum.curvature, exact.on(exact.working.basis))
-    errors = inference.covariance(kind, objective, bread, phi, optimum.point.sums.meat)
-    working = WorkingEstimate(exact.on(errors.basis), 0.5 * (errors.matrix + errors.matrix.T), errors.basis)
+    errors = inference.of_model(optimum.curvature, phi) if kind == "model" else None
+    if errors is None:
+        bread = inference.Bread.of(optimum.point, optimum.curvature, exact.on(exact.working.basis))
+        errors = inference.covariance(kind, objective, bread, phi, optimum.point.sums.meat)
+    working = WorkingEstimate(exact.on(errors.basis), errors.held, errors.basis)
     separation, infinite = solution.record(), solution.infinite()
     coefficients = exact.coefficients.copy()
     aliased = _aliased(objective, parameters, optimum, infinite)

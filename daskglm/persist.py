@@ -4,8 +4,11 @@ model/current.json           {"format": 1, "run": "ID"}, replaced as the last ac
                              A run that did not pass is kept and not named here
 model/runs/ID/model.json     the record without its numbers per parameter
 model/runs/ID/parameters.parquet   name, term, estimate, standard error, aliased
-model/runs/ID/covariance.parquet   one column per parameter
-model/runs/ID/working.parquet      the estimate on its working scale: coefficients, and the covariance, one column each
+model/runs/ID/covariance.parquet   one column per parameter; left out of a model with a factor of
+many levels model/runs/ID/working.parquet      the estimate on its working scale: coefficients, and
+the covariance, one column each; of a
+                                   factor of many levels its diagonal and the columns of a matrix H,
+                                   diagonal + H H'
 model/runs/ID/run.json       when and where it was made
 """
 
@@ -32,6 +35,7 @@ from daskglm.design.design import Design, Piece
 from daskglm.design.parameters import Parameters
 from daskglm.errors import ChangedInputError, ConvergenceWarning, DataError, DesignError, closest, warn
 from daskglm.kernels.basis import Basis
+from daskglm.kernels.bordered import LowRank
 from daskglm.model.custom import Custom
 from daskglm.model.exponential import ExponentialFamily
 from daskglm.model.pairs import resolve
@@ -191,9 +195,10 @@ def write_run(record: FitRecord, folder: Folder) -> str:
     }
     tables = {
         "parameters.parquet": _parameters(record),
-        "covariance.parquet": _covariance(record),
         "working.parquet": _working(record),
     }
+    if not isinstance(record.working.held, LowRank):
+        tables["covariance.parquet"] = _covariance(record)
     document = _json(_document(record))
     with folder.child("runs").child(run).draft() as draft:
         draft.write("model.json", document)
@@ -296,6 +301,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
         "own": _own(record),
         "shape": {name: list(pair) for name, pair in record.shape.items()},
         "basis": _basis(record.working.basis),
+        "low_rank": isinstance(record.working.held, LowRank),
     }
 
 
@@ -367,7 +373,11 @@ def _basis(basis: Basis | None) -> dict[str, Any] | None:
 def _working(record: FitRecord) -> pa.Table:
     working = record.working
     columns = {"coefficient": working.coefficients}
-    columns |= {str(j): column for j, column in enumerate(working.covariance.T)}
+    if isinstance(working.held, LowRank):
+        columns |= {"diagonal": working.held.diagonal}
+        columns |= {f"half {j}": column for j, column in enumerate(working.held.half.T)}
+    else:
+        columns |= {str(j): column for j, column in enumerate(working.held.T)}
     return pa.table({name: pa.array(column) for name, column in columns.items()})
 
 
@@ -443,7 +453,8 @@ def _record(document: Any, coefficients: Any, numbers: Matrix, has_working: bool
     )  # fmt: skip
     specification = dict(document["specification"])
     count = Parameters(design, specification.get("response_kind", "number")).n
-    if count != coefficients.size or numbers.shape != (count, count + has_working):
+    low_rank = bool(document.get("low_rank", False))
+    if count != coefficients.size or len(numbers) != count or not (low_rank or numbers.shape[1] == count + has_working):
         raise ValueError("its tables do not fit its design")
     if specification["weights"] is not None:
         specification["weights"] = tuple(specification["weights"])
@@ -454,7 +465,11 @@ def _record(document: Any, coefficients: Any, numbers: Matrix, has_working: bool
     certificate["residual_columns"] = tuple(certificate["residual_columns"])
     separation = _separation_of(document.get("separation"), coefficients.size)
     parameters = Parameters(design, specification.get("response_kind", "number"))
-    if has_working:
+    if low_rank:
+        working = WorkingEstimate(
+            numbers[:, 0].copy(), LowRank(numbers[:, 1].copy(), np.ascontiguousarray(numbers[:, 2:]))
+        )
+    elif has_working:
         basis = _basis_of(document["basis"], count)
         working = WorkingEstimate(numbers[:, 0].copy(), np.ascontiguousarray(numbers[:, 1:]), basis)
     else:

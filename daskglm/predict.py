@@ -20,6 +20,7 @@ from daskglm.errors import ConvergenceWarning, DataError, DesignError, closest, 
 from daskglm.inference import distributions
 from daskglm.kernels import reference
 from daskglm.kernels.blocks import Block
+from daskglm.kernels.bordered import LowRank
 from daskglm.kernels.products import Pieces, Workspace, gather, quadratic_form
 from daskglm.model.pairs import likelihood_of
 from daskglm.model.predictive import distribution, hermite, predictive_quantile
@@ -345,6 +346,9 @@ class Scorer:
 
     def _errors(self, block: Block) -> Vector:
         """sqrt(x' C x) for every row, with C the covariance of the coefficients on their working scale."""
+        held = self.record.working.held
+        if isinstance(held, LowRank) and not self.prediction.without:
+            return self._errors_of_low_rank(block, held)
         design, basis = self.record.design, self.record.working.basis
         select, scaling, rows = design.select, design.scaling, block
         if basis is not None:
@@ -353,6 +357,18 @@ class Scorer:
         raw = np.zeros((rows.width, rows.width))
         raw[np.ix_(select, select)] = self._covariance()
         return np.sqrt(np.maximum(quadratic_form(rows, scaling, raw), 0.0))
+
+    def _errors_of_low_rank(self, block: Block, held: LowRank) -> Vector:
+        """The same of C = diag(d) + H H', sqrt(sum d x^2 + |H'x|^2): of the columns of d, the
+        levels of a factor, a row has one that is not zero.
+        """
+        pieces = Pieces.of(block, self.record.design.scaling)
+        workspace, result = Workspace(pieces), np.zeros(block.n)
+        for column in (np.sqrt(held.diagonal), *held.half.T):
+            part = np.zeros(block.n)
+            gather(pieces, workspace, self._placed(column), 0, block.n, part)
+            result += part * part
+        return np.sqrt(result)
 
     def _limits_of_new(self, eta: Vector, error: Vector, weight: Vector) -> tuple[Vector, Vector]:
         """Where a new y lies: mu -+ t sqrt(phi / w + se^2) of gaussian models with the identity link; otherwise quantiles of

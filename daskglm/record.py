@@ -15,6 +15,7 @@ from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
 from daskglm.design.working import WorkingScale
 from daskglm.kernels.basis import Basis
+from daskglm.kernels.bordered import LowRank
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -181,12 +182,19 @@ class Separation:
 class WorkingEstimate:
     """The estimate on its working scale: coefficients (r,) and covariance (r, r), 0 where there is no estimate.
 
-    With an infinite optimum it is that of the rows whose linear predictors are finite.
+    held: the covariance, as diagonal plus low rank where a factor of many levels makes it that
+    (basis is None then). With an infinite optimum it is that of the rows whose linear predictors
+    are finite.
     """
 
     coefficients: Vector
-    covariance: Matrix
+    held: Matrix | LowRank
     basis: Basis | None = None
+
+    @property
+    def covariance(self) -> Matrix:
+        """The covariance (r, r), written out anew where it is held otherwise."""
+        return self.held.dense() if isinstance(self.held, LowRank) else self.held
 
 
 @final
@@ -224,8 +232,12 @@ class FitRecord:
     @property
     def covariance(self) -> Matrix:
         """Of the reported coefficients (r, r), NaN where one has no finite estimate; made anew each time."""
-        matrix = self.scale.covariance(self.working.covariance)
-        matrix = 0.5 * (matrix + matrix.T)
+        reported = self._reported
+        if reported is None:
+            matrix = self.scale.covariance(self.working.covariance)
+            matrix = 0.5 * (matrix + matrix.T)
+        else:
+            matrix = reported.dense()
         gone = ~np.isfinite(self.coefficients)
         matrix[gone, :] = np.nan
         matrix[:, gone] = np.nan
@@ -234,8 +246,21 @@ class FitRecord:
     @cached_property
     def errors(self) -> Vector:
         """Standard errors of the reported coefficients (r,), NaN where one has none."""
+        reported = self._reported
         with np.errstate(invalid="ignore"):
+            if reported is not None:
+                return np.where(np.isfinite(self.coefficients), np.sqrt(reported.variances()), np.nan)
             return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+    @property
+    def _reported(self) -> LowRank | None:
+        """The covariance of the reported coefficients where it is held as diagonal plus low rank."""
+        held = self.working.held
+        if not isinstance(held, LowRank):
+            return None
+        # columns of levels, of which the diagonal is, are scaled and not shifted
+        factor = self.design.unscaling().factor
+        return LowRank(factor**2 * held.diagonal, self.scale.left(held.half))
 
     @property
     def scale(self) -> WorkingScale:
@@ -266,7 +291,9 @@ class FitRecord:
     def forms(self, linear: Matrix) -> tuple[Vector, Matrix]:
         """L b (m,) and L C L' (m, m) of combinations L (m, r) of the reported parameters, in the finite estimates."""
         rows = self.scale.rows(linear)
-        return rows @ self.working.coefficients, np.asarray(rows @ self.working.covariance @ rows.T)
+        held = self.working.held
+        form = held.form(rows) if isinstance(held, LowRank) else np.asarray(rows @ held @ rows.T)
+        return rows @ self.working.coefficients, form
 
     @property
     def names(self) -> tuple[str, ...]:

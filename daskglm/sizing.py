@@ -10,10 +10,13 @@ from daskglm.errors import DesignError
 from daskglm.totals.moments import AnyModel, Model
 
 # Matrices of coefficients by coefficients that a fit holds at once, at most: with a dense Gram the
-# Gram, its selection, its factor, the inverse and what becomes of it; with a bordered one the
-# inverse and what becomes of it; more where the covariance is not that of the model.
-DENSE_MATRICES, BORDERED_MATRICES = 10, 4
+# Gram, its selection, its factor, the inverse and what becomes of it, and more where the covariance
+# is not that of the model; with a bordered one none, unless the covariance is not that of the
+# model.
+DENSE_MATRICES, BORDERED_MATRICES = 10, 0
 DENSE_OF_OTHERS, BORDERED_OF_OTHERS = 12, 9
+# Rows of an inverse that are written out at once with a bordered Gram, twice.
+ROWS = 2 * 512
 # Tables of the levels by the other columns, likewise.
 TABLES = 8
 # What numbers of fewer bytes and operations there are is of no interest.
@@ -42,8 +45,8 @@ class Size:
     def __str__(self) -> str:
         how = f", {self.term} eliminated by its diagonal block" if self.bordered else ""
         return (
-            f"{self.coefficients:,} coefficients{how}: up to {_gigabytes(self.bytes)} in this process, "
-            f"{_gigabytes(self.matrix)} of it the covariance; {self.operations:.1e} operations a step"
+            f"{self.coefficients:,} coefficients{how}: up to {_gigabytes(self.bytes)} in this process "
+            f"({_gigabytes(self.matrix)} for a covariance written out); {self.operations:.1e} operations a step"
         )
 
     @property
@@ -84,7 +87,7 @@ def size_of(model: AnyModel, design: Design, of_model: bool = True) -> Size:
         term, inside = piece.term, design.layout.counts[widest]
         border = design.width - inside
         matrices = BORDERED_MATRICES if of_model else BORDERED_OF_OTHERS
-        tables = TABLES * 8 * (inside + border) * border
+        tables = 8 * p * (TABLES * border + ROWS)
         operations = 4.0 * p * border * border + border**3
     matrix = 8 * p * p
     return Size(p, term, levels, widest is not None, matrices * matrix + tables, matrix, operations)

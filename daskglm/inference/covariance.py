@@ -12,7 +12,7 @@ from scipy.linalg import solve_triangular
 
 from daskglm.errors import DataError
 from daskglm.kernels.basis import Basis
-from daskglm.kernels.bordered import AnyGram, diagonal_of
+from daskglm.kernels.bordered import AnyGram, BorderedFactor, LowRank, diagonal_of
 from daskglm.kernels.cholesky import Factor
 from daskglm.model.families import Family
 from daskglm.model.weights import Cluster, Probability, Weights
@@ -121,7 +121,9 @@ def lengths_of(gram: AnyGram) -> Vector:
 @final
 @dataclass(frozen=True)
 class Covariance:
-    """matrix (p, p) on the working scale of `basis`, zeros where aliased.
+    """matrix (p, p) on the working scale of `basis`, zeros where aliased; low_rank: it as diagonal
+    plus low rank, where a factor of many levels makes it that, and `matrix` and `inverse` are left
+    empty.
 
     inverse (p, p), lengths (p,): of the information that it is made of, its inverse and the roots of its diagonal; middle
     (p,): roots of the diagonal of M in inverse M inverse, None where the covariance is a multiple of the inverse; added
@@ -147,6 +149,31 @@ class Covariance:
     clusters: tuple[int, ...] = ()
     note: str = ""
     gradient: Vector | None = None
+    low_rank: LowRank | None = None
+
+    def variances(self) -> Vector:
+        """The diagonal (p,) of the matrix."""
+        return np.diag(self.matrix) if self.low_rank is None else self.low_rank.variances()
+
+    @property
+    def is_finite(self) -> bool:
+        """Whether every number is finite."""
+        return bool(np.isfinite(self.matrix if self.low_rank is None else self.low_rank.variances()).all())
+
+    @property
+    def held(self) -> Matrix | LowRank:
+        """The matrix, symmetric, as a record holds it."""
+        return 0.5 * (self.matrix + self.matrix.T) if self.low_rank is None else self.low_rank
+
+
+def of_model(found: Curvature, phi: float) -> Covariance | None:
+    """phi H^-1 as diagonal plus low rank, None where the information was not factored by a diagonal
+    block.
+    """
+    if not isinstance(found.factor, BorderedFactor) or found.basis is not None:
+        return None
+    empty = np.zeros((0, 0))
+    return Covariance(empty, empty, lengths_of(found.gram), low_rank=found.factor.low_rank.times(phi))
 
 
 def kind_of(asked: str | Cluster, weights: Weights | None) -> str | Cluster:

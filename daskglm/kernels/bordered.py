@@ -150,6 +150,34 @@ def is_finite(gram: AnyGram) -> bool:
 
 @final
 @dataclass(frozen=True)
+class LowRank:
+    """The matrix diag(diagonal) + half half' (p, p), with diagonal (p,) and half (p, r)."""
+
+    diagonal: Vector
+    half: Matrix
+
+    def variances(self) -> Vector:
+        """Its diagonal (p,)."""
+        return np.asarray(self.diagonal + np.einsum("ij,ij->i", self.half, self.half))
+
+    def dense(self) -> Matrix:
+        """The matrix written out, symmetric to the last bit."""
+        result = self.half @ self.half.T
+        result[np.diag_indices_from(result)] += self.diagonal
+        return np.asarray(result)
+
+    def times(self, scale: float) -> LowRank:
+        """The matrix times a number that is not negative."""
+        return LowRank(scale * self.diagonal, np.sqrt(scale) * self.half)
+
+    def form(self, rows: Matrix) -> Matrix:
+        """L C L' (m, m) of combinations L (m, p)."""
+        half = rows @ self.half
+        return np.asarray((rows * self.diagonal) @ rows.T + half @ half.T)
+
+
+@final
+@dataclass(frozen=True)
 class BorderedFactor:
     """G^-1 = diag(diagonal) + half half', with diagonal (p,) and half (p, r') for r' kept columns
     of the border.
@@ -173,9 +201,14 @@ class BorderedFactor:
         diagonal = self.diagonal if right.ndim == 1 else self.diagonal[:, None]
         return np.asarray(diagonal * right + self.half @ (self.half.T @ right))
 
+    @property
+    def low_rank(self) -> LowRank:
+        """G^-1."""
+        return LowRank(self.diagonal, self.half)
+
     def variances(self) -> Vector:
         """The diagonal (p,) of G^-1."""
-        return np.asarray(self.diagonal + np.einsum("ij,ij->i", self.half, self.half))
+        return self.low_rank.variances()
 
     def by_size(self, right: Matrix) -> Matrix:
         """|G^-1| right (p,) or (p, m), without G^-1 written out."""
@@ -195,10 +228,9 @@ class BorderedFactor:
 
     @cached_property
     def _inverse(self) -> Matrix:
-        result = self.half @ self.half.T
-        result[np.diag_indices_from(result)] += self.diagonal
+        result = self.low_rank.dense()
         result.flags.writeable = False
-        return np.asarray(result)
+        return result
 
 
 AnyFactor = Factor | BorderedFactor

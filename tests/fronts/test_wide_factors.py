@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import tracemalloc
 import warnings
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,6 +13,7 @@ import pandas as pd
 import pytest
 
 import daskglm as dg
+from daskglm.kernels.bordered import LowRank
 from daskglm.totals import moments
 
 LEVELS = 700
@@ -86,3 +90,47 @@ def test_the_numbers_are_those_of_the_dense_gram(
     assert abs(fit.certificate.digits - dense.certificate.digits) <= 0.5
     assert abs(fit.certificate.error_digits - dense.certificate.error_digits) <= 0.5
     assert fit.certificate.condition == pytest.approx(dense.certificate.condition, rel=1e-6)
+
+
+def test_a_covariance_of_low_rank_is_the_dense_one(data: pd.DataFrame, tmp_path: Path) -> None:
+    """Errors, tests and predictions are made of it without writing it out, and it is saved as it is held."""
+    for formula in ("claims ~ x + policy + z", "claims ~ policy + policy:z", "claims ~ z + x:policy"):
+        fit = fitted(formula, data, family="poisson")
+        held = fit.record.working.held
+        assert isinstance(held, LowRank)
+        record = replace(fit.record, working=replace(fit.record.working, held=held.dense()))
+        dense = dg.Fit(record)
+        np.testing.assert_allclose(fit.bse, dense.bse, rtol=1e-11)
+        scale = np.outer(dense.bse, dense.bse)
+        np.testing.assert_allclose(fit.cov_params() / scale, dense.cov_params() / scale, atol=1e-11)
+        np.testing.assert_array_equal(fit.cov_params(), fit.cov_params().T)
+        rows = data.head(50)
+        found, expected = (one.predict(rows, se=True, interval="confidence") for one in (fit, dense))
+        np.testing.assert_allclose(found, expected, rtol=1e-10)
+        left_out = (
+            [one.predict(rows, se=True, without=["z"]) for one in (fit, dense)] if "+ z" in formula else [0.0, 0.0]
+        )
+        np.testing.assert_allclose(*left_out, rtol=1e-8)
+        name = fit.record.names[5]
+        assert fit.wald_test(name).statistic == pytest.approx(dense.wald_test(name).statistic, rel=1e-9)
+        fit.save(tmp_path / "model")
+        again = dg.load(tmp_path / "model")
+        np.testing.assert_array_equal(again.bse, fit.bse)
+        np.testing.assert_array_equal(again.predict(rows, se=True), fit.predict(rows, se=True))
+
+
+def test_a_factor_of_many_levels_takes_little_memory() -> None:
+    levels, n = 8_000, 24_000
+    rng = np.random.default_rng(1)
+    table = pd.DataFrame({"g": pd.Categorical(rng.permutation(np.arange(n) % levels)), "x": rng.normal(size=n)})
+    table["y"] = table["x"] + rng.normal(size=n)
+    tracemalloc.start()
+    try:
+        fit = dg.glm("y ~ x + g", table)
+        fit.summary()
+        fit.predict(table.head(100), se=True)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 0.5 * 8 * levels**2
+    assert fit.certificate.error_digits > 6
