@@ -425,7 +425,8 @@ class Fit:
         override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
         unseen: what is done about levels that the model has not seen, "raise", "baseline" or "missing" (NaN); None: as the
         model was fitted. A model that did not converge warns (ConvergenceWarning).
-        A Series named after the type, or a DataFrame where there is more than one column. One decode of the data.
+        A Series named after the type, or a DataFrame where there is more than one column, of the library of the data (pandas,
+        polars; pyarrow: an Array or a Table), and pandas' for others. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
         DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
         are Dask arrays chunked as its rows are.

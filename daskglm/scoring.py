@@ -11,20 +11,19 @@ import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse, plain_array
+from daskglm.cluster.tables import from_arrays, is_sparse, like, plain_array
 from daskglm.errors import DesignError
 from daskglm.predict import Prediction, predict, result_columns, scorer, warn_unconverged
 from daskglm.record import FitRecord
 
 
 def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
-    """A Series named after the kind, or a DataFrame where there is more than one column; of a collection one of its kind."""
+    """A Series named after the kind, or a DataFrame where there is more than one column, of the library of the data."""
     import pandas as pd
 
     warn_unconverged(record)
     if is_collection(data):
         return _lazily(record, data, wanted, offset, exposure)
-    index = data.index if isinstance(data, pd.DataFrame) else None
     if isinstance(data, np.ndarray) or is_sparse(data):
         others = {"offset": offset, "exposure": exposure}
         arrays = {name: plain_array(v) for name, v in others.items() if isinstance(v, (np.ndarray, pd.Series))}
@@ -33,10 +32,8 @@ def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposu
     else:
         source = open_source(data)
     columns = predict(record, source, wanted, offset, exposure)
-    frame = pd.DataFrame(columns, index=index)
-    if wanted.kind != "terms" and frame.shape[1] == 1:
-        return frame.iloc[:, 0]
-    return frame
+    names = record.parameters.labelled(list(columns))
+    return like(data, names, list(columns.values()), wanted.kind != "terms" and len(columns) == 1)
 
 
 def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:
@@ -51,7 +48,7 @@ def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, expos
     objects: frozenset[str] = getattr(source, "objects", frozenset())
     types = {name: source.types[name] for name in needed if name in source.types and name not in objects}
     score = _PredictPart(record, wanted, offset, exposure, {} if is_array(data) else types, tuple(arrays))
-    columns = score.columns()
+    columns = record.parameters.labelled(score.columns())
     single = columns[0] if wanted.kind != "terms" and len(columns) == 1 else None
     return mapped(data, score, columns, single, list(arrays.values()))
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, final
 
 from daskglm import persist
 from daskglm.cluster.folders import Folder, folder_of
+from daskglm.cluster.tables import like
 from daskglm.errors import ChangedInputError, DataError, DesignError, closest, public, public_methods
 from daskglm.result import Fit
 from daskglm.summary import Summary
@@ -148,17 +149,21 @@ class Fits:
 
     # -- faces -----------------------------------------------------------------------------------------------------
 
-    def predict(self, data: Any, type: str = "mean", **options: Any) -> pd.DataFrame:
+    def predict(self, data: Any, type: str = "mean", **options: Any) -> Any:
         """Predictions (n, m), a column per response; with errors or limits a column for each pair (response, what).
 
-        Options are those of `Fit.predict`. One decode of the data for each response.
+        The table is of the library of the data; in polars and pyarrow a pair is called "se[response]". Options are those of `Fit.predict`. One decode of the data for each response.
         """
         import pandas as pd
 
         found = {name: fit.predict(data, type=type, **options) for name, fit in self._fits.items()}
-        if not all(isinstance(part, (pd.Series, pd.DataFrame)) for part in found.values()):
+        if all(isinstance(part, (pd.Series, pd.DataFrame)) for part in found.values()):
+            return pd.concat(found, axis=1)
+        if not all(hasattr(part, "to_pandas") for part in found.values()):
             raise DesignError("lazy predictions are made response by response: fits[name].predict(data)")
-        return pd.concat(found, axis=1)
+        table = pd.concat({name: part.to_pandas() for name, part in found.items()}, axis=1)
+        names = [f"{key[1]}[{key[0]}]" if isinstance(key, tuple) else key for key in table.columns]
+        return like(data, names, list(table.to_numpy().T), False)
 
     def summary(self, conf_int: bool = False, level: float = 0.95) -> Summaries:
         """The summaries of all responses, as `Fit.summary` gives them."""

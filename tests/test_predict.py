@@ -6,6 +6,7 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import formulaic
 import numpy as np
 import pandas as pd
@@ -411,3 +412,65 @@ def test_a_type_that_is_none() -> None:
     fit = dg.glm("y ~ x", frame("gaussian"))
     with pytest.raises(DesignError, match=r'type=.canonic. is not one of .*did you mean "canonical"'):
         fit.predict(frame("gaussian"), type="canonic")
+
+
+def kinds_of_table(data: pd.DataFrame) -> dict[str, Any]:
+    table = pa.Table.from_pandas(data, preserve_index=False)
+    return {"polars": pl.DataFrame(data), "pyarrow": table, "batch": table.combine_chunks().to_batches()[0]}
+
+
+ROWWISE: dict[str, Any] = {
+    "mean": lambda fit, data: fit.predict(data),
+    "link": lambda fit, data: fit.predict(data, type="link"),
+    "interval": lambda fit, data: fit.predict(data, se=True, interval="confidence"),
+    "terms": lambda fit, data: fit.predict(data, type="terms"),
+    "residuals": lambda fit, data: fit.residuals(data),
+    "influence": lambda fit, data: fit.influence(data),
+}
+
+
+@pytest.mark.parametrize("method", ROWWISE)
+def test_what_comes_back_is_of_the_library_that_was_given(method: str) -> None:
+    data = frame("poisson")
+    data.loc[3, "x"] = np.nan
+    fit = dg.glm(FORMULA, data, family="poisson")
+    expected = ROWWISE[method](fit, data)
+    columns = expected.to_frame() if isinstance(expected, pd.Series) else expected
+    for library, given in kinds_of_table(data).items():
+        found = ROWWISE[method](fit, given)
+        if library == "polars":
+            assert type(found) is (pl.Series if isinstance(expected, pd.Series) else pl.DataFrame)
+            table = found.to_frame() if isinstance(found, pl.Series) else found
+            assert table.columns == list(columns.columns)
+            assert table.null_count().row(0) == (1,) * table.width
+        else:
+            assert isinstance(found, pa.Array if isinstance(expected, pd.Series) else pa.Table)
+            table = pa.table([found], names=list(columns)) if isinstance(found, pa.Array) else found
+            assert table.column_names == list(columns.columns)
+            assert table.column(0).null_count == 1
+        np.testing.assert_array_equal(table.to_pandas().to_numpy(), columns.to_numpy())
+    indexed = data.set_index(pd.Index([f"row {i}" for i in range(len(data))]))
+    assert ROWWISE[method](fit, indexed).index.equals(indexed.index)
+
+
+LABELS: dict[str, Any] = {"whole": [1, 2, 10], "truth": [False, True], "text": ["1", "2", "a"]}
+
+
+@pytest.mark.parametrize("family", ["multinomial", "ordinal"])
+@pytest.mark.parametrize("kind", LABELS)
+def test_classes_keep_their_kind_in_the_columns(kind: str, family: str) -> None:
+    generator = np.random.default_rng(6)
+    labels = LABELS[kind]
+    x = generator.normal(size=150)
+    data = pd.DataFrame({"x": x, "y": [labels[i] for i in generator.integers(0, len(labels), 150)]})
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit = dg.glm("y ~ x", data, family=family)
+    for found in (fit.predict(data), fit.predict(dd.from_pandas(data, npartitions=2)).compute()):
+        assert list(found.columns) == labels
+        assert [type(label) for label in found.columns] == [type(label) for label in labels]
+        assert data["y"].isin(found.columns).all()
+    with_errors = fit.predict(data, se=True)
+    assert list(with_errors.columns) == [*labels, *(f"se[{label}]" for label in labels)]
+    assert fit.predict(pl.DataFrame(data)).columns == [str(label) for label in labels]
+    assert fit.predict(pa.Table.from_pandas(data)).column_names == [str(label) for label in labels]

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -131,6 +132,11 @@ def test_predictions_and_files(tmp_path: Path) -> None:
     for name in fits:
         assert found[name].equals(fits[name].predict(data.head(5), se=True))
     assert again.predict(data.head(5)).columns.tolist() == ["claims", "visits"]
+    few = pl.DataFrame(data.head(5))
+    assert again.predict(few).columns == ["claims", "visits"]
+    with_errors = again.predict(few.to_arrow(), se=True)
+    assert with_errors.column_names == ["mean[claims]", "se[claims]", "mean[visits]", "se[visits]"]
+    np.testing.assert_array_equal(with_errors.to_pandas(), found)
     assert "Response visits" in str(again.summary())
     one = dg.load(tmp_path / "models" / "1")
     same(one, fits["visits"])

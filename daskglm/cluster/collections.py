@@ -505,7 +505,7 @@ def beside(data: Any, others: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def mapped(
-    data: Any, function: Callable[..., Any], columns: Sequence[str], name: str | None, others: Sequence[Any] = ()
+    data: Any, function: Callable[..., Any], columns: Sequence[Any], name: Any, others: Sequence[Any] = ()
 ) -> Any:
     """function of each partition, as the same kind of collection: nothing is computed.
 
@@ -534,8 +534,8 @@ class FramePart:
     """Results beside the index of their partition."""
 
     function: Callable[[Any], Any]
-    columns: tuple[str, ...]
-    name: str | None
+    columns: tuple[Any, ...]
+    name: Any
     # what Dask calls the task
     __name__ = "predict"
 

@@ -341,6 +341,32 @@ def _column_of(name: str, value: Any) -> Any:
     return arrow_of(pd.Series(array))
 
 
+def like(data: Any, names: Sequence[Any], columns: Sequence[Any], single: bool) -> Any:
+    """Numbers with one row for every row of data, as the kind of table that data are.
+
+    names (m,), columns (m, n) floats; single: as one column by itself. pandas: a Series or DataFrame with the index of
+    data; polars: a Series or DataFrame; pyarrow: an Array or Table. There, NaN is null. Other data: as pandas.
+    """
+    import pandas as pd
+
+    library = type(data).__module__.split(".")[0]
+    if library == "polars":
+        polars = sys.modules["polars"]
+        found = [
+            polars.Series(str(name), np.asarray(c), nan_to_null=True) for name, c in zip(names, columns, strict=True)
+        ]
+        return found[0] if single else polars.DataFrame(found)
+    if library == "pyarrow":
+        arrays = [pa.array(np.ascontiguousarray(column), from_pandas=True) for column in columns]
+        return arrays[0] if single else pa.table(arrays, names=[str(name) for name in names])
+    rows = data.get("X") if isinstance(data, dict) else data
+    index = rows.index if isinstance(rows, (pd.DataFrame, pd.Series)) else None
+    if single:
+        return pd.Series(np.asarray(columns[0]), index=index, name=names[0])
+    frame = pd.DataFrame(dict(enumerate(columns)), index=index)
+    return frame.set_axis(pd.Index(list(names), dtype=object if not len(names) else None), axis=1)
+
+
 def from_stream(data: Any) -> TableSource:
     """Anything with the Arrow stream interface (polars, DuckDB, ...)."""
     try:

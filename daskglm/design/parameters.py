@@ -6,6 +6,7 @@ classes have slopes that all thresholds share, the thresholds in place of the in
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, final
@@ -35,6 +36,13 @@ class Parameters:
     def classes(self) -> tuple[str, ...]:
         """Labels of the classes, the reference or lowest first."""
         return tuple(str(level) for level in self.design.y_levels)
+
+    def labelled(self, names: Sequence[str]) -> tuple[Any, ...]:
+        """Names of columns with those that are classes as the response has them: whole numbers, truth values or text."""
+        if self.kind == "number":
+            return tuple(names)
+        levels = dict(zip(self.classes, self.design.y_levels, strict=True))
+        return tuple(levels.get(name, name) for name in names)
 
     @property
     def columns(self) -> tuple[str, ...]:

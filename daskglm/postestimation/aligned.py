@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.engine import Engine, settle
+from daskglm.cluster.tables import like
 from daskglm.errors import DesignError
 from daskglm.postestimation.revisit import Rows, RowsOf, Visit, model_at, plan_of, recipe, source_of
 from daskglm.record import FitRecord
@@ -73,7 +74,7 @@ def is_lazy(data: Any) -> bool:
 def aligned(
     record: FitRecord, data: Any, request: Request, single: bool, out: str | os.PathLike[str] | None, what: str
 ) -> Any:
-    """A Series (single) or DataFrame with the data's index; of a Dask collection one of its kind that is lazy. out: a folder of Parquet
+    """A Series (single) or DataFrame of the library of the data, pandas' with their index; of a Dask collection one of its kind that is lazy. out: a folder of Parquet
     files, one per leaf, in its place: the number of rows. One pass.
     """
     if is_lazy(data):
@@ -88,10 +89,7 @@ def aligned(
             empty = _table(np.zeros((0, len(request.columns))), request.columns)
             return write_parts(target, tables, empty)
         found = np.concatenate(list(parts))
-    index = data.index if isinstance(data, pd.DataFrame) else None
-    if single:
-        return pd.Series(found[:, 0], index=index, name=request.columns[0])
-    return pd.DataFrame(found, index=index, columns=list(request.columns))
+    return like(data, record.parameters.labelled(request.columns), list(found.T), single)
 
 
 def _lazily(record: FitRecord, data: Any, request: Request, single: bool) -> Any:
@@ -108,7 +106,8 @@ def _lazily(record: FitRecord, data: Any, request: Request, single: bool) -> Any
     _, rows_of = recipe(record, plan, model_at(record, plan), source, request.beside, every=True)
     others = beside(x, {n: v for n, v in data.items() if n != "X"}) if isinstance(data, dict) else {}
     part = AlignedPart(source.converter, rows_of, request)
-    return mapped(x, part, request.columns, request.columns[0] if single else None, list(others.values()))
+    names = record.parameters.labelled(request.columns)
+    return mapped(x, part, names, names[0] if single else None, list(others.values()))
 
 
 def _table(numbers: Matrix, names: tuple[str, ...]) -> pa.Table:
