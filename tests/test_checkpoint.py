@@ -188,7 +188,8 @@ def test_every_record_that_a_fit_can_receive_can_be_written_down() -> None:
         if isinstance(node, ast.ClassDef)
         and any(isinstance(part, ast.FunctionDef) and part.name == "__add__" for part in node.body)
     }
-    assert adding - {"Record"} <= set(RECORDS)
+    # the types of a Dask frame are summed as it is opened, and checkpoints are for files
+    assert adding - {"Record", "Seen"} <= set(RECORDS)
 
 
 @pytest.mark.parametrize("name", RECORDS)
