@@ -183,7 +183,7 @@ class _Fitting:
         )
         self.opened += [columns] if sample is None else [columns, sample]
         if not profile.n:
-            raise DataError(_nothing_left(profile.ledger, self.plan))
+            raise DataError(nothing_left(profile.ledger, self.plan))
         design = Design.learn(
             self.terms, profile, self.source.ordered, self.reading.response_name, self.source.matrix_names,
             _classes(self.plan),
@@ -426,7 +426,8 @@ def _column(value: Any, kinds: Mapping[str, Any], option: str) -> Expression:
     return formula.numeric(value, kinds)
 
 
-def _nothing_left(ledger: Any, plan: Plan) -> str:
+def nothing_left(ledger: Any, plan: Plan) -> str:
+    """Why no row is left, in a sentence."""
     if not ledger.read:
         return "the data have no rows"
     parts = []

@@ -12,9 +12,10 @@ import numpy.typing as npt
 from daskglm.cluster import sources
 from daskglm.cluster.engine import open_scored
 from daskglm.cluster.sources import Source
+from daskglm.cluster.tables import filtered_leaf
 from daskglm.design import formula
 from daskglm.design.columns import Columns
-from daskglm.design.expressions import Expression
+from daskglm.design.expressions import Expression, parse_filter, to_arrow
 from daskglm.design.reading import Reading
 from daskglm.errors import ConvergenceWarning, DataError, DesignError, closest, warn
 from daskglm.inference import distributions
@@ -49,7 +50,8 @@ NEUTRAL = {"offset": 0, "exposure": 1}
 @dataclass(frozen=True)
 class Prediction:
     """What to predict: the kind, whether with standard errors, an interval and its level; terms that
-    are left out; unseen: the policy for levels that the model has not seen, None for the fitted one.
+    are left out; unseen: the policy for levels that the model has not seen, None for the fitted one;
+    where: a filter, NaN for rows that do not pass.
     """
 
     kind: Kind = "mean"
@@ -58,6 +60,7 @@ class Prediction:
     level: float = 0.95
     without: tuple[str, ...] = ()
     unseen: str | None = None
+    where: str | None = None
 
 
 def result_columns(record: FitRecord, prediction: Prediction) -> tuple[str, ...]:
@@ -108,6 +111,13 @@ class Scorer:
     prediction: Prediction
     reading: Reading
     likelihood: Any
+    condition: Any = None
+    filter_columns: tuple[str, ...] = ()
+
+    @property
+    def needed(self) -> tuple[str, ...]:
+        """Columns of the data that are read."""
+        return tuple(dict.fromkeys((*self.reading.columns, *self.filter_columns)))
 
     @property
     def columns(self) -> tuple[str, ...]:
@@ -120,6 +130,8 @@ class Scorer:
 
     def tallied(self, leaf: Any) -> tuple[dict[str, Vector], Tally]:
         """The result for one leaf's rows, each (n,), and how many of them there are."""
+        if self.condition is not None:
+            return self._tallied_where(leaf)
         columns = self.reading.read(leaf)
         n = leaf.table.num_rows
         design = self.record.design
@@ -152,6 +164,19 @@ class Scorer:
             result[name] = np.full(n, np.nan)
             result[name][columns.kept] = value
         return result, tally
+
+    def _tallied_where(self, leaf: Any) -> tuple[dict[str, Vector], Tally]:
+        """The same where a filter asks for some of the rows: NaN for the others."""
+        passing = filtered_leaf(leaf, self.condition)
+        values, tally = replace(self, condition=None).tallied(passing)
+        n, place = leaf.table.num_rows, passing.numbers - leaf.first
+        left_out = n - place.size
+        reasons = {**tally.reasons, **({f"where={self.prediction.where!r}": left_out} if left_out else {})}
+        result = {}
+        for name, value in values.items():
+            result[name] = np.full(n, np.nan)
+            result[name][place] = value
+        return result, Tally(n, tally.missing + left_out, reasons)
 
     # -- the linear predictor --------------------------------------------------------------------------------------
 
@@ -446,7 +471,14 @@ def scorer(
     sources.refuse_other_kinds(source, specification.kinds, reading.columns)
     if matrix and len(source.matrix_names) != len(matrix):
         raise DesignError(f"the model needs {len(matrix)} columns, X has {len(source.matrix_names)}")
-    return Scorer(record, prediction, reading, likelihood)
+    if prediction.where is None:
+        return Scorer(record, prediction, reading, likelihood)
+    if not isinstance(prediction.where, str):
+        kind = type(prediction.where).__name__
+        raise DesignError(f"where= is a filter written as text, such as 'x > 0', not {kind}")
+    where = parse_filter(prediction.where)
+    formula.require_columns(where.columns, source.types, f"where={prediction.where!r}")
+    return Scorer(record, prediction, reading, likelihood, to_arrow(where, source.types), where.columns)
 
 
 def warn_unconverged(record: FitRecord) -> None:
@@ -536,8 +568,8 @@ def _reading(
 
 def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:
     """Results of the source's leaves, in order."""
-    source.select(score.reading.columns or _any_column(source))
-    partitions = open_scored(source, score.reading.columns, threads)
+    source.select(score.needed or _any_column(source))
+    partitions = open_scored(source, score.needed, threads)
     try:
         yield from partitions.map(score.score)
     finally:

@@ -190,12 +190,15 @@ class Fit:
         fitted = self.record.specification.covariance
         asked = fitted if kind is None else kind.text if isinstance(kind, Cluster) else kind
         matrix = self.record.covariance
+        notes: tuple[str, ...] = ()
         if data is not None:
-            matrix = sandwich.covariance_of(self.record, self._again(kind), data)
+            matrix, notes = sandwich.covariance_and_notes(self.record, self._again(kind), data)
         elif asked != fitted:
             check_covariance(kind, None, "kind")
             sandwich.refuse_without_data(self._again(kind), fitted)
-        return pd.DataFrame(matrix, index=list(self.record.names), columns=list(self.record.names))
+        frame = pd.DataFrame(matrix, index=list(self.record.names), columns=list(self.record.names))
+        frame.attrs["notes"] = notes
+        return frame
 
     def _again(self, kind: str | Cluster | None) -> str | Cluster:
         """The kind asked for; None: the fitted one."""
@@ -410,6 +413,7 @@ class Fit:
         without: Any = (),
         unseen: str | None = None,
         *,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> Any:
@@ -424,7 +428,8 @@ class Fit:
         distribution averaged over a normal linear predictor (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data; `exposure=1` or `offset=0`
         override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
         unseen: what is done about levels that the model has not seen, "raise", "baseline" or "missing" (NaN); None: as the
-        model was fitted. A model that did not converge warns (ConvergenceWarning).
+        model was fitted. where: a filter; rows that do not pass have NaN, and the filter of the fit is not applied. A model
+        that did not converge warns (ConvergenceWarning).
         A Series named after the type, or a DataFrame where there is more than one column, of the library of the data (pandas,
         polars; pyarrow: an Array or a Table), and pandas' for others. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
@@ -432,12 +437,12 @@ class Fit:
         are Dask arrays chunked as its rows are.
         """
         refuse_unknown(
-            options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen", "client"]
+            options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen", "where", "client"]
         )
         if level is not None and interval is None:
             raise DesignError('level= is the coverage of an interval: add interval="confidence"')
         dropped = (without,) if isinstance(without, str) else tuple(without)
-        wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped, unseen)  # type: ignore[arg-type]
+        wanted = Prediction(type, se, interval, 0.95 if level is None else level, dropped, unseen, where)  # type: ignore[arg-type]
         return scored(self.record, data, wanted, offset, exposure)
 
     @on_cluster
@@ -449,6 +454,7 @@ class Fit:
         seed: int = 0,
         key: Any = None,
         out: Any = None,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> Any:
@@ -459,10 +465,11 @@ class Fit:
         "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.postestimation.diagnostics`, of
         one copy of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and of the columns
         `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
-        need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based.
+        need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based. where: a filter of the
+        rows; that of the fit is not applied.
         """
-        refuse_unknown(options, ["kind", "seed", "key", "out", "client"])
-        return diagnostics.residuals(self.record, data, kind, seed, key, out)
+        refuse_unknown(options, ["kind", "seed", "key", "out", "where", "client"])
+        return diagnostics.residuals(self.record, data, kind, seed, key, out, where)
 
     @on_cluster
     def influence(
@@ -471,15 +478,17 @@ class Fit:
         dfbetas: bool = True,
         *,
         out: Any = None,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> Any:
         """R's influence.measures of one copy of each row of the fit, aligned as residuals are: a DataFrame of `leverage`
         h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) / (s (1 - h)) and `dfbetas[NAME]`.
-        Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`.
+        Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`,
+        and where= as there.
         """
-        refuse_unknown(options, ["dfbetas", "out", "client"])
-        return measures.influence(self.record, data, bool(dfbetas), out)
+        refuse_unknown(options, ["dfbetas", "out", "where", "client"])
+        return measures.influence(self.record, data, bool(dfbetas), out, where)
 
     @on_cluster
     def influential(
@@ -489,14 +498,15 @@ class Fit:
         by: str = "cooks_distance",
         keys: Any = (),
         *,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> measures.Influential:
         """The k rows of largest `by` ("cooks_distance", "leverage", "dffits") with their `keys` and all measures; quantiles of
-        all rows to 1 part in 256, and how many exceed 2 p / n and 4 / n. Passes as `influence`.
+        all rows to 1 part in 256, and how many exceed 2 p / n and 4 / n. Passes and where= as `influence`.
         """
-        refuse_unknown(options, ["k", "by", "keys", "client"])
-        return measures.influential(self.record, data, k, by, keys)
+        refuse_unknown(options, ["k", "by", "keys", "where", "client"])
+        return measures.influential(self.record, data, k, by, keys, where)
 
     # -- checks of fit ---------------------------------------------------------------------------------------------
 
@@ -647,6 +657,7 @@ class Fit:
         level: float = 0.95,
         exposure: str | None = None,
         bands: Mapping[str, Any] | None = None,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
@@ -659,16 +670,16 @@ class Fit:
         of factors each combination against that of the baselines, by all terms of these factors, of a band the mean of the number's own columns
         against that of the first band with rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and
         s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
-        rows. One pass, one evaluation per row.
+        rows. One pass, one evaluation per row. where: a filter of the rows; that of the fit is not applied.
         """
-        refuse_unknown(options, ["level", "data", "exposure", "bands", "client"])
+        refuse_unknown(options, ["level", "data", "exposure", "bands", "where", "client"])
         link = self.record.specification.link
         if link not in ("log", "logit"):
             raise DesignError(f"relativities are exp(params), which mean nothing under the {link} link")
         effects.check_level(level)
         if data is not None:
-            return relativities.table(self.record, data, level, exposure, bands)
-        for name, value in (("exposure", exposure), ("bands", bands)):
+            return relativities.table(self.record, data, level, exposure, bands, where)
+        for name, value in (("exposure", exposure), ("bands", bands), ("where", where)):
             if value is not None:
                 raise DesignError(f"{name}= is of rows: give data=, too")
         frame = self.conf_int(level=level)
@@ -686,6 +697,7 @@ class Fit:
         kind: str = "dydx",
         level: float = 0.95,
         *,
+        where: str | None = None,
         client: Any = None,
         **options: Any,
     ) -> pd.DataFrame:
@@ -699,11 +711,12 @@ class Fit:
         through every term the column is part of, the offset included. Of a response of classes, the effect on each class's
         probability. Columns effect, se, stat, pvalue, lower, upper; rows (variable, contrast), of classes (variable,
         contrast, class). Rows fitted at an infinite estimate count with their limits.
+        where: a filter of the rows; that of the fit is not applied.
         One pass; at="overall" takes for each number 2 and for each level of a factor 1 evaluation per row and as many
         gradients, times predictors and classes; at="mean" none.
         """
-        refuse_unknown(options, ["at", "variables", "kind", "level", "client"])
-        return effects.margins(self.record, data, at, variables, kind, level)
+        refuse_unknown(options, ["at", "variables", "kind", "level", "where", "client"])
+        return effects.margins(self.record, data, at, variables, kind, level, where)
 
     @on_cluster
     def emmeans(

@@ -43,7 +43,7 @@ def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, expos
     arrays = beside(data, others)
     offset, exposure = (name if name in others else value for name, value in given.items())
     source = _described(record, data, tuple(arrays))
-    needed = scorer(record, wanted, source, offset, exposure).reading.columns
+    needed = scorer(record, wanted, source, offset, exposure).needed
     # each partition says itself of what kind objects are
     objects: frozenset[str] = getattr(source, "objects", frozenset())
     types = {name: source.types[name] for name in needed if name in source.types and name not in objects}

@@ -214,12 +214,12 @@ def test_rows_that_are_not_used(tmp_path: Path) -> None:
     data.loc[8, "y"] = -1.0
     fit = fitted("gamma", data, weights="w", where="year > 2020")
     gone = data.x.isna() | data.y.isna() | (data.w == 0.0) | (data.year == 2020)
-    found = fit.residuals(data)
+    found = fit.residuals(data, where="year > 2020")
     assert found.isna().equals(gone)
     assert (found**2).sum() == pytest.approx(fit.deviance, rel=ROUNDING)
     lake = write_lake(data, tmp_path / "lake")
-    np.testing.assert_allclose(fit.residuals(lake), found, rtol=1e-9, atol=ROUNDING)
-    lazy = fit.residuals(dd.from_pandas(data, npartitions=4))
+    np.testing.assert_allclose(fit.residuals(lake, where="year > 2020"), found, rtol=1e-9, atol=ROUNDING)
+    lazy = fit.residuals(dd.from_pandas(data, npartitions=4), where="year > 2020")
     np.testing.assert_allclose(lazy.compute(scheduler="synchronous"), found, rtol=1e-9, atol=ROUNDING)
 
 

@@ -213,7 +213,7 @@ def test_rows_that_are_not_used_and_parameters_that_are_not_estimated() -> None:
     data.loc[7, "w"] = 0.0
     with pytest.warns(dg.errors.AliasWarning):
         fit = dg.glm("y ~ x + twice", data, weights="w", where="year > 2020")
-    found = fit.influence(data)
+    found = fit.influence(data, where="year > 2020")
     gone = data.x.isna() | data.y.isna() | (data.w == 0.0) | (data.year == 2020)
     assert found.leverage.isna().equals(gone)
     assert found["dfbetas[twice]"].isna().all()

@@ -16,7 +16,7 @@ from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.engine import Engine, settle
 from daskglm.cluster.tables import like
 from daskglm.errors import DesignError
-from daskglm.postestimation.revisit import Rows, RowsOf, Visit, model_at, plan_of, recipe, source_of
+from daskglm.postestimation.revisit import Rows, RowsOf, Visit, model_at, plan_where, recipe, source_of
 from daskglm.record import FitRecord
 from daskglm.writing import new_folder, write_parts
 
@@ -72,27 +72,36 @@ def is_lazy(data: Any) -> bool:
 
 
 def aligned(
-    record: FitRecord, data: Any, request: Request, single: bool, out: str | os.PathLike[str] | None, what: str
+    record: FitRecord,
+    data: Any,
+    request: Request,
+    single: bool,
+    out: str | os.PathLike[str] | None,
+    what: str,
+    where: str | None = None,
 ) -> Any:
     """A Series (single) or DataFrame of the library of the data, pandas' with their index; of a Dask collection one of its kind that is lazy. out: a folder of Parquet
-    files, one per leaf, in its place: the number of rows. One pass.
+    files, one per leaf, in its place: the number of rows. where: a filter; rows that do not pass have NaN. One pass.
     """
     if is_lazy(data):
         if out is not None:
             raise DesignError(f"of a Dask collection {what} are lazy: leave out= out, and write them with to_parquet")
-        return _lazily(record, data, request, single)
+        return _lazily(record, data, request, single, where)
     target = None if out is None else new_folder(out, what)
-    with Visit(record, data, request.beside, every=True) as visit:
-        parts: Iterator[Matrix] = visit.rows.map(Aligned(request))
+    with Visit(record, data, request.beside, every=True, where=where) as visit:
+        parts: Iterator[Matrix] = visit.map_items(Aligned(request))
         if target is not None:
             tables = (("", _table(part, request.columns)) for part in parts)
             empty = _table(np.zeros((0, len(request.columns))), request.columns)
             return write_parts(target, tables, empty)
         found = np.concatenate(list(parts))
-    return like(data, record.parameters.labelled(request.columns), list(found.T), single)
+        result = like(data, record.parameters.labelled(request.columns), list(found.T), single)
+        if isinstance(result, (pd.Series, pd.DataFrame)):
+            result.attrs |= {"notes": visit.notes, "ledger": visit.ledger}
+        return result
 
 
-def _lazily(record: FitRecord, data: Any, request: Request, single: bool) -> Any:
+def _lazily(record: FitRecord, data: Any, request: Request, single: bool, where: str | None) -> Any:
     if is_collection(data) and is_array(data):
         raise DesignError(
             'an array alone has no response: pass {"X": X, "y": y}, and what else the model was fitted with'
@@ -100,7 +109,7 @@ def _lazily(record: FitRecord, data: Any, request: Request, single: bool) -> Any
     x: Any = data["X"] if isinstance(data, dict) else data
     if isinstance(data, dict) and not is_array(x):
         raise DesignError("pass one Dask DataFrame with every column of the model, or Dask arrays {'X': X, 'y': y}")
-    plan = plan_of(record.specification, record)
+    plan = plan_where(record, where)
     source: Any = source_of(record, data)
     settle(source, (*request.beside, plan.where), Engine())
     _, rows_of = recipe(record, plan, model_at(record, plan), source, request.beside, every=True)

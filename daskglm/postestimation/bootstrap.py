@@ -125,6 +125,7 @@ def bootstrap(
     with Visit(record, data, beside=key, passes=1 if method == "one-step" else FULL_PASSES) as visit:
         found = (_one_step if method == "one-step" else _full)(visit, replicates, seed, key)
         passes = visit.passes
+        notes += visit.notes
     parameters = record.parameters
     reported = np.stack([parameters.coefficients(own) for own in found])
     reported[:, ~np.isfinite(record.coefficients)] = np.nan

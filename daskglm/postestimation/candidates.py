@@ -107,7 +107,7 @@ def score_tests(record: FitRecord, candidates: Any, data: Any, client: Any = Non
         groups, places = _groups(wide, [term.name for term in terms])
         information = groups[0].model.likelihood.reported
         found: Grouped = wide.blocks.total(grouped_moments, groups, information)
-        passes = wide.passes
+        passes, notes = wide.passes, wide.notes
     statistics = found.moments[0].statistics
     assert statistics is not None
     rows, checked = {}, False
@@ -130,7 +130,7 @@ def score_tests(record: FitRecord, candidates: Any, data: Any, client: Any = Non
         amount = max(amount, 0.0) if df else np.nan
         rows[name] = (float(df), amount, float(special.chdtrc(df, amount)) if df else np.nan)
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["df", "stat", "pvalue"])
-    frame.attrs |= {"test": "Rao", "distribution": "chi2", "passes": passes}
+    frame.attrs |= {"test": "Rao", "distribution": "chi2", "passes": passes, "notes": notes}
     return frame
 
 

@@ -37,10 +37,12 @@ Matrix = npt.NDArray[np.float64]
 MOST = 60
 
 
-def check(record: FitRecord, data: Any, request: Request, against: FitRecord | None = None) -> Checks:
+def check(
+    record: FitRecord, data: Any, request: Request, against: FitRecord | None = None, where: str | None = None
+) -> Checks:
     """All that was asked for. One part alone that does not exist is a DesignError; of several, a note."""
     run = _Run(record, request, against)
-    sums = run.read(data)
+    sums = run.read(data, where)
     return run.tables(sums)
 
 
@@ -115,11 +117,11 @@ class _Run:
 
     # -- the pass --------------------------------------------------------------------------------------------------------
 
-    def read(self, data: Any) -> CheckSums:
+    def read(self, data: Any, where: str | None) -> CheckSums:
         """The one pass."""
         wanted = (*self.request.by, *self.request.key, *(() if self.exposure is None else (self.exposure,)))
         other = self.against if "double_lift" in self.parts else None
-        with Visit(self.record, data, tuple(dict.fromkeys(wanted)), other=other) as visit:
+        with Visit(self.record, data, tuple(dict.fromkeys(wanted)), other=other, where=where) as visit:
             model = visit.model
             separation = self.record.separation
             dropped = separation is not None and separation.dropped
@@ -132,8 +134,9 @@ class _Run:
             function = SumsOf(
                 model, visit.coef, directions_of(self.record, model), dropped, self._asked(model, visit.coef), second
             )
-            sums: CheckSums = visit.rows.total(function)
-            self.passes = visit.passes
+            sums: CheckSums = visit.total_of_items(function)
+            self.passes, self.ledger = visit.passes, visit.ledger
+            self.notes += visit.notes
         if not sums.total[0] > 0.0:
             raise DataError("the data have no rows that the model uses")
         return sums
@@ -195,7 +198,9 @@ class _Run:
         if sums.lost:
             self.notes.append(f"{sums.lost:,.15g} observations have no quantile residual, for they are no counts")
         kept = {name: part for name, part in found.items() if part is not None}
-        return Checks(float(sums.total[0]), self.passes, notes=tuple(dict.fromkeys(self.notes)), **kept)
+        return Checks(
+            float(sums.total[0]), self.passes, notes=tuple(dict.fromkeys(self.notes)), ledger=self.ledger, **kept
+        )
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -391,6 +396,7 @@ def every(
     most: int | None = None,
     seed: int = 0,
     key: Any = None,
+    where: str | None = None,
     client: Any = None,
     **options: Any,
 ) -> Checks:
@@ -399,12 +405,13 @@ def every(
     parts: some of them alone, by the names of the methods; by: columns to calibrate by, whether in the model or not, or a dict of columns to the ends of bands; exposure: the column
     that the mean is proportional to, the model's own if it has one; against: another fit of the same response, for a double
     lift; bins, level: of tables and of intervals; groups: of Hosmer and Lemeshow; most: the largest count told apart in the
-    rootogram; seed, key: of quantile residuals, as in `residuals`. The parts are the methods `calibration`, `lift`, ...; what
+    rootogram; seed, key: of quantile residuals, as in `residuals`; where: a filter of the rows, of which each check takes one
+    (that of the fit is not applied). The parts are the methods `calibration`, `lift`, ...; what
     does not exist for the model is named in `notes`.
     """
     given = {"exposure": exposure, "bins": bins, "level": level, "groups": groups, "most": most, "seed": seed}
-    refuse_unknown(options, ["by", "parts", "against", *given, "key"])
-    return check(fit.record, data, Request.of(by, key, parts=parts, **given), _record_of(against))
+    refuse_unknown(options, ["by", "parts", "against", *given, "key", "where"])
+    return check(fit.record, data, Request.of(by, key, parts=parts, **given), _record_of(against), where)
 
 
 @on_cluster
@@ -416,6 +423,7 @@ def calibration(
     exposure: str | None = None,
     bins: int = 20,
     level: float = 0.95,
+    where: str | None = None,
     client: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
@@ -424,7 +432,7 @@ def calibration(
     most 10 000; numbers: each value if there are at most `bins`, or else bins of equal exposure, or the bands [a, b) of
     by={"age": [25, 40, 60]}. Of classes: class by class.
     """
-    return _one(fit, "calibration", data, options, by=by, exposure=exposure, bins=bins, level=level)
+    return _one(fit, "calibration", data, options, by=by, exposure=exposure, bins=bins, level=level, where=where)
 
 
 @on_cluster
@@ -435,81 +443,108 @@ def lift(
     exposure: str | None = None,
     bins: int = 10,
     level: float = 0.95,
+    where: str | None = None,
     client: Any = None,
     **options: Any,
 ) -> pd.DataFrame:
     """Actual and expected in bins of equal exposure by the predicted mean per exposure, ties together."""
-    return _one(fit, "lift", data, options, exposure=exposure, bins=bins, level=level)
+    return _one(fit, "lift", data, options, exposure=exposure, bins=bins, level=level, where=where)
 
 
 @on_cluster
 def double_lift(
-    fit: Any, data: Any, other: Any, *, exposure: str | None = None, bins: int = 10, client: Any = None, **options: Any
+    fit: Any,
+    data: Any,
+    other: Any,
+    *,
+    exposure: str | None = None,
+    bins: int = 10,
+    where: str | None = None,
+    client: Any = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Actual and both models' expected, in bins of equal exposure by the ratio of this model's predictions to the other's."""
-    return _one(fit, "double_lift", data, options, other, exposure=exposure, bins=bins)
+    return _one(fit, "double_lift", data, options, other, exposure=exposure, bins=bins, where=where)
 
 
 @on_cluster
 def lorenz(
-    fit: Any, data: Any, *, exposure: str | None = None, bins: int = 100, client: Any = None, **options: Any
+    fit: Any,
+    data: Any,
+    *,
+    exposure: str | None = None,
+    bins: int = 100,
+    where: str | None = None,
+    client: Any = None,
+    **options: Any,
 ) -> pd.DataFrame:
     """Shares of exposure, actual and expected of the rows with the least predictions."""
-    return _one(fit, "lorenz", data, options, exposure=exposure, bins=bins)
+    return _one(fit, "lorenz", data, options, exposure=exposure, bins=bins, where=where)
 
 
 @on_cluster
-def gini(fit: Any, data: Any, *, exposure: str | None = None, client: Any = None, **options: Any) -> pd.Series:
+def gini(
+    fit: Any, data: Any, *, exposure: str | None = None, where: str | None = None, client: Any = None, **options: Any
+) -> pd.Series:
     """1 - 2 int L of the actual ordered by predictions, ties together; `perfect`, ordered by itself; `normalised`, their ratio
     (2 AUC - 1 of a binary response). The exact ones lie within `..._error` of these.
     """
-    found: pd.Series = _one(fit, "gini", data, options, exposure=exposure)
+    found: pd.Series = _one(fit, "gini", data, options, exposure=exposure, where=where)
     return found
 
 
 @on_cluster
 def reliability(
-    fit: Any, data: Any, *, exposure: str | None = None, client: Any = None, **options: Any
+    fit: Any, data: Any, *, exposure: str | None = None, where: str | None = None, client: Any = None, **options: Any
 ) -> pd.DataFrame:
     """Proper scores = miscalibration - discrimination + uncertainty, by isotonic recalibration: Brier and logarithmic of
     probabilities, one class against the rest of classes; squared error per exposure and deviance of other means.
     """
-    return _one(fit, "reliability", data, options, exposure=exposure)
+    return _one(fit, "reliability", data, options, exposure=exposure, where=where)
 
 
 @on_cluster
-def hosmer_lemeshow(fit: Any, data: Any, *, groups: int = 10, client: Any = None, **options: Any) -> pd.Series:
+def hosmer_lemeshow(
+    fit: Any, data: Any, *, groups: int = 10, where: str | None = None, client: Any = None, **options: Any
+) -> pd.Series:
     """sum (O - E)^2 / E over groups of predicted probability, on as many degrees of freedom as groups are formed less 2; as
     ResourceSelection::hoslem.test. The groups are `check(data).hosmer_lemeshow`.
     """
-    found: pd.Series = _one(fit, "hosmer_lemeshow", data, options, groups=groups)
+    found: pd.Series = _one(fit, "hosmer_lemeshow", data, options, groups=groups, where=where)
     return found
 
 
 @on_cluster
-def rootogram(fit: Any, data: Any, *, most: int | None = None, client: Any = None, **options: Any) -> pd.DataFrame:
+def rootogram(
+    fit: Any, data: Any, *, most: int | None = None, where: str | None = None, client: Any = None, **options: Any
+) -> pd.DataFrame:
     """Observed and expected frequencies of 0, 1, ..., most, and more; `hanging` is sqrt(expected) - sqrt(observed)."""
-    return _one(fit, "rootogram", data, options, most=most)
+    return _one(fit, "rootogram", data, options, most=most, where=where)
 
 
 @on_cluster
-def qq(fit: Any, data: Any, *, seed: int = 0, key: Any = None, client: Any = None, **options: Any) -> pd.DataFrame:
+def qq(
+    fit: Any, data: Any, *, seed: int = 0, key: Any = None, where: str | None = None, client: Any = None, **options: Any
+) -> pd.DataFrame:
     """Quantiles of the (randomised) quantile residuals beside those of a standard normal, to 1/512."""
-    return _one(fit, "qq", data, options, seed=seed, key=key)
+    return _one(fit, "qq", data, options, seed=seed, key=key, where=where)
 
 
 @on_cluster
-def overdispersion(fit: Any, data: Any, *, client: Any = None, **options: Any) -> pd.DataFrame:
+def overdispersion(
+    fit: Any, data: Any, *, where: str | None = None, client: Any = None, **options: Any
+) -> pd.DataFrame:
     """Pearson's statistic and the deviance over their degrees of freedom; of a Poisson model Dean's and Cameron and Trivedi's
     tests, one-sided.
     """
-    return _one(fit, "overdispersion", data, options)
+    return _one(fit, "overdispersion", data, options, where=where)
 
 
 def _one(fit: Any, part: str, data: Any, unknown: dict[str, Any], other: Any = None, **given: Any) -> Any:
     refuse_unknown(unknown, list(given))
+    where = given.pop("where")
     asked = Request.of(given.pop("by", None), given.pop("key", None), parts=part, **given)
-    return check(fit.record, data, asked, _record_of(other)).only(part)
+    return check(fit.record, data, asked, _record_of(other), where).only(part)
 
 
 def _record_of(fit: Any) -> FitRecord | None:

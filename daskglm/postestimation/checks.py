@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest
 from daskglm.model.residuals import refuse_without_distribution
 from daskglm.record import FitRecord
@@ -98,7 +99,7 @@ class Checks:
     calibration: actual and expected by level of columns; lift: by bins of the prediction; double_lift: by bins of the ratio
     of two models' predictions; lorenz: shares along predictions, and gini (Series); reliability: scores decomposed;
     hosmer_lemeshow: its groups; rootogram: counts seen and expected; qq: quantiles of quantile residuals; overdispersion;
-    tests: every chi-square and its p-value. passes: over the data.
+    tests: every chi-square and its p-value. passes: over the data; ledger: what became of the rows.
     """
 
     observations: float
@@ -115,11 +116,12 @@ class Checks:
     overdispersion: pd.DataFrame | None = None
     tests: pd.DataFrame | None = None
     notes: tuple[str, ...] = ()
+    ledger: Ledger = field(default_factory=Ledger)
 
     @property
     def parts(self) -> dict[str, Any]:
         """Those that there are, by name."""
-        found = {one.name: getattr(self, one.name) for one in fields(self)[2:-1]}
+        found = {one.name: getattr(self, one.name) for one in fields(self)[2:-2]}
         return {name: part for name, part in found.items() if part is not None}
 
     def only(self, part: str) -> Any:
@@ -231,8 +233,8 @@ def _no_double_lift(request: Request, record: FitRecord, against: FitRecord | No
     one, two = record.specification, against.specification
     if {one.response_kind, two.response_kind} != {"number"}:
         raise DesignError("a double lift is of a response that is a number")
-    if (one.response, one.weights, one.trials, one.where) != (two.response, two.weights, two.trials, two.where):
-        raise DesignError("a double lift is of two models of the same response, weights, trials and where")
+    if (one.response, one.weights, one.trials) != (two.response, two.weights, two.trials):
+        raise DesignError("a double lift is of two models of the same response, weights and trials")
     if not (record.family.mean_range[0] >= 0.0 and against.family.mean_range[0] >= 0.0):
         raise DesignError("a double lift sorts by a ratio of predictions, which must be positive in both models")
     return None

@@ -70,7 +70,7 @@ def anova(record: FitRecord, data: Any, kind: int = 1, test: str | None = None, 
         terms = described(wide.base)
         full = Submodel(s.deviance, estimates(record), s.df_resid)
         pairs = _pairs(searching, terms, full, kind)
-        passes = wide.passes
+        passes, notes = wide.passes, wide.notes
     rows = {}
     for name, (smaller, larger) in pairs.items():
         df = float(larger.estimates - smaller.estimates)
@@ -79,7 +79,7 @@ def anova(record: FitRecord, data: Any, kind: int = 1, test: str | None = None, 
         rows[name] = (df, deviance, larger.df_resid, larger.deviance, stat, p_value(chosen, stat, df, s.df_resid))
     columns = ["df", "deviance", "resid_df", "resid_dev", "stat", "pvalue"]
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    frame.attrs |= {"type": kind, "distribution": chosen, "passes": passes}
+    frame.attrs |= {"type": kind, "distribution": chosen, "passes": passes, "notes": notes}
     return frame
 
 
@@ -136,7 +136,7 @@ def drop1(record: FitRecord, data: Any, test: str | None = None, client: Any = N
         searching = Submodels(wide)
         everything = frozenset(terms)
         found, _ = searching.of([everything - {name} for name in names])
-        passes = wide.passes
+        passes, notes = wide.passes, wide.notes
     rows = {}
     for name in names:
         smaller = found[everything - {name}]
@@ -150,7 +150,7 @@ def drop1(record: FitRecord, data: Any, test: str | None = None, client: Any = N
             stat = max(change, 0.0) if df else np.nan
         rows[name] = (df, smaller.deviance, aic, stat, p_value(chosen, stat, df, s.df_resid))
     frame = pd.DataFrame.from_dict(rows, orient="index", columns=["df", "deviance", "aic", "stat", "pvalue"])
-    frame.attrs |= {"distribution": chosen, "passes": passes}
+    frame.attrs |= {"distribution": chosen, "passes": passes, "notes": notes}
     return frame
 
 

@@ -157,6 +157,7 @@ def residuals(
     seed: int,
     key: str | Sequence[str] | None,
     out: str | os.PathLike[str] | None,
+    where: str | None = None,
 ) -> Any:
     """A Series, or of classes a DataFrame, aligned with the data."""
     beside = () if key is None else (key,) if isinstance(key, str) else tuple(key)
@@ -167,7 +168,7 @@ def residuals(
     if not isinstance(model, Model):
         columns = record.parameters.classes if kind in ("response", "pearson") else (kind,)
         of_classes = ClassResidualsOf(columns, model, coef, kind, sampling, seed, beside)
-        return aligned(record, data, of_classes, columns == (kind,), out, "residuals")
+        return aligned(record, data, of_classes, columns == (kind,), out, "residuals", where)
     family = model.likelihood.family
     phi = family.dispersion if family.dispersion_known else record.statistics.scale
     bread = bread_of(record, data) if kind in LEVERED else None
@@ -176,7 +177,7 @@ def residuals(
     directions = tuple(model.raw(one) for one in found)
     dropped = separation is not None and separation.dropped
     request = ResidualsOf(model, coef, kind, phi, directions, dropped, bread, seed, beside)
-    return aligned(record, data, request, True, out, "residuals")
+    return aligned(record, data, request, True, out, "residuals", where)
 
 
 def _check(record: FitRecord, data: Any, kind: str, seed: int, key: tuple[str, ...]) -> None:

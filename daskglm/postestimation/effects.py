@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from daskglm.cluster.sources import Source, kinds
 from daskglm.design.changes import Part, Raw, Recipe, Role, roles_of
-from daskglm.design.columns import Columns
+from daskglm.design.columns import Columns, Ledger
 from daskglm.design.grid import Centers, Grid, centers, outer
 from daskglm.design.times import is_number
 from daskglm.errors import DataError, DesignError, closest
@@ -42,6 +42,11 @@ class Leaf:
     rows: Rows
     columns: Columns
     raw: Raw
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the rows of the leaf."""
+        return self.rows.ledger
 
     @property
     def inside(self) -> Leaf:
@@ -178,7 +183,13 @@ def left_out(record: FitRecord) -> bool:
 
 
 def margins(
-    record: FitRecord, data: Any, at: str, variables: Sequence[str] | str | None, kind: str, level: float
+    record: FitRecord,
+    data: Any,
+    at: str,
+    variables: Sequence[str] | str | None,
+    kind: str,
+    level: float,
+    where: str | None = None,
 ) -> pd.DataFrame:
     """See `Fit.margins`."""
     for name, value, options in (("at", at, ("overall", "mean")), ("kind", kind, KINDS)):
@@ -188,18 +199,20 @@ def margins(
     check_level(level)
     names = (variables,) if isinstance(variables, str) else None if variables is None else tuple(variables)
     reader = LeafReader()
-    with Visit(record, data, reader=reader) as v:
+    with Visit(record, data, reader=reader, where=where) as v:
         request, columns = _request(record, reader, names, kind, at)
         surface = surface_for(v, reader)
         if at == "mean":
-            sums = v.rows.total(centers_of, reader.recipe, reader.numbers, (), left_out(record))
+            sums = v.total_of_items(centers_of, reader.recipe, reader.numbers, (), left_out(record))
             require_rows(sums.weight)
             found = _at_means(request, reader, surface, sums)
         else:
-            found = v.rows.total(effects_of, request, reader.recipe, surface, left_out(record))
+            found = v.total_of_items(effects_of, request, reader.recipe, surface, left_out(record))
             require_rows(found.parts[0].weight if found.flat is None else found.flat.weight)
         lines = _lines(request, found, kind, columns, v)
-    return _table(record, lines, level)
+    table = _table(record, lines, level)
+    table.attrs |= {"notes": v.notes, "ledger": v.ledger}
+    return table
 
 
 def require_rows(weight: float) -> None:

@@ -118,12 +118,14 @@ def columns_of(record: FitRecord, changes: bool) -> tuple[str, ...]:
     return first + tuple(f"dfbetas[{name}]" for name in record.names) * changes
 
 
-def influence(record: FitRecord, data: Any, changes: bool, out: str | os.PathLike[str] | None) -> Any:
+def influence(
+    record: FitRecord, data: Any, changes: bool, out: str | os.PathLike[str] | None, where: str | None = None
+) -> Any:
     """A line for each row of the data."""
     refuse_sampled(record, "measures of influence")
     model, coef = _model(record)
     request = InfluenceOf(columns_of(record, changes), model, coef, bread_of(record, data), changes)
-    return aligned(record, data, request, False, out, "measures of influence")
+    return aligned(record, data, request, False, out, "measures of influence", where)
 
 
 def _model(record: FitRecord) -> tuple[Any, Vector]:
@@ -139,13 +141,15 @@ class Influential:
     """The rows of largest influence, and how all are spread; prints as a table.
 
     rows: a DataFrame of the keys and measures, the largest first; quantiles: of leverage and Cook's distance over all rows, each
-    right to 1 part in 256; above: for each, the usual cut-off, 2 p / n and 4 / n, and how many rows exceed it.
+    right to 1 part in 256; above: for each, the usual cut-off, 2 p / n and 4 / n, and how many rows exceed it. notes: how
+    many rows a filter has left out.
     """
 
     rows: pd.DataFrame
     quantiles: pd.DataFrame
     above: pd.DataFrame
     by: str
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         digits = "{:.4g}".format
@@ -158,6 +162,7 @@ class Influential:
                 self.quantiles.to_string(float_format=digits),
                 "Rows above the usual cut-off",
                 self.above.to_string(float_format=digits),
+                *self.notes,
             )
         )
 
@@ -181,7 +186,9 @@ def _readable(values: npt.NDArray[Any], kind: pa.DataType | None) -> pd.Series:
     return column
 
 
-def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Sequence[str]) -> Influential:
+def influential(
+    record: FitRecord, data: Any, k: int, by: str, keys: str | Sequence[str], where: str | None = None
+) -> Influential:
     """The k rows of largest `by` over all leaves in one pass."""
     import pandas as pd
 
@@ -199,10 +206,10 @@ def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Seque
     bread = bread_of(record, data)
     s = record.statistics
     cuts = 2.0 * s.rank / s.nobs, 4.0 / s.nobs
-    with Visit(record, data, names) as visit:
+    with Visit(record, data, names, where=where) as visit:
         asked = Asked(int(k), by, names, *cuts)
         found: Influences = visit.total_of_rows(influences, visit.model, visit.coef, bread, asked)
-        types = visit.types
+        types, notes = visit.types, visit.notes
     columns: dict[str, Any] = {
         name: _readable(column, types.get(name)) for name, column in zip(names, found.top.keys, strict=True)
     }
@@ -214,4 +221,4 @@ def influential(record: FitRecord, data: Any, k: int, by: str, keys: str | Seque
         index=pd.Index(SHARES, name="quantile"),
     )
     above = pd.DataFrame({"cutoff": cuts, "rows": found.high}, index=list(spreads))
-    return Influential(pd.DataFrame(columns), quantiles, above, by)
+    return Influential(pd.DataFrame(columns), quantiles, above, by, notes)

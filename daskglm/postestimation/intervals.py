@@ -54,6 +54,7 @@ def profile_intervals(
     usual = [j for j in places if np.isfinite(record.coefficients[j])]
     found: dict[int, tuple[Limit, Limit]] = {}
     passes = 0
+    rows_left_out: tuple[str, ...] = ()
     if usual:
         with Visit(record, data, passes=PASSES) as visit:
             objective = Objective(blocks_of(visit), visit.model, record.design.intercept)
@@ -61,7 +62,7 @@ def profile_intervals(
             rows = functions(record, usual)
             ends = profile_limits(objective, point, curved, rows, quantile, phi, point.sums.n)
             found = dict(zip(usual, ends, strict=True))
-            passes = visit.passes
+            passes, rows_left_out = visit.passes, visit.notes
     limits = np.full((len(names), 2), np.nan)
     notes: list[str] = []
     for k, (name, j) in enumerate(zip(names, places, strict=True)):
@@ -73,7 +74,7 @@ def profile_intervals(
             notes.append(f"{name} is infinite (separated): its finite limit is not computed")
     if record.shape:
         notes.append(f"{' and '.join(record.shape)} held at the estimate")
-    return Profile(names, limits, tuple(notes), passes)
+    return Profile(names, limits, (*notes, *rows_left_out), passes)
 
 
 SIDES = ("lower", "upper")

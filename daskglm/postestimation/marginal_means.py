@@ -335,7 +335,7 @@ def _centers(
     )
     reader = LeafReader()
     with Visit(record, data, reader=reader) as v:
-        sums = v.rows.total(centers_of, reader.recipe, tuple(needed), joint, left_out(record))
+        sums = v.total_of_items(centers_of, reader.recipe, tuple(needed), joint, left_out(record))
         require_rows(sums.weight)
     held = dict(sums.numbers)
 
@@ -344,7 +344,7 @@ def _centers(
         return np.asarray(counts / counts.sum())
 
     weights: WeightsOf = equal if request.weights == "equal" else proportional
-    return held, weights, sums.offset if offset is None else offset, _notes(held)
+    return held, weights, sums.offset if offset is None else offset, (*_notes(held), *v.notes)
 
 
 def _notes(held: Mapping[str, float]) -> tuple[str, ...]:

@@ -208,7 +208,12 @@ def _codes(leaf: Leaf, variable: Banded, design: Design) -> npt.NDArray[Any]:
 
 
 def table(
-    record: FitRecord, data: Any, level: float, exposure: str | None, bands: Mapping[str, Sequence[float]] | None
+    record: FitRecord,
+    data: Any,
+    level: float,
+    exposure: str | None,
+    bands: Mapping[str, Sequence[float]] | None,
+    where: str | None = None,
 ) -> pd.DataFrame:
     """See `Fit.relativities`."""
     import pandas as pd
@@ -218,11 +223,11 @@ def table(
     _check_exposure(record, exposure)
     reader = LeafReader()
     beside = () if exposure is None or record.specification.exposure is not None else (exposure,)
-    with Visit(record, data, beside, reader=reader) as v:
+    with Visit(record, data, beside, reader=reader, where=where) as v:
         variables = _variables(record, reader.roles, bands or {}, reader)
         given = exposure if beside else reader.recipe.exposure
         weights = record.specification.weights
-        found = v.rows.total(
+        found = v.total_of_items(
             tables_of, variables, surface_for(v, reader), record.design, given,
             weights is not None and weights[0] == "frequency", left_out(record),
         )  # fmt: skip
@@ -231,7 +236,7 @@ def table(
         _of_variable(record, variable, sums, level) for variable, sums in zip(variables, found.parts, strict=True)
     ]
     result = pd.concat(frames, keys=[variable.key for variable in variables], names=["variable", "level"])
-    result.attrs["notes"] = _notes(record, variables)
+    result.attrs |= {"notes": (*_notes(record, variables), *v.notes), "ledger": v.ledger}
     return result
 
 

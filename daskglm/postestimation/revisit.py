@@ -2,27 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Any, Self, final
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
-from daskglm.cluster import collections, schemas, sources
+from daskglm.cluster import collections, sources
 from daskglm.cluster.engine import Engine, open_rows, settle
 from daskglm.cluster.machine import one_blas_thread
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, in_order, paired, plain_array
+from daskglm.cluster.tables import filtered_leaf, from_arrays, in_order, paired, plain_array
 from daskglm.design import expressions, formula
 from daskglm.design.columns import Coded, Columns, Ledger
 from daskglm.design.design import Design
 from daskglm.design.reading import Reading, beside_of
 from daskglm.errors import DataError, DesignError
 from daskglm.estimation import model_of
-from daskglm.fit import reading_of
+from daskglm.fit import nothing_left, reading_of
 from daskglm.kernels.blocks import Block, Column
 from daskglm.model.weights import WEIGHTS
 from daskglm.partitions import Partitions
@@ -37,8 +36,8 @@ Mask = npt.NDArray[np.bool_]
 
 # What arrays are called that a model was fitted to without a table.
 ARRAYS = ("X", "y", "weights", "offset", "exposure", "trials")
-# What the number of a row is called in a table: a name that no column has.
-PLACE = "\0place"
+# The filter that the model was fitted with, where a method repeats the fit; methods that evaluate have their own.
+FITTED = "\0fitted"
 
 
 @final
@@ -48,7 +47,8 @@ class Rows:
 
     block: n rows; beside: columns by name, each a `Column` (n,), NaN where missing, or `Coded`, with the level None there;
     label: of the leaf, for messages; place (n,): which rows of the leaf's `total` rows these are; origin: their file by its
-    place in the lake, and numbers (n,): those of the rows in it, the same wherever the lake is and whatever is read; at_limit
+    place in the lake, and numbers (n,): those of the rows in it, the same wherever the lake is and whatever is read;
+    ledger: what became of all rows of the leaf; at_limit
     (n,): rows whose linear predictor is infinite, None where there are none. All but predictions and residuals are of the
     other rows: `inside`.
     """
@@ -60,6 +60,7 @@ class Rows:
     total: int
     origin: str
     numbers: npt.NDArray[np.intp]
+    ledger: Ledger = field(default_factory=Ledger)
     at_limit: Mask | None = None
 
     @property
@@ -86,6 +87,7 @@ class Rows:
             self.total,
             self.origin,
             self.numbers[index],
+            self.ledger,
             None if self.at_limit is None else self.at_limit[index],
         )
 
@@ -109,7 +111,9 @@ class RowsOf:
     def __call__(self, leaf: Any) -> Rows:
         total, passed = leaf.table.num_rows, None
         if self.where is not None:
-            leaf, passed = _passing(leaf, self.where)
+            first = leaf.first
+            leaf = filtered_leaf(leaf, self.where)
+            passed = leaf.numbers - first
         columns: Columns = self.reading.read(leaf)
         try:
             block = self.design.encode(columns, "baseline" if self.unseen == "missing" else self.unseen)
@@ -123,19 +127,13 @@ class RowsOf:
         for direction in self.directions:
             moved = movement(block, self.design.scaling, direction) != 0.0
             at_limit = moved if at_limit is None else at_limit | moved
-        numbers = leaf.numbers_of(place if passed is None else passed[place])
+        numbers = leaf.numbers_of(place)
         place = place if passed is None else passed[place]
-        found = Rows(block, beside, leaf.label, place, total, leaf.origin, numbers, at_limit)
         strange = self.design.unseen_rows(columns) if self.unseen == "missing" else np.zeros(0, bool)
-        return found.take(np.flatnonzero(~strange)) if strange.any() else found
-
-
-def _passing(leaf: Any, where: Any) -> tuple[Any, npt.NDArray[np.intp]]:
-    """A leaf of the rows that pass a filter, and their places."""
-    numbered = leaf.table.append_column(PLACE, pa.array(np.arange(leaf.table.num_rows)))
-    passed = schemas.filtered(numbered, where, leaf.label)
-    place = np.asarray(passed.column(PLACE).to_numpy(), np.intp)
-    return replace(leaf, table=passed.drop_columns([PLACE])), place
+        ledger, unknown = columns.ledger, int(strange.sum())
+        ledger = replace(ledger, used=ledger.used - unknown, missing_rows=ledger.missing_rows + unknown)
+        found = Rows(block, beside, leaf.label, place, total, leaf.origin, numbers, ledger, at_limit)
+        return found.take(np.flatnonzero(~strange)) if unknown else found
 
 
 def recipe(
@@ -171,6 +169,7 @@ def recipe(
     used: tuple[str, ...] = ()
     if plan.where:
         where = expressions.parse_filter(plan.where)
+        formula.require_columns(where.columns, source.types, f"where={plan.where!r}")
         condition, used = expressions.to_arrow(where, source.types), where.columns
     if every:
         columns = tuple(dict.fromkeys((*columns, *used)))
@@ -190,6 +189,11 @@ class Both:
 
     one: Rows
     two: Rows
+
+    @property
+    def ledger(self) -> Ledger:
+        """What became of the rows of the first model."""
+        return self.one.ledger
 
 
 @final
@@ -222,12 +226,35 @@ class Passing:
 
 
 @final
+@dataclass(frozen=True)
+class Accounted:
+    """A record, and what became of the rows that it was made of."""
+
+    record: Any
+    ledger: Ledger
+
+    def __add__(self, other: Accounted) -> Accounted:
+        return Accounted(self.record + other.record, self.ledger + other.ledger)
+
+
+@final
+@dataclass(frozen=True)
+class Accounting:
+    """function(item, *args) with the ledger of the item."""
+
+    function: Any
+
+    def __call__(self, item: Any, *args: Any) -> Accounted:
+        return Accounted(self.function(item, *args), item.ledger)
+
+
+@final
 class Visit:
     """A model and its rows. Use it as a context: what is kept of the rows is given up at its end.
 
     model, coef (r,): the model as totals know it, and the reported coefficients on its own scale, 0 where there is no
-    estimate; plan: the request, with the family as it was estimated; types: Arrow types of the data's columns; passes: totals
-    taken.
+    estimate; plan: the request, with the family as it was estimated and the filter that is applied; types: Arrow types of the
+    data's columns; passes: totals taken; ledger: what became of the rows, after a total.
     """
 
     def __init__(
@@ -242,14 +269,16 @@ class Visit:
         every: bool = False,
         other: FitRecord | None = None,
         reader: Any = None,
+        where: str | None = FITTED,
     ) -> None:
         """data: whatever `glm` reads, or of a model that was fitted to arrays a dict of X, y and the others by those names;
         beside: further columns; passes: how many will be taken, about: rows are kept for several; clusters: columns whose keys
         the blocks carry; every: as in `recipe`; other: a second model, so that `rows` are `Both`, for one pass; reader: for one
-        pass, reader(rows_of, source) makes what turns a leaf into something else than Rows, of which `rows` then are.
+        pass, reader(rows_of, source) makes what turns a leaf into something else than Rows, of which `rows` then are; where: the
+        filter of the rows, that of the fit unless another one, or None, is given.
         """
         self.record = record
-        self.plan = plan_of(record.specification, record)
+        self.plan = plan_where(record, where)
         source = source_of(record, data, tuple(clusters))
         more_text = () if other is None else (other.specification.formula,)
         settle(source, (*beside, *clusters, self.plan.where, *more_text), Engine(client=client))
@@ -260,7 +289,7 @@ class Visit:
         columns, rows_of = recipe(record, self.plan, self.model, source, beside, every, tuple(clusters))
         self.types, whole = dict(source.types), rows_of
         if other is not None:
-            plan = plan_of(other.specification, other)
+            plan = plan_where(other, where)
             more, second = recipe(other, plan, model_at(other, plan), source)
             columns = tuple(dict.fromkeys((*columns, *more)))
             recipe(record, self.plan, self.model, source, (*beside, *more), every)
@@ -273,12 +302,13 @@ class Visit:
         keep = "reread" if passes == 1 and not hasattr(source, "chunks") else "auto"
         opened = open_rows(source, columns, keep, Engine(client=client))
         self._opened.append(opened)
-        self.ledger: Ledger | None = None
+        self._pruned = source.pruned_rows
+        self.ledger = Ledger()
         if passes == 1:
             self.rows: Partitions[Any] = opened.consumed(whole if reader is None else reader(rows_of, source))
         else:
-            self.rows, counted, _ = opened.kept_with_total(rows_of, counted_rows)
-            self.ledger = Ledger(used=counted.n)
+            self.rows, counted, _ = opened.kept_with_total(rows_of, ledger_of)
+            self._account(counted)
         self._opened.append(self.rows)
 
     @property
@@ -288,11 +318,35 @@ class Visit:
 
     def total(self, function: Any, *args: Any) -> Any:
         """The sum over leaves of function(block, *args), blocks without rows at their limit. One pass."""
-        return self.rows.total(Passing(function, False), *args)
+        return self.total_of_items(Passing(function, False), *args)
 
     def total_of_rows(self, function: Any, *args: Any) -> Any:
         """The sum over leaves of function(rows, *args), of `Rows` without those at their limit. One pass."""
-        return self.rows.total(Passing(function, True), *args)
+        return self.total_of_items(Passing(function, True), *args)
+
+    def total_of_items(self, function: Any, *args: Any) -> Any:
+        """The sum over leaves of function(item, *args), whatever the items are. One pass."""
+        found: Accounted = self.rows.total(Accounting(function), *args)
+        self._account(found.ledger)
+        return found.record
+
+    def map_items(self, function: Any) -> Iterator[Any]:
+        """function(item) of every leaf, in order."""
+        for found in self.rows.map(Accounting(function)):
+            self.ledger += found.ledger
+            yield found.record
+
+    def _account(self, ledger: Ledger) -> None:
+        """Take what became of the rows; DataError where a filter leaves none."""
+        read, filtered = ledger.read + self._pruned, ledger.filtered + self._pruned
+        self.ledger = replace(ledger, read=read, filtered=filtered)
+        if not self.ledger.used and filtered:
+            raise DataError(nothing_left(self.ledger, self.plan))
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many rows the filter has left out, where it has."""
+        return left_out_note(self.ledger, self.plan.where, self.plan.where == self.record.specification.where)
 
     def __enter__(self) -> Self:
         self._blas.__enter__()
@@ -333,20 +387,24 @@ def model_at(record: FitRecord, plan: Plan) -> AnyModel:
     return found
 
 
-@final
-@dataclass(frozen=True)
-class Counted:
-    """Rows that were read."""
-
-    n: int
-
-    def __add__(self, other: Counted) -> Counted:
-        return Counted(self.n + other.n)
+def ledger_of(rows: Rows) -> Ledger:
+    """What became of the rows of a leaf."""
+    return rows.ledger
 
 
-def counted_rows(rows: Rows) -> Counted:
-    """How many rows a leaf has."""
-    return Counted(rows.n)
+def left_out_note(ledger: Ledger, where: str | None, of_fit: bool) -> tuple[str, ...]:
+    """How many rows a filter has left out, in a sentence; nothing where it has left out none."""
+    if where is None or not ledger.filtered:
+        return ()
+    what = "the fit's " if of_fit else ""
+    return (f"{what}where={where!r} left out {ledger.filtered:,} of {ledger.read:,} rows",)
+
+
+def plan_where(record: FitRecord, where: str | None) -> Plan:
+    """The request that a record answers, of the rows that pass a filter: the fit's own, another one, or None for all."""
+    if where is not None and not isinstance(where, str):
+        raise DesignError(f"where= is a filter written as text, such as 'x > 0', not {type(where).__name__}")
+    return plan_of(record.specification, record, **({} if where == FITTED else {"where": where}))
 
 
 def _expression(text: str, kinds: Mapping[str, Any]) -> expressions.Expression:

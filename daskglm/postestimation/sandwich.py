@@ -30,6 +30,13 @@ OF_GRAM = ("model", "HC0", "HC1")
 
 
 def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any = None) -> Matrix:
+    """The matrix of `covariance_and_notes`."""
+    return covariance_and_notes(record, kind, data, client)[0]
+
+
+def covariance_and_notes(
+    record: FitRecord, kind: str | Cluster, data: Any, client: Any = None
+) -> tuple[Matrix, tuple[str, ...]]:
     """The covariance (r, r) of that kind at the reported coefficients, NaN where these have no error.
 
     data: the rows that the model was fitted to. One pass for "model", "HC0" and "HC1", two for "observed", one for HC2 and
@@ -46,6 +53,9 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     passes = 2 ** len(clusters) - 1 if clusters else 1
     if kind not in OF_GRAM and bread is None:
         passes += 1
+    if record.specification.where is not None:
+        # rows that are kept are counted as they are read
+        passes = max(passes, 2)
     with Visit(record, data, passes=passes, clusters=clusters, client=client) as visit:
         check_covariance(kind, visit.plan.weights, "kind")
         objective = Objective(visit.rows.consumed(inside), visit.model, record.design.intercept)
@@ -64,7 +74,7 @@ def covariance_of(record: FitRecord, kind: str | Cluster, data: Any, client: Any
     matrix = 0.5 * (matrix + matrix.T)
     matrix[gone, :] = np.nan
     matrix[:, gone] = np.nan
-    return np.asarray(matrix)
+    return np.asarray(matrix), visit.notes
 
 
 def information_of(

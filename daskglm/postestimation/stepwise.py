@@ -182,7 +182,7 @@ class _Walk:
             rows.append(self._row(text, here, found, p))
             here = found
         frame = pd.DataFrame(rows)
-        frame.attrs |= {"passes": self.wide.passes, "criterion": self.rule.criterion}
+        frame.attrs |= {"passes": self.wide.passes, "criterion": self.rule.criterion, "notes": self.wide.notes}
         return frame
 
     def formula(self) -> str:

@@ -29,7 +29,7 @@ from daskglm.fit import ReadLeaf, reading_of
 from daskglm.kernels.blocks import Block
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
-from daskglm.postestimation.revisit import ARRAYS, plan_of
+from daskglm.postestimation.revisit import ARRAYS, left_out_note, plan_of
 from daskglm.record import FitRecord
 
 Vector = npt.NDArray[np.float64]
@@ -154,6 +154,11 @@ class Widened:
     def passes(self) -> int:
         """Totals taken over all rows."""
         return self.blocks.passes
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many rows the fit's filter has left out, where it has."""
+        return left_out_note(self.ledger, self.plan.where, True)
 
     @property
     def offset(self) -> bool:
