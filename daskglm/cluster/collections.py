@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, final
 
 import numpy as np
@@ -64,6 +64,7 @@ class FrameToLeaf:
     """A pandas partition's columns, cast to the types of the whole, rows filtered.
 
     by_value: columns of objects, whose values must be of the kind of their type; without a type they are as found.
+    categories: those that the DataFrame's meta knows, in its order, which every partition takes.
     """
 
     columns: tuple[str, ...]
@@ -71,6 +72,7 @@ class FrameToLeaf:
     filter: Any
     filter_columns: tuple[str, ...]
     by_value: tuple[str, ...] = ()
+    categories: Mapping[str, tuple[Any, ...]] = field(default_factory=dict)
 
     def place(self, number: int) -> str:
         """What messages call a partition."""
@@ -84,7 +86,9 @@ class FrameToLeaf:
         for name in wanted:
             if name not in frame.columns:
                 raise DataError(f'{label} has no column "{name}", which the DataFrame\'s meta has')
-        table = tables.from_pandas(frame[wanted])
+        frame = frame[wanted]
+        ordered = {name: _in_order(frame[name], known) for name, known in self.categories.items()}
+        table = tables.from_pandas(frame.assign(**ordered) if ordered else frame)
         for name in self.by_value:
             self._check_values(name, table.types[name], label)
         table.types = {**table.types, **{name: self.types[name] for name in wanted if name in self.types}}
@@ -130,6 +134,17 @@ def seen_in(leaf: LeafTable) -> Seen:
     """The types of the columns of one partition, without those that have no value."""
     fields = {field.name: schemas.plain(field.type) for field in leaf.table.schema}
     return Seen({name: () if pa.types.is_null(kind) else ((kind, leaf.label),) for name, kind in fields.items()})
+
+
+def _in_order(column: Any, known: tuple[Any, ...]) -> Any:
+    """A column with these categories in this order; what a partition has beside them comes after them."""
+    there = set(known)
+    if isinstance(column.dtype, pd.CategoricalDtype):
+        more = [value for value in column.cat.categories if value not in there]
+        # a cast to the same categories in another order would change nothing
+        return column.cat.set_categories([*known, *more])
+    more = [value for value in pd.unique(column.dropna()) if value not in there]
+    return column.astype(pd.CategoricalDtype([*known, *more]))
 
 
 @final
@@ -288,6 +303,7 @@ class FrameSource(CollectionSource):
         # Dask reads from Parquet it declares known, and empty
         declared = {n: list(frame._meta[_own(frame, n)].cat.categories) for n in factors}
         self.ordered = frozenset(n for n, found in declared.items() if found and UNKNOWN not in found)
+        self._known = {name: tuple(declared[name]) for name in self.ordered}
         for name in self.categories - self.ordered:
             self.types[name] = pa.string()
 
@@ -302,7 +318,8 @@ class FrameSource(CollectionSource):
         self.leaves = [Part(number, 0) for number in range(len(delayed))]
         types = {name: self.types[name] for name in wanted if name not in self.undecided}
         by_value = tuple(name for name in wanted if name in self.objects)
-        self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns), by_value)
+        known = {name: self._known[name] for name in wanted if name in self._known}
+        self.converter = FrameToLeaf(tuple(columns), types, row_filter, tuple(filter_columns), by_value, known)
 
     def decide(self, seen: Seen) -> None:
         """Give columns of objects the type of their values; of a mixture the reason why it cannot be used."""
@@ -510,20 +527,24 @@ def mapped(
     """function of each partition, as the same kind of collection: nothing is computed.
 
     function: a pandas partition, or a NumPy chunk and those of others (n, 1), to an array (m, len(columns)); name: of the
-    Series, None for a DataFrame.
+    Series, None for a DataFrame. The function, which holds a model, is the result of a task of its own: it travels once to
+    each worker, and not with every partition.
     """
+    from dask import delayed
+
+    once = delayed(function, pure=True, traverse=False)
     if not is_array(data):
         meta: Any = (
             pd.Series(np.zeros(0), name=name) if name is not None else pd.DataFrame({c: np.zeros(0) for c in columns})
         )
         meta.index = data._meta.index[:0]
-        return data.map_partitions(FramePart(function, tuple(columns), name), meta=meta)
+        return data.map_partitions(FramePart(tuple(columns), name), once, meta=meta)
     x = data[:, None] if data.ndim == 1 else data
     x = x if x.numblocks[1] == 1 else x.rechunk({1: -1})
     if name is not None:
-        return x.map_blocks(ArrayPart(function, True), *others, dtype=np.float64, drop_axis=1, meta=np.zeros(0))
+        return x.map_blocks(ArrayPart(True), *others, function=once, dtype=np.float64, drop_axis=1, meta=np.zeros(0))
     return x.map_blocks(
-        ArrayPart(function, False), *others, dtype=np.float64, chunks=(x.chunks[0], (len(columns),)),
+        ArrayPart(False), *others, function=once, dtype=np.float64, chunks=(x.chunks[0], (len(columns),)),
         meta=np.zeros((0, 0)),
     )  # fmt: skip
 
@@ -533,14 +554,13 @@ def mapped(
 class FramePart:
     """Results beside the index of their partition."""
 
-    function: Callable[[Any], Any]
     columns: tuple[Any, ...]
     name: Any
     # what Dask calls the task
     __name__ = "predict"
 
-    def __call__(self, frame: Any) -> Any:
-        values = self.function(frame)
+    def __call__(self, frame: Any, function: Callable[[Any], Any]) -> Any:
+        values = function(frame)
         if self.name is not None:
             return pd.Series(values[:, 0], index=frame.index, name=self.name)
         return pd.DataFrame(values, index=frame.index, columns=list(self.columns))
@@ -551,10 +571,9 @@ class FramePart:
 class ArrayPart:
     """Results of a chunk, (m,) or (m, k)."""
 
-    function: Callable[..., Any]
     flat: bool
     __name__ = "predict"
 
-    def __call__(self, chunk: Any, *others: Any) -> Any:
-        values = self.function(chunk, *others)
+    def __call__(self, chunk: Any, *others: Any, function: Callable[..., Any]) -> Any:
+        values = function(chunk, *others)
         return values[:, 0] if self.flat else values

@@ -22,7 +22,7 @@ import dask
 from distributed import Client, Future, get_worker, threadpoolexecutor, wait
 from distributed.utils import format_dashboard_link
 
-from daskglm.cluster import preflight, worker
+from daskglm.cluster import machine, preflight, sources, worker
 from daskglm.cluster.calls import UnansweredError, ask
 from daskglm.cluster.cells import Counter
 from daskglm.cluster.collections import uncomputed
@@ -49,6 +49,8 @@ LOOK_SECONDS = 1.0
 CLEANING_SECONDS = 1.5
 # What a thread holds at once when it sums a subtree: one partial sum per level, the leaf's own and the sum under way.
 HELD_RECORDS = 5
+# What this process holds at once of a pass: the sum, a copy that came with it, and the factor made of it.
+CLIENT_RECORDS = 3
 
 _greeted: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -107,7 +109,12 @@ class Cluster:
         preflight.check_features(self.own, found)
         workers = [
             preflight.Worker(
-                address, int(w["nthreads"]), int(w["memory_limit"] or 0), str(w["status"]), found.get(address)
+                address,
+                int(w["nthreads"]),
+                int(w["memory_limit"] or 0),
+                str(w["status"]),
+                found.get(address),
+                int((w.get("metrics") or {}).get("memory") or 0),
             )
             for address, w in described.items()
         ]
@@ -376,6 +383,7 @@ class DistributedPartitions:
     def expect(self, record: int) -> None:
         """Later totals have records of about so many bytes: ClusterError where they cannot fit."""
         self._cluster.record_bytes = record
+        preflight.check_records(record, CLIENT_RECORDS, 1, machine.memory_limit(), "this process")
         for address, found in self._cluster.watch.described().items():
             limit, threads = int(found["memory_limit"] or 0), int(found["nthreads"])
             preflight.check_records(record, HELD_RECORDS, threads, limit, f"the worker {address}")
@@ -542,8 +550,13 @@ def _opened(
     workers = cluster.inspect(path)
     slots = sum(found.threads for found in workers)
     needed = (source.n_rows or 0) * source.row_bytes(columns)
-    mode = _keep(source, keep, needed, workers, collection)
-    preflight.check_blocks(needed, workers, mode)
+    partition, place = sources.largest(source, columns)
+    mode = _keep(source, keep, needed, preflight.room_for_rows(workers, partition), collection)
+    if collection:
+        preflight.check_collection(needed, workers)
+    else:
+        preflight.check_partition(partition, place, workers)
+        preflight.check_blocks(needed, workers, mode)
     leaves = source.leaves
     cluster.counter.leaves = len(leaves)
     height = shelf_height(len(leaves), slots) if leaves_per_task is None else leaves_per_task.bit_length() - 1
@@ -569,7 +582,7 @@ def _opened(
     return result
 
 
-def _keep(source: Any, keep: str, needed: int, workers: Sequence[preflight.Worker], collection: bool) -> Keep:
+def _keep(source: Any, keep: str, needed: int, room: int, collection: bool) -> Keep:
     if keep not in ("auto", "memory", "disk", "reread"):
         raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')
     if collection:
@@ -581,6 +594,6 @@ def _keep(source: Any, keep: str, needed: int, workers: Sequence[preflight.Worke
         return "memory"
     if keep != "auto":
         return keep  # type: ignore[return-value]
-    if source.in_memory or needed <= sum(found.memory for found in workers) // 2:
+    if source.in_memory or needed <= room:
         return "memory"
     return "reread" if source.local else "disk"

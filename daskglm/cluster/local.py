@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from daskglm.cluster import machine
 from daskglm.cluster.cells import Applied, Counter, Kept, Spill, announce_after, cells_of
+from daskglm.cluster.lakes import LEAF_BYTES
 from daskglm.cluster.packets import Packets
-from daskglm.cluster.sources import Source
+from daskglm.cluster.sources import Source, largest
 from daskglm.errors import DesignError
 from daskglm.partitions import Record, TreeSum
 
@@ -270,6 +271,12 @@ def open_partitions(
     if leaves_per_task is not None and (leaves_per_task < 1 or leaves_per_task & (leaves_per_task - 1)):
         raise DesignError(f"leaves_per_task must be a power of two, not {leaves_per_task}")
     limit = memory or machine.memory_limit()
+    partition, place = largest(source, columns)
+    if partition > LEAF_BYTES and 2 * partition > limit:
+        raise DesignError(
+            f"{place} takes about {partition / 1e9:.2g} GB once decoded, and as much again encoded, of {limit / 1e9:.2g} GB of "
+            "memory: allow more memory, or write the file in smaller row groups"
+        )
     mode: Any = choose_keep(source, columns, limit) if keep == "auto" else keep
     if mode not in ("memory", "disk", "reread"):
         raise DesignError(f'keep must be "auto", "memory", "disk" or "reread", not {keep!r}')

@@ -119,19 +119,39 @@ def facts(folder: str | None = None) -> Facts:
 @final
 @dataclass(frozen=True)
 class Worker:
-    """A worker as the scheduler and it itself describe it; memory_limit 0: none."""
+    """A worker as the scheduler and it itself describe it; memory_limit 0: none; resident: bytes it takes by itself."""
 
     address: str
     threads: int
     memory_limit: int
     status: str
     facts: Facts | None = None
+    resident: int = 0
 
     @property
     def memory(self) -> int:
         """Bytes it may hold."""
         limit = self.memory_limit or (self.facts.memory if self.facts else 0)
         return min(limit, self.facts.memory) if self.facts else limit
+
+
+def room_for_rows(workers: Sequence[Worker], partition: int) -> int:
+    """Bytes of rows that the workers can hold before Dask spills, beside what they take by themselves, and a partition of
+    so many bytes, decoded and encoded, in every thread; no more than half of their limits.
+    """
+    working = 2 * partition
+    beside = (SPILLS_AT * each.memory - each.resident - working * each.threads for each in workers)
+    return min(int(sum(max(room, 0.0) for room in beside)), sum(each.memory for each in workers) // 2)
+
+
+def check_partition(partition: int, place: str, workers: Sequence[Worker]) -> None:
+    """An error where a worker cannot hold the largest partition, decoded and encoded, beside what it takes by itself."""
+    for each in workers:
+        if each.memory and 2 * partition + each.resident > each.memory:
+            raise ClusterError(
+                f"{place} takes about {_gb(partition)} once decoded, and the worker {each.address} has {_gb(each.memory)}, of "
+                f"which {_gb(each.resident)} are in use: give workers more memory, or write the file in smaller row groups"
+            )
 
 
 def check_versions(own: Facts, others: Mapping[str, Facts]) -> None:
@@ -182,6 +202,25 @@ def check_threads(workers: Sequence[Worker]) -> None:
                 "control group allow: start them with --nthreads to match",
                 ClusterWarning,
             )
+
+
+def check_collection(needed: int, workers: Sequence[Worker]) -> None:
+    """A warning where the rows of a collection will be spilled, an error where memory and disks cannot hold them."""
+    memory = sum(each.memory for each in workers)
+    disks = {(each.facts.host, each.facts.disk_free >> 30): each.facts for each in workers if each.facts is not None}
+    free = sum(found.disk_free for found in disks.values() if not found.disk_is_memory)
+    ways = "give the cluster more memory, take fewer columns, or write the collection to Parquet and fit the files"
+    if needed > SPILLS_AT * memory + free:
+        raise ClusterError(
+            f"the rows of the collection take about {_gb(needed)}, and the workers have {_gb(memory)} of memory and "
+            f"{_gb(free)} of disk to spill to: {ways}"
+        )
+    if needed > SPILLS_AT * memory:
+        warn(
+            f"the rows of the collection take about {_gb(needed)}, and the workers have {_gb(memory)}, of which Dask spills "
+            f"beyond {SPILLS_AT:.0%}: every pass will read from disk. To avoid it, {ways}",
+            ClusterWarning,
+        )
 
 
 def check_blocks(needed: int, workers: Sequence[Worker], keep: str) -> None:

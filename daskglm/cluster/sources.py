@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from daskglm.cluster import schemas, tables, values
-from daskglm.cluster.lakes import LeafTable, lake_of, open_lake
+from daskglm.cluster.lakes import LeafTable, ParquetLake, lake_of, open_lake
 from daskglm.cluster.tables import MATRIX
 from daskglm.errors import DesignError
 
@@ -117,6 +117,15 @@ def _dataset(data: Any) -> Source:
     if plain and isinstance(data, ds.FileSystemDataset) and isinstance(data.format, ds.ParquetFileFormat):
         return lake_of(sorted(data.files), data.filesystem)
     return tables.TableSource(data.to_table())
+
+
+def largest(source: Source, columns: Sequence[str]) -> tuple[int, str]:
+    """About the bytes of the largest partition once decoded, and where it is; 0 where its rows are not known."""
+    leaf = max(source.leaves, key=lambda each: each.rows, default=None)
+    if leaf is None or source.in_memory:
+        return 0, ""
+    place = f"{leaf.place} of {source.files[leaf.file].path}" if isinstance(source, ParquetLake) else "a partition"
+    return leaf.rows * source.row_bytes(columns), place
 
 
 def kinds(source: Source) -> dict[str, Any]:

@@ -285,7 +285,7 @@ class Watch:
             if isinstance(error, KilledWorker):
                 raise ClusterError(
                     "a part of the data ended its worker again and again, most likely for lack of memory: give workers "
-                    'more, fewer threads each, or use keep="disk" or keep="reread"'
+                    'more, or fewer threads each; rows of files are kept elsewhere with keep="disk" or keep="reread"'
                 ) from None
             if isinstance(error, MemoryError):
                 raise ClusterError("a worker ran out of memory: give workers more, or fewer threads each") from None

@@ -21,7 +21,9 @@ import pytest
 from scipy.sparse import coo_matrix, csc_array, csr_array, csr_matrix, lil_array
 
 import daskglm as dg
+from daskglm.cluster import collections
 from daskglm.errors import DataError, DesignError
+from tests.cluster import heavy
 from tests.cluster.problem import left_on
 
 N = 480
@@ -810,3 +812,34 @@ def _dense(chunk: Any) -> Any:
 def test_what_cannot_be_predicted_is_refused_before_anything_is_computed(ask: Callable[[Any], Any], error: str) -> None:
     with pytest.raises((DesignError, DataError), match=error):
         ask(dg.glm(FORMULA, DATA, family="poisson"))
+
+
+def test_known_categories_come_in_the_order_of_the_meta() -> None:
+    """Whatever the order of the partitions' own, and with what the meta lacks after them."""
+    generator = np.random.default_rng(5)
+    data = pd.DataFrame({"y": generator.normal(size=90), "g": generator.choice(["a", "b", "c"], 90)})
+    orders = [["c", "a", "b"], ["a", "c", "b"], ["b", "a", "c", "d"]]
+    parts = [
+        data.iloc[at * 30 : at * 30 + 30].assign(g=lambda part, k=at: pd.Categorical(part.g, orders[k]))
+        for at in range(3)
+    ]
+    parts[2].loc[parts[2].index[:5], "g"] = "d"
+    meta = data.iloc[:0].assign(g=pd.Categorical([], ["b", "c", "a"]))
+    frame = dd.from_delayed([dask.delayed(part) for part in parts], meta=meta, verify_meta=False)
+    fit = dg.glm("y ~ g", frame)
+    assert list(fit.params.index) == ["Intercept", "g[T.c]", "g[T.a]", "g[T.d]"]
+    alike = pd.concat([part.assign(g=part.g.astype(str)) for part in parts])
+    alike["g"] = pd.Categorical(alike.g, ["b", "c", "a", "d"])
+    np.testing.assert_allclose(fit.params, dg.glm("y ~ g", alike).params, rtol=1e-12)
+
+
+def test_a_model_travels_once_to_each_worker_and_not_with_every_partition(client: Any) -> None:
+    frame = dd.from_pandas(pd.DataFrame({"x": np.arange(300.0)}), npartitions=30)
+    array = da.ones((300, 2), chunks=(10, 2))
+    for data in (frame, array):
+        for name in ("a", None):
+            heavy.pickled.clear()
+            lazy = collections.mapped(data, heavy.Heavy(), ["a"], name)
+            assert len(client.compute(lazy).result(timeout=60)) == 300
+            # to the scheduler, and with the one task that makes it
+            assert len(heavy.pickled) <= 4

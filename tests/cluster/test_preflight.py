@@ -13,9 +13,10 @@ import pyarrow as pa
 import pytest
 
 from daskglm.cluster import dask as engine
-from daskglm.cluster import preflight, tables, worker
+from daskglm.cluster import local, preflight, tables, worker
 from daskglm.cluster.dask import Cluster, open_partitions
 from daskglm.cluster.engine import Engine
+from daskglm.cluster.lakes import open_lake
 from daskglm.cluster.preflight import Facts, Worker
 from daskglm.cluster.tables import TableSource
 from daskglm.errors import ClusterError, ClusterWarning, DesignError
@@ -302,3 +303,77 @@ def test_what_is_in_memory_can_be_kept_anywhere(client: Any, keep: str) -> None:
     partitions.release()
     with pytest.raises(DesignError, match="'nowhere'"):
         open_partitions(numbered(5), ["x"], "nowhere", client)
+
+
+# -- room for rows -----------------------------------------------------------------------------------------------------
+
+
+def small_workers(count: int, limit: int, resident: int, threads: int = 1) -> list[Worker]:
+    found = facts(memory=64 * GB, disk_free=10 * GB)
+    return [Worker(f"tcp://{i}", threads, limit, "running", found, resident) for i in range(count)]
+
+
+def test_rows_are_kept_in_memory_where_the_workers_limits_have_room_for_them() -> None:
+    small = small_workers(2, 400 << 20, 230 << 20)
+    # of 400 MiB Dask spills beyond 240, and the process itself takes 230
+    assert preflight.room_for_rows(small, 0) < 30 << 20
+    assert preflight.room_for_rows(small, 64 << 20) == 0
+    assert preflight.room_for_rows(small_workers(2, 4 * GB, 300 << 20), 64 << 20) == pytest.approx(
+        2 * (0.6 * 4 * GB - (300 << 20) - (128 << 20)), abs=2
+    )
+    # never more than half of the limits
+    assert preflight.room_for_rows(small_workers(1, 4 * GB, 0), 0) == 2 * GB
+
+
+@pytest.mark.parametrize("limit, keep", [(400 << 20, "reread"), (8 * GB, "memory")])
+def test_small_workers_do_not_keep_rows_in_memory(
+    client: Any, lake: Path, monkeypatch: pytest.MonkeyPatch, limit: int, keep: str
+) -> None:
+    inspect = Cluster.inspect
+    monkeypatch.setattr(
+        Cluster, "inspect", lambda *given: [replace(each, memory_limit=limit) for each in inspect(*given)]
+    )
+    source = open_lake(lake)
+    source.select(["x"])
+    # as if its rows took 300 MB
+    monkeypatch.setattr(source, "row_bytes", lambda columns: 300_000_000 // source.n_rows)
+    partitions = open_partitions(source, ["x"], "auto", client)
+    assert partitions.keep == keep
+    partitions.release()
+
+
+def test_a_row_group_that_does_not_fit_is_named(client: Any, lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = open_lake(lake)
+    source.select(["x"])
+    monkeypatch.setattr(source, "row_bytes", lambda columns: 10_000_000)
+    said = r"row groups? 0.* of \S*\d\.parquet takes about .* GB once decoded, and the worker tcp://\S+ has 2\.1 GB, of which"
+    with pytest.raises(ClusterError, match=said):
+        open_partitions(source, ["x"], "reread", client)
+    assert left_on(client) == []
+    said = r"row groups? 0.* of \S*\d\.parquet takes about .* GB once decoded, and as much again encoded, of 2 GB of memory"
+    with pytest.raises(DesignError, match=said):
+        local.open_partitions(source, ["x"], "reread", 1, 2 * GB)
+
+
+def test_a_collection_that_does_not_fit_is_refused_and_one_that_spills_is_a_warning() -> None:
+    few = small_workers(2, GB, 0)
+    preflight.check_collection(GB, few)
+    with pytest.warns(
+        ClusterWarning, match=r"the rows of the collection take about 5 GB.* every pass will read from disk"
+    ):
+        preflight.check_collection(5 * GB, few)
+    with pytest.raises(
+        ClusterError, match=r"take about 30 GB, and the workers have 2 GB of memory and 10 GB of disk"
+    ) as found:
+        preflight.check_collection(30 * GB, few)
+    # what a collection does not accept is not advised
+    assert "keep=" not in str(found.value)
+
+
+def test_the_sums_must_fit_in_this_process_too(client: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    partitions = open_partitions(numbered(2), ["x"], "memory", client)
+    monkeypatch.setattr(engine.machine, "memory_limit", lambda: 100 << 20)
+    partitions.expect(30 << 20)
+    with pytest.raises(ClusterError, match=r"one Gram takes 0\.042 GB, and this process holds 3 of them"):
+        partitions.expect(40 << 20)
+    partitions.release()
