@@ -287,7 +287,7 @@ class FrameSource(CollectionSource):
     """A Dask DataFrame; its partitions are the leaves."""
 
     def __init__(self, frame: Any) -> None:
-        meta = frame._meta_nonempty
+        meta = _example(frame)
         twice = sorted({str(name) for name in meta.columns if list(meta.columns).count(name) > 1})
         if twice:
             raise DesignError(f"two columns of the DataFrame have the same name: {twice[0]!r}")
@@ -296,6 +296,7 @@ class FrameSource(CollectionSource):
         self.objects = frozenset(str(name) for name, kind in meta.dtypes.items() if kind == np.dtype(object))
         self.undecided = self.objects
         self.types |= {name: pa.null() for name in self.objects}
+        self.types |= {str(n): pa.string() for n, kind in meta.dtypes.items() if isinstance(kind, pd.IntervalDtype)}
         self._frame = frame.rename(columns=str) if any(not isinstance(name, str) for name in meta.columns) else frame
         factors = {str(n): kind for n, kind in meta.dtypes.items() if isinstance(kind, pd.CategoricalDtype)}
         self.categories = frozenset(factors)
@@ -345,6 +346,14 @@ def _decided(name: str, found: Sequence[tuple[pa.DataType, str]]) -> pa.DataType
         if one != other:
             return values.unusable(f"a mixture of {one} ({place}) and {other} ({label})", 0).type
     return schemas.unified(found, name) if found else pa.null()
+
+
+def _example(frame: Any) -> Any:
+    """Rows as a frame has them, of Dask's making; none where Dask cannot make them, as of intervals."""
+    try:
+        return frame._meta_nonempty
+    except (TypeError, ValueError):
+        return frame._meta
 
 
 def _projected(frame: Any, wanted: Sequence[str]) -> Any:

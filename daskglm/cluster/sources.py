@@ -137,7 +137,10 @@ def kinds(source: Source) -> dict[str, Any]:
 
 
 def _kind(kind: pa.DataType) -> str:
-    return schemas.kind_of(kind) or f"unusable: {values.reason_of(kind) or kind}"
+    intervals = (
+        "of intervals, which are no labels: make it text, as astype(str) does" if values.is_interval(kind) else None
+    )
+    return schemas.kind_of(kind) or f"unusable: {values.reason_of(kind) or intervals or kind}"
 
 
 def as_fitted(source: Source, fitted: Mapping[str, str]) -> Source:

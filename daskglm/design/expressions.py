@@ -472,11 +472,18 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
 
     def literal(value: object, like: Any) -> Any:
         if isinstance(value, str) and like is not None and pa.types.is_temporal(like):
-            try:
-                return pc.scalar(pa.scalar(value).cast(like))
-            except pa.ArrowInvalid:
-                raise DesignError(f"{value!r} in where={expression.text!r} is not a {like}") from None
+            return pc.scalar(moment(value, like))
         return pc.scalar(value)
+
+    def moment(text: str, like: Any) -> Any:
+        # without an offset it is a time in the zone of the column
+        seconds = times.parsed(text, f"timestamp[{like.tz}]") if pa.types.is_timestamp(like) and like.tz else None
+        try:
+            if seconds is not None:
+                return pa.scalar(round(seconds * 1e6), pa.timestamp("us", like.tz))
+            return pa.scalar(text).cast(like)
+        except pa.ArrowInvalid:
+            raise DesignError(f"{text!r} in where={expression.text!r} is not a {like}") from None
 
     def of(node: ast.expr, like: Any = None) -> Any:
         if isinstance(node, ast.Constant):
@@ -540,8 +547,12 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
                 assert isinstance(right, (ast.List, ast.Tuple, ast.Set))
                 values = [_literal(element) for element in right.elts]
                 try:
+                    timely = like is not None and pa.types.is_temporal(like)
                     listed = pa.array(values)
-                    listed = listed.cast(like) if like is not None and pa.types.is_temporal(like) else listed
+                    if timely and all(isinstance(value, str) for value in values):
+                        listed = pa.array([moment(value, like).as_py() for value in values], like)
+                    elif timely:
+                        listed = listed.cast(like)
                 except (pa.ArrowInvalid, pa.ArrowNotImplementedError):
                     raise DesignError(
                         f"{values!r} in where={expression.text!r} is not a list of {like or 'one kind'}"

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import dask.dataframe as dd
 import numpy as np
 import pandas as pd
 import polars as pl
@@ -99,10 +100,18 @@ def test_intervals_are_levels(kind: str, tmp_path: Path) -> None:
         np.testing.assert_array_equal(fit.predict(source), truth.predict(data))
     fit.save(tmp_path / "model")
     np.testing.assert_array_equal(dg.load(tmp_path / "model").predict(data), truth.predict(data))
+    collection = dd.from_pandas(data, npartitions=2)
+    pd.testing.assert_series_equal(dg.glm("y ~ c", collection).params, truth.params)
     # intervals that are no categories are text, sorted as such
     as_text = dg.glm("y ~ c", pd.DataFrame({"y": Y, "c": cut.astype(str).where(cut.notna(), None)}))
     for column in (pd.Series(pd.arrays.IntervalArray(cut)), pd.Series(list(cut), dtype=object)):
-        pd.testing.assert_series_equal(dg.glm("y ~ c", pd.DataFrame({"y": Y, "c": column})).params, as_text.params)
+        plain = pd.DataFrame({"y": Y, "c": column})
+        pd.testing.assert_series_equal(dg.glm("y ~ c", plain).params, as_text.params)
+        pd.testing.assert_series_equal(dg.glm("y ~ c", dd.from_pandas(plain, npartitions=2)).params, as_text.params)
+    if kind != "missing":
+        pd.DataFrame({"y": Y, "c": pd.arrays.IntervalArray(cut)}).to_parquet(tmp_path / "intervals.parquet")
+        with pytest.raises(DesignError, match="it is of intervals, which are no labels: make it text"):
+            dg.glm("y ~ c", str(tmp_path / "intervals.parquet"))
 
 
 def test_large_whole_numbers() -> None:

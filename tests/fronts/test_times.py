@@ -107,6 +107,22 @@ def test_labels_of_times_are_in_their_zone(kind: str) -> None:
     np.testing.assert_allclose(other.predict(table(kind)), fit.predict(table(kind)), rtol=1e-12)
 
 
+@pytest.mark.filterwarnings("ignore::daskglm.errors.AliasWarning")
+@pytest.mark.parametrize("kind", LABELS)
+def test_filters_read_literals_as_formulas_do(kind: str) -> None:
+    for condition in ("t > '2024-02-28'", "t in ['2024-02-28', '2024-03-01']", "t <= '2024-02-29'"):
+        expected = dg.glm(f"y ~ I({condition})", table(kind))
+        (mean, _, _), *_ = expected.record.design.moments.values()
+        if mean > 0:
+            assert dg.glm("y ~ 1", table(kind), where=condition).nobs == round(mean * ROWS)
+        else:
+            assert kind in ("new york", "offset")
+    assert (
+        kind not in ("utc", "new york", "offset")
+        or dg.glm("y ~ 1", table(kind), where=f"t == '{LABELS[kind]}'").nobs == (DAYS == 1).sum()
+    )
+
+
 LITERALS = {"dates": "2024-02-29", "timestamps": "2024-02-29 00:00", "utc": "2024-02-29T00:00:00+00:00"}
 
 
