@@ -95,6 +95,14 @@ class Tally:
     missing: int = 0
     reasons: Mapping[str, int] = field(default_factory=dict)
 
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """How many rows have no prediction, and why, in a sentence; nothing where all have one."""
+        if not self.missing:
+            return ()
+        why = ", ".join(f"{name}: {count:,}" for name, count in self.reasons.items())
+        return (f"{self.missing:,} of {self.rows:,} rows have no prediction ({why})",)
+
     def __add__(self, other: Tally) -> Tally:
         reasons = dict(self.reasons)
         for name, count in other.reasons.items():
@@ -566,12 +574,12 @@ def _reading(
     )
 
 
-def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[dict[str, Vector]]:
-    """Results of the source's leaves, in order."""
+def predictions(score: Scorer, source: Source, threads: int | None = None) -> Iterator[tuple[dict[str, Vector], Tally]]:
+    """Results of the source's leaves, in order, with the rows that have one and those without."""
     source.select(score.needed or _any_column(source))
     partitions = open_scored(source, score.needed, threads)
     try:
-        yield from partitions.map(score.score)
+        yield from partitions.map(score.tallied)
     finally:
         partitions.release()
 
@@ -584,6 +592,17 @@ def predict(
     record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any, threads: int | None = None
 ) -> dict[str, Vector]:
     """All of a source's predictions at once, each (n,)."""
+    return tallied(record, source, prediction, offset, exposure, threads)[0]
+
+
+def tallied(
+    record: FitRecord, source: Source, prediction: Prediction, offset: Any, exposure: Any, threads: int | None = None
+) -> tuple[dict[str, Vector], Tally]:
+    """All of a source's predictions at once, each (n,), and how many rows have none."""
     score = scorer(record, prediction, source, offset, exposure)
-    parts = list(predictions(score, source, threads))
-    return {name: np.concatenate([part[name] for part in parts]) if parts else np.zeros(0) for name in score.columns}
+    parts, tally = [], Tally()
+    for part, one in predictions(score, source, threads):
+        parts.append(part)
+        tally += one
+    empty = np.zeros(0)
+    return {name: np.concatenate([part[name] for part in parts] or [empty]) for name in score.columns}, tally

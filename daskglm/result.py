@@ -431,7 +431,8 @@ class Fit:
         model was fitted. where: a filter; rows that do not pass have NaN, and the filter of the fit is not applied. A model
         that did not converge warns (ConvergenceWarning).
         A Series named after the type, or a DataFrame where there is more than one column, of the library of the data (pandas,
-        polars; pyarrow: an Array or a Table), and pandas' for others. One decode of the data.
+        polars; pyarrow: an Array or a Table), and pandas' for others; of pandas, `attrs["notes"]` counts rows without a
+        prediction, by reason. One decode of the data.
         Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
         DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
         are Dask arrays chunked as its rows are.

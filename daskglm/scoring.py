@@ -13,7 +13,7 @@ from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
 from daskglm.cluster.tables import from_arrays, is_sparse, like, plain_array
 from daskglm.errors import DesignError
-from daskglm.predict import Prediction, predict, result_columns, scorer, warn_unconverged
+from daskglm.predict import Prediction, predict, result_columns, scorer, tallied, warn_unconverged
 from daskglm.record import FitRecord
 
 
@@ -31,9 +31,12 @@ def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposu
         offset, exposure = (name if name in arrays else value for name, value in others.items())
     else:
         source = open_source(data)
-    columns = predict(record, source, wanted, offset, exposure)
+    columns, tally = tallied(record, source, wanted, offset, exposure)
     names = record.parameters.labelled(list(columns))
-    return like(data, names, list(columns.values()), wanted.kind != "terms" and len(columns) == 1)
+    result = like(data, names, list(columns.values()), wanted.kind != "terms" and len(columns) == 1)
+    if isinstance(result, (pd.Series, pd.DataFrame)):
+        result.attrs["notes"] = tally.notes
+    return result
 
 
 def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:

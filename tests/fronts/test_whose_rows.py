@@ -168,6 +168,10 @@ def test_results_state_what_was_used(fit: Any) -> None:
         assert frame_of.attrs["ledger"].used == 150
     assert fit.residuals(data, where=where).attrs["ledger"].filtered == 450
     assert note in fit.influential(data, where=where).notes
+    assert fit.predict(data, where=where).attrs["notes"] == (
+        "450 of 600 rows have no prediction (where='year = 2024': 450)",
+    )
+    assert fit.predict(data).attrs["notes"] == ()
     assert fit.margins(data).attrs["notes"] == ()
     assert fit.check(data).ledger.filtered == 0
 
