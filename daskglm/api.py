@@ -11,7 +11,16 @@ import numpy as np
 from daskglm.cluster.collections import is_collection, open_chunks
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import MATRIX, column_names, from_arrays, is_sparse, paired, plain_array, with_columns
+from daskglm.cluster.tables import (
+    MATRIX,
+    column_names,
+    from_arrays,
+    has_rows,
+    is_sparse,
+    paired,
+    plain_array,
+    with_columns,
+)
 from daskglm.errors import DesignError, public
 from daskglm.fit import run_all
 from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
@@ -172,7 +181,7 @@ def _with_arrays(data: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]
     then name those.
     """
     arrays, changed = _beside(given)
-    arrays = {name: value for name, value in arrays.items() if _is_array(value)}
+    arrays = {name: value for name, value in arrays.items() if has_rows(value) and not is_collection(value)}
     names = column_names(data)
     if names is None or not arrays:
         return data, given
@@ -191,16 +200,6 @@ def _with_arrays(data: Any, given: dict[str, Any]) -> tuple[Any, dict[str, Any]]
             changed["covariance"] = Cluster(*renamed, correction=changed["covariance"].correction)
             given = {**given, "covariance": changed["covariance"]}
     return with_columns(data, columns), given
-
-
-def _is_array(value: Any) -> bool:
-    """Whether an option holds a value for each row, rather than a name, an expression or a number."""
-    return (
-        not isinstance(value, (str, bytes))
-        and not is_collection(value)
-        and getattr(value, "shape", None) != ()
-        and hasattr(value, "__len__")
-    )
 
 
 def _from_arrays(x: Any, y: Any, given: dict[str, Any]) -> tuple[str, Source, dict[str, Any]]:

@@ -11,7 +11,15 @@ import pyarrow as pa
 
 from daskglm.cluster.collections import beside, is_array, is_collection, mapped
 from daskglm.cluster.sources import Source, open_source
-from daskglm.cluster.tables import from_arrays, is_sparse, like, plain_array
+from daskglm.cluster.tables import (
+    column_names,
+    from_arrays,
+    has_rows,
+    is_sparse,
+    like,
+    plain_array,
+    with_columns,
+)
 from daskglm.errors import DesignError
 from daskglm.predict import Prediction, predict, result_columns, scorer, tallied, warn_unconverged
 from daskglm.record import FitRecord
@@ -30,13 +38,26 @@ def scored(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposu
         source = _arrays(record, plain_array(data), arrays)
         offset, exposure = (name if name in arrays else value for name, value in others.items())
     else:
-        source = open_source(data)
+        table, offset, exposure = _with_arrays(data, offset, exposure)
+        source = open_source(table)
     columns, tally = tallied(record, source, wanted, offset, exposure)
     names = record.parameters.labelled(list(columns))
     result = like(data, names, list(columns.values()), wanted.kind != "terms" and len(columns) == 1)
     if isinstance(result, (pd.Series, pd.DataFrame)):
         result.attrs["notes"] = tally.notes
     return result
+
+
+def _with_arrays(data: Any, offset: Any, exposure: Any) -> tuple[Any, Any, Any]:
+    """A table in memory with arrays that were given for offset and exposure as columns, and what those options then name."""
+    names, given, columns = column_names(data), {"offset": offset, "exposure": exposure}, {}
+    for option, value in given.items():
+        if names is not None and has_rows(value) and not is_collection(value):
+            name = option
+            while name in names:
+                name += "_"
+            columns[name], given[option] = value, name
+    return (with_columns(data, columns) if columns else data), given["offset"], given["exposure"]
 
 
 def _lazily(record: FitRecord, data: Any, wanted: Prediction, offset: Any, exposure: Any) -> Any:

@@ -386,6 +386,11 @@ def column_names(data: Any) -> list[str] | None:
     return list(data.columns) if type(data).__module__.startswith("polars") and hasattr(data, "with_columns") else None
 
 
+def has_rows(value: Any) -> bool:
+    """Whether an option holds a value for each row, rather than a name, an expression or a number."""
+    return not isinstance(value, (str, bytes)) and hasattr(value, "__len__") and getattr(value, "shape", None) != ()
+
+
 def with_columns(data: Any, columns: Mapping[str, Any]) -> Any:
     """A table in memory with more columns; pandas objects are paired by their index, others by
     position.

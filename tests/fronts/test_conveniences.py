@@ -137,3 +137,19 @@ def test_new_data_need_the_column(data: pd.DataFrame) -> None:
 def test_arrays_that_do_not_fit(data: pd.DataFrame, value: Any, message: str) -> None:
     with pytest.raises(DesignError, match=message):
         dg.glm("y ~ x", data, family="poisson", exposure=value)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow"])
+def test_predictions_take_arrays_beside_a_table(data: pd.DataFrame, kind: str) -> None:
+    fit = dg.glm("y ~ x", data, family="poisson", exposure="e", offset="o")
+    expected = np.asarray(fit.predict(data))
+    plain = data.drop(columns=["e", "o"]).assign(exposure="no")
+    exposure, offset = data["e"], data["o"]
+    if kind == "pandas":
+        exposure, offset = exposure.sort_index(), offset.sort_index(ascending=False)
+    else:
+        exposure, offset = exposure.to_numpy(), offset.to_numpy()
+    found = fit.predict(kinds(plain)[kind], exposure=exposure, offset=offset)
+    np.testing.assert_array_equal(np.asarray(found).ravel(), expected)
+    with pytest.raises(DesignError, match="exposure= has 2 values for 120 rows"):
+        fit.predict(plain, exposure=[1.0, 2.0], offset=0)
