@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
-from typing import final
+from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
@@ -236,15 +236,26 @@ class BorderedFactor:
 AnyFactor = Factor | BorderedFactor
 
 
-def factor_any(gram: AnyGram, exclude: Mask | None = None, least: float = ALIASED) -> AnyFactor:
+def factor_any(gram: AnyGram, exclude: Mask | None = None, least: float = ALIASED, precise: bool = False) -> AnyFactor:
     """The factor of a Gram, by its structure where it has one; see
-    `daskglm.kernels.cholesky.factor`.
+    `daskglm.kernels.cholesky.factor`. precise: whether pivots of levels are computed in extended
+    precision, which tells a combination from rounding.
     """
     if not isinstance(gram, Bordered):
         return factor(gram, exclude, least)
     if not gram.is_ordered or not gram.is_finite:
         return factor(gram.dense(), exclude, least)
-    return _Elimination(gram, exclude, least).run()
+    return _Elimination(gram, exclude, least, precise).run()
+
+
+def _forward(square: Matrix, right: Matrix) -> Any:
+    """L^-1 B (r, m) in extended precision, with L L' a positive definite matrix (r, r) and B (r, m)."""
+    lower, result = square.astype(np.longdouble), right.astype(np.longdouble)
+    for j in range(len(lower)):
+        lower[j, j] = np.sqrt(lower[j, j] - lower[j, :j] @ lower[j, :j])
+        lower[j + 1 :, j] = (lower[j + 1 :, j] - lower[j + 1 :, :j] @ lower[j, :j]) / lower[j, j]
+        result[j] = (result[j] - lower[j, :j] @ result[:j]) / lower[j, j]
+    return result
 
 
 class _Elimination:
@@ -257,8 +268,8 @@ class _Elimination:
     F1 = [Z; -D^-1 C1 Z], Z Z' = L1^-T M L1^-1, whose sums have no cancellation.
     """
 
-    def __init__(self, gram: Bordered, exclude: Mask | None, least: float) -> None:
-        self.gram, self.least = gram, least
+    def __init__(self, gram: Bordered, exclude: Mask | None, least: float, precise: bool) -> None:
+        self.gram, self.least, self.precise = gram, least, precise
         diagonal = gram.diagonals()
         self.candidates = (diagonal != 0.0) if exclude is None else ~exclude & (diagonal != 0.0)
         self.pivots = np.zeros(diagonal.size)
@@ -305,6 +316,9 @@ class _Elimination:
             for j in index:
                 self._decide(gram.inside[j], gram.diagonal[j], gram.diagonal[j])
             return m
+        if self.precise:
+            wide = _forward(gram.square[np.ix_(own, own)], gram.cross[:, own].T).T
+            return self._one_by_one(index, wide, m.astype(np.longdouble)).astype(np.float64)
         v = solve_triangular(self.leading.lower, gram.cross[:, own].T, lower=True, check_finite=False).T
         for start in range(0, index.size, _LEVELS_AT_ONCE):
             some = index[start : start + _LEVELS_AT_ONCE]
@@ -334,12 +348,13 @@ class _Elimination:
                 return np.asarray(m + added.T @ added)
         return self._one_by_one(some, v, m)
 
-    def _one_by_one(self, some: Index, v: Matrix, m: Matrix) -> Matrix:
+    def _one_by_one(self, some: Index, v: Any, m: Any) -> Any:
+        """M after these levels, in the precision of V and M."""
         m = m.copy()
         for j in some:
             turned = m @ v[j]
-            left = float(self.gram.diagonal[j] - v[j] @ turned)
-            if self._decide(self.gram.inside[j], left, self.gram.diagonal[j]):
+            left = self.gram.diagonal[j] - v[j] @ turned
+            if self._decide(self.gram.inside[j], float(left), self.gram.diagonal[j]):
                 m += np.outer(turned, turned) / left
         return m
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.bordered import AnyFactor, AnyGram, columns_of, dense, diagonal_of, factor_any
+from daskglm.kernels.bordered import AnyFactor, AnyGram, Bordered, columns_of, dense, diagonal_of, factor_any
 from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor, factor
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
@@ -102,6 +102,9 @@ def _combinations(objective: Objective, point: Point) -> Mask:
     found = factor_any(unit.gram, None, FAINT)
     # what is below the line without a doubt is set aside as it is
     gone = ~found.kept & (np.abs(found.pivots) < FAINT)
+    if isinstance(unit.gram, Bordered) and _in_doubt(found, gone).any():
+        found = factor_any(unit.gram, None, FAINT, precise=True)
+        gone = ~found.kept & (np.abs(found.pivots) < FAINT)
     if not _in_doubt(found, gone).any():
         return gone
     return ~_refined(objective, point.coef, unit.gram, "unit", gone, FAINT).kept

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 
 import daskglm as dg
-from daskglm.kernels.bordered import LowRank
+from daskglm.kernels.bordered import Bordered, LowRank
 from daskglm.totals import moments
 
 LEVELS = 700
@@ -134,3 +134,29 @@ def test_a_factor_of_many_levels_takes_little_memory() -> None:
         tracemalloc.stop()
     assert peak < 0.5 * 8 * levels**2
     assert fit.certificate.error_digits > 6
+
+
+@pytest.mark.parametrize("formula", ["y ~ r + g + x", "y ~ g + r + x", "y ~ x + r:x + g"])
+@pytest.mark.parametrize("family", ["gaussian", "poisson"])
+def test_groups_of_the_levels_are_told_apart_without_a_dense_gram(
+    formula: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of every group before the factor one level is a combination, which rounding must not hide."""
+
+    def refuse(self: Bordered) -> None:
+        raise AssertionError("the Gram was written out")
+
+    monkeypatch.setattr(Bordered, "dense", refuse)
+    rng = np.random.default_rng(0)
+    levels, n = 4_000, 24_000
+    codes = rng.permutation(np.arange(n) % levels)
+    x = rng.normal(size=n)
+    mean = np.exp(0.2 * x)
+    table = pd.DataFrame({"g": pd.Categorical(codes), "r": pd.Categorical(codes % 7), "x": x})
+    table["y"] = rng.poisson(2.0 * mean) + 1 if family == "poisson" else mean + rng.normal(size=n)
+    fit = fitted(formula, table, family=family)
+    assert fit.converged
+    if "r:x" not in formula:
+        first = {"y ~ r + g + x": "g", "y ~ g + r + x": "r"}[formula]
+        assert len(fit.aliased) == 6
+        assert all(name.startswith(f"{first}[") for name in fit.aliased)
