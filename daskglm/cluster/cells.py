@@ -23,6 +23,11 @@ from daskglm.errors import DesignError
 
 # Room that is left on a disk for others.
 SPARE_DISK = 256 << 20
+# Folders of rows on disk, and the file in each that its process locks.
+SPILL_PREFIX = "daskglm-"
+OWNER = "owner"
+_OWNED: dict[str, int] = {}
+_OWNED_LOCK = threading.Lock()
 
 
 class Packable(Protocol):
@@ -214,10 +219,50 @@ def spill_parent() -> str:
     return parent
 
 
+def _own(folder: str) -> None:
+    """Lock a file in the folder for as long as this process lives, by which others know that the folder is in use."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        # nobody finds the file before it is locked
+        path = os.path.join(folder, OWNER)
+        handle = os.open(f"{path}.new", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rename(f"{path}.new", path)
+        with _OWNED_LOCK:
+            _OWNED[folder] = handle
+
+
+def remove_folder(folder: str) -> None:
+    """Remove a folder of rows, and give up its lock."""
+    with _OWNED_LOCK:
+        handle = _OWNED.pop(folder, None)
+    if handle is not None:
+        os.close(handle)
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_ownerless(parent: str) -> None:
+    """Remove the folders of processes that were killed: nobody locks their files any more."""
+    with contextlib.suppress(ImportError, OSError):
+        import fcntl
+
+        for entry in list(os.scandir(parent)):
+            owner = os.path.join(entry.path, OWNER)
+            if not entry.name.startswith(SPILL_PREFIX) or not os.path.isfile(owner):
+                continue
+            with contextlib.suppress(OSError), open(owner, "rb") as handle:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                shutil.rmtree(entry.path, ignore_errors=True)
+
+
 def spill_folder(parent: str) -> str:
     """Make a folder of our own below the one for rows; DesignError where that cannot be done."""
     try:
-        return tempfile.mkdtemp(prefix="daskglm-", dir=parent)
+        _remove_ownerless(parent)
+        folder = tempfile.mkdtemp(prefix=SPILL_PREFIX, dir=parent)
+        _own(folder)
+        return folder
     except OSError as error:
         raise DesignError(
             f"nothing can be written to {parent}: {reason(error, near=parent)}; set DASKGLM_SPILL_DIR to another folder"
@@ -240,7 +285,7 @@ class Spill:
                 'set DASKGLM_SPILL_DIR, or use keep="reread"'
             )
         self.folder = spill_folder(parent)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self.folder, True)
+        self._finalizer = weakref.finalize(self, remove_folder, self.folder)
 
     def store(self, item: Any, index: int, rows: int) -> Stored:
         """Write one item; DesignError where the disk does not take it."""

@@ -12,7 +12,7 @@ from typing import Any, final
 import numpy as np
 
 from daskglm.cluster import machine
-from daskglm.cluster.cells import SPARE_DISK, spill_folder, spill_parent
+from daskglm.cluster.cells import SPARE_DISK, remove_folder, spill_folder, spill_parent
 from daskglm.cluster.folders import reason
 from daskglm.errors import DesignError
 
@@ -113,7 +113,7 @@ class Packets:
                 "DASKGLM_SPILL_DIR to a real disk"
             )
         self._folder = spill_folder(parent)
-        self._finalizer = weakref.finalize(self, shutil.rmtree, self._folder, True)
+        self._finalizer = weakref.finalize(self, remove_folder, self._folder)
 
 
 def _read(handle: Any, layout: list[tuple[str, tuple[int, ...], int]], path: str) -> list[Any]:

@@ -53,9 +53,20 @@ class Processes:
 
     def warm_up(self, lake: Path) -> None:
         """One fit without any fault: what it gives, and how many passes it takes."""
+        # compiling can keep a worker silent for longer than it would be waited for
+        before = self.client.run_on_scheduler(_wait_for_workers, None)
         told = Told()
         self.expected = bits(fitted(lake, Engine(client=self.client), reporter=told))
         self.passes = told.phases.count("pass") - 1
+        self.client.run_on_scheduler(_wait_for_workers, before)
+
+
+def _wait_for_workers(seconds: float | None, dask_scheduler: Any = None) -> Any:
+    """How long the scheduler waits for a silent worker, where it gives any up; what it was before."""
+    before = dask_scheduler.worker_ttl
+    if before:
+        dask_scheduler.worker_ttl = seconds or 300.0
+    return before
 
 
 @contextlib.contextmanager

@@ -5,6 +5,8 @@ from __future__ import annotations
 import gc
 import os
 import shutil
+import subprocess
+import sys
 import threading
 from collections import namedtuple
 from dataclasses import dataclass
@@ -16,7 +18,7 @@ import pyarrow as pa
 import pytest
 
 import daskglm as dg
-from daskglm.cluster import local, machine, tables
+from daskglm.cluster import cells, local, machine, tables
 from daskglm.cluster.local import LocalPartitions, Spill, choose_keep, open_partitions
 from daskglm.cluster.tables import TableSource
 from daskglm.errors import DesignError
@@ -173,7 +175,7 @@ def test_released_partitions_leave_nothing_on_disk(source: TableSource, tmp_path
     partitions = open_partitions(source, ["x"], "disk", 2)
     kept, _, _ = partitions.kept_with_total(item, initial)
     (folder,) = spilled(tmp_path)
-    assert len(os.listdir(tmp_path / folder)) == LEAVES
+    assert len(list((tmp_path / folder).glob("*.block"))) == LEAVES
     kept.release()
     assert spilled(tmp_path) == []
 
@@ -291,3 +293,36 @@ def test_partitions_without_leaves_sum_to_nothing() -> None:
     empty = LocalPartitions([], local.Counter(0), 1, "memory")
     with pytest.raises(ValueError, match="no leaves"):
         empty.total(name)
+
+
+KILLED = """
+import os, signal, sys
+from daskglm.cluster.cells import Spill
+spill = Spill(0)
+open(os.path.join(spill.folder, "0.block"), "wb").write(b"rows")
+print(spill.folder, flush=True)
+sys.stdin.read()
+"""
+
+
+def test_folders_of_processes_that_were_killed_are_removed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DASKGLM_SPILL_DIR", str(tmp_path))
+    monkeypatch.setattr(cells.machine, "on_memory", lambda path: False)
+    foreign = tmp_path / "daskglm-of-somebody"
+    foreign.mkdir()
+    command = [sys.executable, "-c", KILLED]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        folder = Path(process.stdout.readline().strip())
+        try:
+            # while its process lives, nobody takes it away
+            first = cells.Spill(0)
+            assert (folder / "0.block").exists()
+        finally:
+            process.kill()
+    second = cells.Spill(0)
+    assert not folder.exists()
+    assert Path(first.folder).exists()
+    first.close()
+    second.close()
+    assert list(tmp_path.iterdir()) == [foreign]
