@@ -10,8 +10,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.bordered import AnyFactor, AnyGram, Bordered, columns_of, dense, diagonal_of, factor_any
-from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor, factor
+from daskglm.kernels.bordered import AnyFactor, AnyGram, Bordered, columns_of, diagonal_of, factor_any
+from daskglm.kernels.cholesky import ALIASED, DOUBTFUL, FAINT, Factor
 from daskglm.model.likelihoods import Information
 from daskglm.solvers.objective import Curvature, Objective, Point
 
@@ -130,11 +130,15 @@ def _refined(
 
     A column is set aside only if less than `least` of it remains.
     """
-    gram, original = dense(table), diagonal_of(table)
-    found = factor(gram, aliased, FAINT)
+    gram, original = table, diagonal_of(table)
+    found = factor_any(gram, aliased, FAINT)
     columns = np.flatnonzero(_in_doubt(found, aliased, doubt))
+    if isinstance(gram, Bordered) and np.isin(columns, gram.inside).any():
+        # residuals of levels are not diagonal any more
+        return _refined(objective, coef, gram.dense(), information, aliased, least, exact, doubt)
     basis = np.eye(gram.shape[0])
-    better, gone = gram, aliased
+    better: AnyGram = gram
+    gone = aliased
     for _ in range(RESIDUAL_PASSES):
         basis = _residual_basis(better, basis, found, columns)
         products = objective.residuals(coef, basis[:, columns], information, exact)
@@ -142,8 +146,10 @@ def _refined(
         gone = aliased.copy()
         gone[columns[left < least]] = True
         better = _with_residuals(gram, columns, products.cross, products.inner)
-        found = factor(better, gone, FAINT)
+        found = factor_any(better, gone, FAINT)
         more = np.setdiff1d(np.flatnonzero(_in_doubt(found, gone, doubt)), columns)
+        if isinstance(gram, Bordered) and np.isin(more, gram.inside).any():
+            return _refined(objective, coef, gram.dense(), information, aliased, least, exact, doubt)
         settled = not more.size and bool(np.all(found.pivots[columns][found.kept[columns]] > doubt))
         if settled and found.kept[columns].sum() == np.sum(~gone[columns]):
             break
@@ -151,23 +157,37 @@ def _refined(
     return Curvature(found, basis, better, aliased, tuple(int(j) for j in columns))
 
 
-def _residual_basis(gram: Matrix, basis: Matrix, found: Factor, columns: npt.NDArray[np.intp]) -> Matrix:
-    """Take from each doubtful column, in the present basis, its projection on the kept columns before it."""
-    result = basis.copy()
-    for j in columns:
+def _residual_basis(gram: AnyGram, basis: Matrix, found: AnyFactor, columns: npt.NDArray[np.intp]) -> Matrix:
+    """Take from each doubtful column, in the present basis, its projection on the kept columns before it; the basis is
+    written over.
+    """
+    taken = np.zeros((gram.shape[0], columns.size))
+    for place, j in enumerate(columns):
         before = np.zeros(gram.shape[0], bool)
         before[:j] = found.kept[:j]
         if not before.any():
             continue
-        # the leading rows of a Cholesky factor are the factor of the leading columns
-        k = int(before.sum())
-        leading = Factor(before, found.lower[:k, :k], found.pivots, True)
-        result[:, j] -= basis @ leading.solve(np.where(before, gram[:, j], 0.0))
-    return result
+        if isinstance(found, Factor):
+            # the leading rows of a Cholesky factor are the factor of the leading columns
+            k = int(before.sum())
+            leading: AnyFactor = Factor(before, found.lower[:k, :k], found.pivots, True)
+        else:
+            leading = factor_any(gram, ~before, FAINT)
+        column = columns_of(gram, np.array([j]))[:, 0]
+        taken[:, place] = basis @ leading.solve(np.where(before, column, 0.0))
+    basis[:, columns] -= taken
+    return basis
 
 
-def _with_residuals(gram: Matrix, columns: npt.NDArray[np.intp], cross: Matrix, inner: Matrix) -> Matrix:
-    """The Gram in the basis in which `columns` stand for their residuals."""
+def _with_residuals(gram: AnyGram, columns: npt.NDArray[np.intp], cross: Matrix, inner: Matrix) -> AnyGram:
+    """The Gram in the basis in which `columns` stand for their residuals; of a bordered one they are of the border."""
+    if isinstance(gram, Bordered):
+        places = np.searchsorted(gram.border, columns)
+        levels = gram.cross.copy()
+        levels[:, places] = cross[gram.inside]
+        square = _with_residuals(gram.square, places, cross[gram.border], inner)
+        assert not isinstance(square, Bordered)
+        return Bordered(gram.inside, gram.border, gram.diagonal, levels, square)
     result = gram.copy()
     result[:, columns] = cross
     result[columns, :] = cross.T

@@ -42,6 +42,8 @@ def data() -> pd.DataFrame:
                 int
             ),
             "w": rng.uniform(0.5, 2.0, n),
+            # what the levels leave of this column is 1e-5 of it
+            "near": policy % 11 + 1e-5 * rng.normal(size=n),
         }
     )
 
@@ -160,3 +162,20 @@ def test_groups_of_the_levels_are_told_apart_without_a_dense_gram(
         first = {"y ~ r + g + x": "g", "y ~ g + r + x": "r"}[formula]
         assert len(fit.aliased) == 6
         assert all(name.startswith(f"{first}[") for name in fit.aliased)
+
+
+@pytest.mark.parametrize(
+    ("formula", "family"),
+    [("paid ~ z + policy + near + x", "gaussian"), ("claims ~ policy + x + near", "poisson")],
+)
+def test_a_column_that_the_levels_nearly_make_keeps_its_digits(
+    data: pd.DataFrame, formula: str, family: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fit = fitted(formula, data, family=family)
+    monkeypatch.setattr(moments, "MIN_DIAGONAL_LEVELS", 10**9)
+    dense = fitted(formula, data, family=family)
+    assert fit.converged
+    assert not fit.aliased
+    assert fit.certificate.residual_columns == dense.certificate.residual_columns == ("near",)
+    np.testing.assert_allclose((fit.params - dense.params) / dense.bse, 0.0, atol=1e-7)
+    np.testing.assert_allclose(fit.bse, dense.bse, rtol=1e-7)
