@@ -131,9 +131,10 @@ def _left(client: Any, scratch: Path) -> str:
 
 
 def freezes(folder: Path, patience: float, only: str = "") -> int:
-    """Freeze a worker and the scheduler in each phase, with and without worker-ttl; the number of fits that went wrong.
+    """Freeze a worker and the scheduler in each phase, with and without worker-ttl; count wrong fits.
 
-    Without worker-ttl the fit must end within the patience and 5 seconds; with it, a frozen worker must change no bit.
+    Without worker-ttl a fit must end within the patience and 5 seconds; with it, a frozen worker must
+    change no bit, which takes a patience of more than twice the worker-ttl of 8 seconds.
     """
     from daskglm import estimation as fitting
     from daskglm.cluster import lakes as sources

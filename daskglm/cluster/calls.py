@@ -1,6 +1,7 @@
 """Calls to a scheduler and its workers, each with a deadline.
 
-A process that is frozen keeps its connections open and never answers, so that a call without a deadline can wait for ever.
+A process that is frozen keeps its connections open and never answers, so that a call without a
+deadline can wait for ever.
 """
 
 from __future__ import annotations

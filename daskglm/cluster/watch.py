@@ -19,9 +19,10 @@ from daskglm.errors import ClusterError, DaskglmError
 
 # How long nothing may happen, in seconds, before the workers are looked at.
 FIRST_LOOK = 5.0
-# How long the scheduler may take to answer a question that is asked because something else did not answer.
+# How long the scheduler may take to answer when it is asked because something else did not.
 BRIEF = 2.0
-# A worker is called silent when the scheduler has not heard of it for this long; they report at least every 5 seconds.
+# A worker is called silent when the scheduler has not heard of it for this long; workers report at
+# least every 5 seconds.
 SILENT_SECONDS = 10.0
 
 
@@ -43,7 +44,7 @@ def lost(client: Client) -> Iterator[None]:
             raise
         raise ClusterError(_gone(client, error)) from None
     except Exception as error:
-        # what Dask raises when something is sent through a closed client is no RuntimeError in all its versions
+        # what Dask raises for a closed client is no RuntimeError in all its versions
         if client.status in ("closing", "closed") and type(error).__module__.startswith("distributed"):
             raise ClusterError(_CLOSED) from None
         raise
@@ -144,7 +145,7 @@ def standings(keys: Sequence[Any], held: bool, dask_scheduler: Any = None) -> li
 
 
 def _awaited(tasks: Any, keys: Sequence[Any], held: bool) -> Iterator[Any]:
-    """The tasks with these keys, as far as they are held; or those under way among them and what they wait for."""
+    """Return tasks that are held under these keys, or those under way among them and what they need."""
     stack = [tasks[key] for key in keys if key in tasks]
     seen = set(stack)
     while stack:
@@ -179,7 +180,7 @@ class Watch:
 
     @contextlib.contextmanager
     def answering(self, seconds: float | None = None, before: float = 0.0) -> Iterator[float]:
-        """Give the seconds that the scheduler has for an answer; ClusterError where it does not answer in time.
+        """Give the seconds that the scheduler has for an answer; ClusterError where it is too late.
 
         before: seconds without a sign of it until now.
         """
@@ -200,7 +201,7 @@ class Watch:
         )
 
     def silent(self, addresses: Collection[str], seconds: float) -> ClusterError:
-        """The error of workers that have not answered for so long, which names those that are silent."""
+        """Return the error of workers that have not answered, which names those that are silent."""
         try:
             found = self._standings([], False, BRIEF, seconds)
         except ClusterError as error:
@@ -276,7 +277,7 @@ class Watch:
             raise ClusterError(f"nothing has happened for {now - self._since:.0f} s: {_reasons(found, held)}")
 
     def explain(self, future: Future[Any], others: Collection[Future[Any]] = ()) -> None:
-        """Raise what made a task fail. others: what it may depend on, which may have been cancelled for a stated reason."""
+        """Raise what made a task fail. others: futures that it may depend on."""
         if future.status == "error":
             with lost(self._client):
                 error: BaseException = future.exception()

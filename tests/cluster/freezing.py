@@ -62,7 +62,7 @@ class Processes:
 
 
 def _wait_for_workers(seconds: float | None, dask_scheduler: Any = None) -> Any:
-    """How long the scheduler waits for a silent worker, where it gives any up; what it was before."""
+    """Set how long the scheduler waits for silent workers; return what it was before."""
     before = dask_scheduler.worker_ttl
     if before:
         dask_scheduler.worker_ttl = seconds or 300.0
@@ -104,8 +104,8 @@ def processes(folder: Path, *, workers: int = 2, configuration: Sequence[str] = 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of a fit: seconds from the freeze to its end, its error if there was one, and whether its numbers are those
-    of the fit without faults; keys, files and threads that are left.
+    """What became of a fit: seconds from the freeze to its end, its error if there was one, and
+    whether its numbers are those of the fit without faults; keys, files and threads that are left.
     """
 
     seconds: float
