@@ -24,6 +24,7 @@ from scipy.sparse import csr_array
 from daskglm.cluster.folders import DRAFT, Folder, open_folder
 from daskglm.design.columns import Ledger
 from daskglm.design.profile import Profile
+from daskglm.design.transforms import Spread
 from daskglm.errors import ChangedInputError, DaskglmError, DesignError
 from daskglm.kernels.products import Gram, Layout
 from daskglm.kernels.sparse import SparseTables
@@ -50,6 +51,7 @@ RECORDS: Mapping[str, Any] = {
     kind.__name__: kind
     for kind in (
         Profile,
+        Spread,
         Ledger,
         Moments,
         FitStats,

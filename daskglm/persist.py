@@ -31,8 +31,10 @@ import pyarrow.parquet as pq
 
 from daskglm.cluster.folders import Folder, folder_of
 from daskglm.design.columns import Ledger
-from daskglm.design.design import Design, Piece
+from daskglm.design.design import Design
 from daskglm.design.parameters import Parameters
+from daskglm.design.pieces import Piece
+from daskglm.design.transforms import document_of, state_of
 from daskglm.errors import ChangedInputError, ConvergenceWarning, DataError, DesignError, closest, warn
 from daskglm.kernels.basis import Basis
 from daskglm.kernels.bordered import LowRank
@@ -282,6 +284,7 @@ def _document(record: FitRecord) -> dict[str, Any]:
             "y_levels": [_level(level) for level in design.y_levels],
             "notes": list(design.notes),
             "sizes": design.sizes.tolist(),
+            "states": {name: document_of(state) for name, state in design.states.items()},
         },
         "aliased": {name: dict(parts) for name, parts in record.aliased.items()},
         "separated": list(record.separated),
@@ -449,7 +452,7 @@ def _record(document: Any, coefficients: Any, numbers: Matrix, has_working: bool
         tuple(d["terms"]), d["intercept"], pieces, {k: tuple(v) for k, v in d["levels"].items()}, d["baselines"],
         tuple(d["names"]), tuple(d["term_of"]), np.array(d["select"], np.int64),
         {tuple(key): tuple(value) for key, value in d["moments"]}, tuple(d["y_levels"]), tuple(d["notes"]),
-        np.array(d.get("sizes", []), float),
+        np.array(d.get("sizes", []), float), {name: state_of(state) for name, state in d.get("states", {}).items()},
     )  # fmt: skip
     specification = dict(document["specification"])
     count = Parameters(design, specification.get("response_kind", "number")).n

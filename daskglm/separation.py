@@ -132,6 +132,12 @@ def solve(
             signs = _signs(Parameters(design), (direction,))
             names = [name for name, sign in zip(design.names, signs, strict=True) if sign]
             raise SolverError(f"{sentence(names, gone.allowed)}; {REMEDY}")
+        coded = dict.fromkeys(name for piece in design.pieces for name in piece.coded)
+        if treatment == "drop" and coded:
+            raise SolverError(
+                f"{sentence(design.names, gone.allowed)}; separation=\"drop\" takes levels away, of which the contrasts of "
+                f'{", ".join(coded)} are made: use Treatment, or separation="limit"'
+            )
         if treatment == "drop" and not rest.squares().any():
             raise SolverError(f'{sentence(design.names, gone.allowed)}; separation="drop" leaves no row')
         start = _moved_over(objective, rest, before.select, design.select, optimum.point.coef)

@@ -31,6 +31,7 @@ from daskglm.cluster.local import LocalPartitions
 from daskglm.cluster.sources import open_source
 from daskglm.design.columns import Ledger
 from daskglm.design.profile import Profile
+from daskglm.design.transforms import Spread
 from daskglm.errors import ChangedInputError, DesignError
 from daskglm.fit import run_all
 from daskglm.kernels.products import Gram, Layout
@@ -91,6 +92,7 @@ def examples() -> dict[str, list[Any]]:
         ledger,
         np.array([0.1, 0.0]),
         8,
+        learnt={"scale(x)": Spread(3.0, 0.1, NAN)},
     )
     return {
         "Profile": [profile, Profile(0, {}, {})],
@@ -140,6 +142,7 @@ def examples() -> dict[str, list[Any]]:
             )
         ],
         "Several": [Several((Number(0.1), gram)), Several((sparse_moments(),))],
+        "Spread": [Spread(0.0, 0.0, 0.0), Spread(2.0**60, -0.1, INF)],
         "Slack": [Slack(3, -0.0, INF), Slack(2**40, 0.1, 0.3)],
         "Reach": [Reach(INF), Reach(0.1)],
         "Guarded": [Guarded(sparse_moments(), NAN, gram, Slack(3, 0.1, 0.2), np.array([2, 0]))],

@@ -16,9 +16,10 @@ import numpy.typing as npt
 
 from daskglm.design import expressions
 from daskglm.design.columns import Coded, Columns, product
-from daskglm.design.design import Design, Piece
+from daskglm.design.design import Design
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Variable
+from daskglm.design.pieces import Numbers, Piece
 from daskglm.design.reading import Reading, beside_of
 from daskglm.design.slopes import slope
 from daskglm.design.times import is_number
@@ -222,7 +223,8 @@ class Recipe:
                     f"{variable.name} has no finite derivative in {column} in {int((~np.isfinite(found)).sum())} row(s)"
                 )
             slopes[variable.name] = found if times is None else found * times
-        return self._part(columns, slopes, self._offset_slope(raw, columns.n, column, times))
+        numeric = self.design.numbers(columns)
+        return self._part(columns, numeric, numeric.slopes(slopes), self._offset_slope(raw, columns.n, column, times))
 
     def _offset_slope(self, raw: Raw, n: int, column: str, times: Vector | None) -> Vector | None:
         if not self._moved(column):
@@ -236,14 +238,16 @@ class Recipe:
             total += slope(self.exposure, values, column) / self.exposure.evaluate(values)
         return total if times is None else total * times
 
-    def _part(self, columns: Columns, slopes: Mapping[str, Vector], offset: Vector | None) -> Part:
+    def _part(
+        self, columns: Columns, numeric: Mapping[str, Any], slopes: Mapping[str, Vector], offset: Vector | None
+    ) -> Part:
         design = self.design
         scaling = design.scaling
         places: list[Any] = [[0]]
         dense, scale, levels, level_scale = [], [], [], []
         for j, piece in enumerate(design.dense):
             if set(piece.numeric) & set(slopes):
-                dense.append(product_slope(columns.numeric, piece.numeric, slopes))
+                dense.append(product_slope(numeric, piece.numeric, slopes))
                 scale.append(scaling.scale[j])
                 places.append([1 + j])
         at = 1 + len(design.dense)
@@ -254,7 +258,7 @@ class Recipe:
                 for name in piece.factors:
                     codes.setdefault(name, design.codes(name, columns))
                 there = design.combined(piece, codes, columns.n)
-                levels.append(Levels(there, size, product_slope(columns.numeric, piece.numeric, slopes)))
+                levels.append(Levels(there, size, product_slope(numeric, piece.numeric, slopes)))
                 level_scale.append(scaling.level_scale[k])
                 places.append(np.arange(at, at + size))
             at += size
@@ -289,3 +293,17 @@ def pieces_by_raw(design: Design) -> list[tuple[Piece, int, int]]:
         found.append((piece, at, size))
         at += size
     return found
+
+
+def level_rows(design: Design, places: Mapping[str, npt.NDArray[Any]], n: int) -> npt.NDArray[np.float64]:
+    """Raw columns (n, width) of combinations of the levels of some factors, by all terms of these factors alone.
+
+    places: the level (n,) of each factor.
+    """
+    raw, rows = np.zeros((n, design.width)), np.arange(n)
+    numbers = Numbers(design.states, {}, places)
+    for piece, at, _ in pieces_by_raw(design):
+        if set(piece.order) <= set(places):
+            code = design.combined(piece, places, n).astype(np.intp)
+            raw[rows, at + code] += product(numbers, piece.numeric) if piece.numeric else 1.0
+    return raw

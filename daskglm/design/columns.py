@@ -90,6 +90,7 @@ class Columns:
     kept: which rows of the leaf those are (None: all); importance: weight or exposure, by which the largest level is
     found, where one is asked for; sparse: the rows of a sparse matrix, and squares (p_s,) the sum of squares of each of
     its columns; others: further responses; clusters: keys of the rows' clusters, for each way of grouping them.
+    learnt: records of the transforms of numeric variables, by name.
     """
 
     n: int
@@ -107,6 +108,7 @@ class Columns:
     squares: Vector | None = None
     others: tuple[Column, ...] = ()
     clusters: tuple[Column, ...] = ()
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
     def sample(self, fraction: float, arena: Arena | None = None) -> Columns:
         """About that fraction of the rows, in evenly spread runs; copies, so that the rest can be given up."""

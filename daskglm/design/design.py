@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
@@ -14,30 +13,15 @@ import numpy.typing as npt
 
 from daskglm.design.columns import Coded, Columns, product
 from daskglm.design.formula import Part, Terms, Variable
+from daskglm.design.pieces import Numbers, Piece, layout_of, moments_of, pieces_of
 from daskglm.design.profile import Profile
+from daskglm.design.transforms import State
 from daskglm.errors import DataError, DesignError
-from daskglm.kernels.blocks import Block, Levels, Scaling, code_dtype
+from daskglm.kernels.blocks import Block, Column, Levels, Scaling, code_dtype
 from daskglm.kernels.products import Layout
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
-
-
-@final
-@dataclass(frozen=True)
-class Piece:
-    """A run of columns of X from one part of a term: factors by numeric products, or a sparse matrix.
-
-    factors: names, first fastest; numeric: names multiplied; full: which factors keep their baseline; term: its name;
-    order: how the variables stand in parameter names; columns: of a matrix, the names of its columns.
-    """
-
-    term: str
-    factors: tuple[str, ...]
-    numeric: tuple[str, ...]
-    full: tuple[bool, ...]
-    order: tuple[str, ...]
-    columns: tuple[str, ...] = ()
 
 
 @final
@@ -95,7 +79,7 @@ class Design:
     levels: per factor, in order; baselines: index of the level left out; names (p,): parameter names in formula order;
     select (p,): which raw column each one is; moments: per numeric product (mean, root mean square about it, root mean
     square), by which columns are shifted and scaled; y_levels: (failure, success) of a text response; sizes (p_s,): root
-    mean square of each column of a sparse matrix.
+    mean square of each column of a sparse matrix; states: by name, of the variables whose columns a transform makes.
     """
 
     terms: tuple[str, ...]
@@ -110,6 +94,7 @@ class Design:
     y_levels: tuple[Any, ...]
     notes: tuple[str, ...] = ()
     sizes: Vector = field(default_factory=lambda: np.zeros(0))
+    states: Mapping[str, State] = field(default_factory=dict)
 
     @staticmethod
     def learn(
@@ -133,28 +118,22 @@ class Design:
             if variable.kind == "factor":
                 levels[variable.name] = _levels(variable, profile, keep_order, notes)
                 baselines[variable.name] = _baseline(variable, levels[variable.name], profile)
+        states = _states(terms, levels, profile)
         pieces = tuple(
-            Piece(
-                name,
-                tuple(v.name for v in part.variables if v.kind == "factor"),
-                tuple(v.name for v in part.variables if v.kind == "numeric"),
-                tuple(part.full[v.name] for v in part.variables if v.kind == "factor"),
-                tuple(v.name for v in part.variables),
-                tuple(matrix) if any(v.kind == "matrix" for v in part.variables) else (),
-            )
-            for name, part in terms.parts
-            if part.variables
+            piece for name, part in terms.parts if part.variables for piece in pieces_of(name, part, states, matrix)
         )
         moments = {key: _scale(*sums) for key, sums in profile.moments.items()}
+        made = {label for state in states.values() for label in state.labels}
+        moments |= {p.numeric: moments_of(p, states, moments) for p in pieces if made & set(p.numeric)}
         ordered = bool(terms.response) and terms.response[0].column in keep_order
         y_levels = _y_levels(profile, response, ordered, classes or Classes(), notes)
-        names, term_of, select = _layout(terms.intercept, pieces, levels, baselines)
+        names, term_of, select = layout_of(terms.intercept, pieces, levels, baselines, states)
         if distinct and len(set(names)) < len(names):
             twice = min(name for name, count in Counter(names).items() if count > 1)
             raise DesignError(f'two parameters would be called "{twice}": rename the column')
         return Design(
             terms.names, terms.intercept, pieces, levels, baselines, names, term_of, select, moments, y_levels,
-            tuple(notes), _sizes(profile),
+            tuple(notes), _sizes(profile), states,
         )  # fmt: skip
 
     @property
@@ -271,15 +250,16 @@ class Design:
     def rebased(self, baselines: Mapping[str, int], notes: Sequence[str]) -> Design:
         """The same raw columns with other levels left out."""
         chosen = {**self.baselines, **baselines}
-        names, term_of, select = _layout(self.intercept, self.pieces, self.levels, chosen)
+        names, term_of, select = layout_of(self.intercept, self.pieces, self.levels, chosen, self.states)
         return replace(self, baselines=chosen, names=names, term_of=term_of, select=select, notes=(*self.notes, *notes))
 
     def encode(self, columns: Columns, unseen: str = "raise") -> Block:
         """The Block of one leaf. A level that was not learnt: DataError, the baseline, or the row's weight set to NaN."""
         n = columns.n
         codes = {name: self._codes(name, coded, unseen) for name, coded in columns.factors.items()}
-        dense = tuple(product(columns.numeric, piece.numeric) for piece in self.dense)
-        levels = tuple(self._levels_of(piece, codes, columns) for piece in self.factors)
+        numeric = Numbers(self.states, columns.numeric, codes)
+        dense = tuple(product(numeric, piece.numeric) for piece in self.dense)
+        levels = tuple(self._levels_of(piece, codes, numeric, n) for piece in self.factors)
         y, weight = self._y(columns), columns.weight
         if columns.trials is not None:
             trials = np.asarray(columns.trials, np.float64)
@@ -291,26 +271,43 @@ class Design:
 
     def changed(self, block: Block, columns: Columns, names: Collection[str], unseen: str = "raise") -> Block:
         """The block of the same rows with other values of some variables, `columns` having those; the rest is shared."""
-        needed = {
-            name for piece in self.factors if set(names) & {*piece.factors, *piece.numeric} for name in piece.factors
-        }
+        moved = {piece.part for piece in self.pieces if set(names) & set(piece.order)}
+        needed = {name for piece in self.pieces if piece.part in moved for name in (*piece.factors, *piece.coded)}
         codes = {name: self._codes(name, columns.factors[name], unseen) for name in needed}
+        numeric = Numbers(self.states, columns.numeric, codes)
         dense = tuple(
-            product(columns.numeric, piece.numeric) if set(names) & set(piece.numeric) else column
+            product(numeric, piece.numeric) if piece.part in moved else column
             for piece, column in zip(self.dense, block.dense, strict=True)
         )
         levels = tuple(
-            self._levels_of(piece, codes, columns) if set(names) & {*piece.factors, *piece.numeric} else there
+            self._levels_of(piece, codes, numeric, columns.n) if piece.part in moved else there
             for piece, there in zip(self.factors, block.levels, strict=True)
         )
         return replace(block, dense=dense, levels=levels, offset=columns.offset)
 
-    def _levels_of(self, piece: Piece, codes: Mapping[str, npt.NDArray[Any]], columns: Columns) -> Levels:
+    def _levels_of(
+        self, piece: Piece, codes: Mapping[str, npt.NDArray[Any]], numeric: Mapping[str, Column], n: int
+    ) -> Levels:
         """A piece with levels, of the codes of each factor."""
         value = None
         if piece.numeric:
-            value = np.ascontiguousarray(product(columns.numeric, piece.numeric), np.float64)
-        return Levels(self.combined(piece, codes, columns.n), self.n_levels(piece), value)
+            value = np.ascontiguousarray(product(numeric, piece.numeric), np.float64)
+        return Levels(self.combined(piece, codes, n), self.n_levels(piece), value)
+
+    def numbers(self, columns: Columns) -> Numbers:
+        """The numeric variables of some rows by the names in which pieces have them, each (n,)."""
+        coded = {name for piece in self.pieces for name in piece.coded}
+        return Numbers(self.states, columns.numeric, {name: self.codes(name, columns) for name in coded})
+
+    def contrast(self, piece: Piece) -> Vector:
+        """The product of the contrast columns of a piece, at all combinations of levels of its coded factors, the first
+        one fastest.
+        """
+        result: Vector = np.ones(1)
+        for name in piece.coded:
+            column = self.states[name].column(piece.place(name), np.arange(len(self.levels[name])))
+            result = np.asarray(np.kron(column, result), np.float64)
+        return result
 
     def combined(self, piece: Piece, codes: Mapping[str, npt.NDArray[Any]], n: int) -> npt.NDArray[Any]:
         """The code (n,) of the levels of several factors together, the first factor fastest."""
@@ -467,56 +464,25 @@ def _given_levels(present: Sequence[Any], given: Sequence[Any], response: str) -
     return tuple(by_label[str(level)] for level in given)
 
 
-def _layout(
-    intercept: bool,
-    pieces: Sequence[Piece],
-    levels: Mapping[str, tuple[Any, ...]],
-    baselines: Mapping[str, int],
-) -> tuple[tuple[str, ...], tuple[str, ...], npt.NDArray[np.int64]]:
-    """Parameter names in formula order, the term each belongs to, and its raw column."""
-    names, terms, select = (["Intercept"], ["Intercept"], [0]) if intercept else ([], [], [])
-    dense_at = 1
-    level_at = 1 + sum(1 for piece in pieces if not piece.factors and not piece.columns)
-    sparse_at = level_at + sum(math.prod(len(levels[name]) for name in p.factors) for p in pieces if p.factors)
-    for piece in pieces:
-        if piece.columns:
-            names.extend(piece.columns)
-            terms.extend([piece.term] * len(piece.columns))
-            select.extend(range(sparse_at, sparse_at + len(piece.columns)))
-            continue
-        if not piece.factors:
-            names.append(":".join(piece.order))
-            terms.append(piece.term)
-            select.append(dense_at)
-            dense_at += 1
-            continue
-        sizes = [len(levels[name]) for name in piece.factors]
-        full = dict(zip(piece.factors, piece.full, strict=True))
-        for reverse in itertools.product(*(range(size) for size in reversed(sizes))):
-            index = dict(zip(piece.factors, reversed(reverse), strict=True))
-            if any(not full[name] and index[name] == baselines[name] for name in piece.factors):
-                continue
-            labels = []
-            for name in piece.order:
-                if name not in index:
-                    labels.append(name)
-                else:
-                    labels.append(f"{name}[{'' if full[name] else 'T.'}{levels[name][index[name]]}]")
-            names.append(":".join(labels))
-            terms.append(piece.term)
-            position, stride = 0, 1
-            for name, size in zip(piece.factors, sizes, strict=True):
-                position += index[name] * stride
-                stride *= size
-            select.append(level_at + position)
-        level_at += math.prod(sizes)
-    return tuple(names), tuple(terms), np.array(select, np.int64)
+def _states(terms: Terms, levels: Mapping[str, tuple[Any, ...]], profile: Profile) -> dict[str, State]:
+    """What the transforms of all variables learn."""
+    found = {}
+    for variable in terms.variables:
+        if variable.transform is not None:
+            factor = variable.kind == "factor"
+            record = levels[variable.name] if factor else profile.learnt[variable.name]
+            state = variable.transform.learn(variable.name, record)
+            if state is not None:
+                found[variable.name] = state
+    return found
 
 
 def products_of(terms: Terms) -> tuple[tuple[str, ...], ...]:
-    """The numeric products that appear among the columns, whose moments the profile must know."""
+    """The numeric products that appear among the columns, whose moments the profile must know; without variables that a
+    transform changes, of which their states have them.
+    """
 
     def key(part: Part) -> tuple[str, ...]:
-        return tuple(v.name for v in part.variables if v.kind == "numeric")
+        return tuple(v.name for v in part.variables if v.kind == "numeric" and v.transform is None)
 
     return tuple(dict.fromkeys(key(part) for _, part in terms.parts if key(part)))

@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from daskglm.design import folds, times
+from daskglm.design.transforms import TRANSFORMS
 from daskglm.errors import DesignError
 
 Values = Any
@@ -222,7 +223,7 @@ def _check(
         if name not in FUNCTIONS and name not in FILTER_FUNCTIONS:
             raise DesignError(
                 f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this version; there are: "
-                f"C, offset, {', '.join(FUNCTIONS)}"
+                f"{', '.join((*TRANSFORMS, 'offset', *FUNCTIONS))}"
             )
         if node.keywords:
             raise DesignError(f"{name}() in {text!r} takes no options by name")

@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from typing import Any, Literal, final
 
 from daskglm.design import expressions, times
+from daskglm.design.contrasts import Treatment
 from daskglm.design.expressions import Expression, function_name
+from daskglm.design.transforms import TRANSFORMS, Transform
 from daskglm.errors import DesignError, closest
 
 Kind = Literal["numeric", "factor", "matrix"]
@@ -26,15 +28,30 @@ Kind = Literal["numeric", "factor", "matrix"]
 class Variable:
     """One factor of a term: a numeric expression, a column whose values are levels, or a sparse matrix.
 
-    name is how it appears in parameter names; baseline is the level left out where one must be (None: the first;
-    "largest" with largest=True: the one with most weight).
+    name is how it appears in parameter names; transform: what is made of the values of the expression by what is
+    learnt from the data, None where they are used as they are (levels: treatment coding by the first one).
     """
 
     name: str
     kind: Kind
     expression: Expression
-    baseline: Any = None
-    largest: bool = False
+    transform: Transform | None = None
+
+    @property
+    def baseline(self) -> Any:
+        """The level left out where one must be, None for the first."""
+        return self.transform.base if isinstance(self.transform, Treatment) else None
+
+    @property
+    def largest(self) -> bool:
+        """Whether the level left out is the one of most weight."""
+        return isinstance(self.transform, Treatment) and self.transform.largest
+
+    @property
+    def text(self) -> str:
+        """What it is evaluated from: equal texts have equal values."""
+        learnt = self.kind == "numeric" and self.transform is not None
+        return self.name if learnt else self.expression.text
 
 
 @final
@@ -281,7 +298,8 @@ def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: s
         if power.token in ("^", "**") and (arithmetic or times.is_number(kinds.get(name))):
             raise DesignError(
                 f"{name}{power.token}{exponent.token} in {text!r} would only repeat {name}: in a formula "
-                f"{power.token} makes interactions; for the square of a number write I({name}**{exponent.token})"
+                f"{power.token} makes interactions; for the square of a number write "
+                f"I({'x' if _transform_name(_tree(name)) else name}**{exponent.token})"
             )
 
 
@@ -322,6 +340,7 @@ def _numeric(text: str, kinds: Mapping[str, Kind]) -> Expression:
 
 def _expression(text: str, kinds: Mapping[str, Kind]) -> Expression:
     """An expression of columns, whatever its values are."""
+    _refuse_learnt(text)
     expression = expressions.parse(text)
     require_columns(expression.columns, kinds, text)
     for name in expression.columns:
@@ -420,41 +439,57 @@ def variable(text: str, method: str, kinds: Mapping[str, Kind]) -> Variable:
         kind: Kind = "numeric" if times.is_time(kinds[text]) else kinds[text]
         return Variable(text, kind, expressions.column(text))
     tree = _tree(text)
-    if isinstance(tree, ast.Call) and function_name(tree.func) == "C":
-        return _factor(text, tree, kinds)
+    if isinstance(tree, ast.Call) and _transform_name(tree):
+        return _transformed(text, tree, kinds)
     expression = _expression(text, kinds)
     return Variable(text, "factor" if expression.is_text(kinds) else "numeric", expression)
 
 
-def _factor(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
+def _transformed(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variable:
+    """A variable whose columns depend on what is learnt from the data, such as C(area, Sum)."""
+    name = str(_transform_name(tree))
     inner = _arguments(text[text.index("(") + 1 : text.rindex(")")])
-    if not 1 <= len(inner) <= 2 or tree.keywords:
-        raise DesignError(f'{text!r}: C takes a column and optionally Treatment("level")')
-    name = inner[0].strip("`")
-    if kinds.get(name) == "matrix":
+    if not tree.args:
+        raise DesignError(f"{name} in {text!r} takes a column or an expression")
+    transform = TRANSFORMS[name](text, tree.args[1:], tree.keywords)
+    if transform.takes == "numbers":
+        return Variable(text, "numeric", _argument(inner[0], text, kinds), transform)
+    column = inner[0].strip("`")
+    if kinds.get(column) == "matrix":
         raise DesignError(f"a matrix has no levels: {text!r}")
-    if name in kinds:
-        require_columns([name], kinds, text)
-        expression = expressions.column(name)
-    else:
-        expression = _expression(inner[0], kinds)
-    if len(inner) == 1:
-        return Variable(text, "factor", expression)
-    contrast = tree.args[1]
-    known = isinstance(contrast, ast.Call) and ast.unparse(contrast.func) in ("Treatment", "contr.treatment")
-    if not known:
-        raise DesignError(f'{ast.unparse(contrast)!r} in {text!r} is not a contrast; there is Treatment("level")')
-    assert isinstance(contrast, ast.Call)
-    given = [*contrast.args, *(k.value for k in contrast.keywords if k.arg in ("reference", "base"))]
-    if len(given) != len(contrast.args) + len(contrast.keywords) or len(given) > 1:
-        raise DesignError(f"Treatment in {text!r} takes one level")
-    if not given:
-        return Variable(text, "factor", expression)
-    try:
-        level = ast.literal_eval(given[0])
-    except ValueError:
-        raise DesignError(f"the level in {text!r} must be a literal") from None
-    return Variable(text, "factor", expression, level, level == "largest")
+    if column in kinds:
+        require_columns([column], kinds, text)
+        return Variable(text, "factor", expressions.column(column), transform)
+    return Variable(text, "factor", _expression(inner[0], kinds), transform)
+
+
+def _argument(inner: str, text: str, kinds: Mapping[str, Kind]) -> Expression:
+    """The numeric expression in a call."""
+    column = inner.strip("`")
+    if column in kinds:
+        require_columns([column], kinds, text)
+        return numeric(column, kinds)
+    _refuse_learnt(inner)
+    require_columns(expressions.parse(inner).columns, kinds, text)
+    return _numeric(inner, kinds)
+
+
+def _refuse_learnt(text: str) -> None:
+    """What is learnt from the data is a variable of its own, and no part of an expression."""
+    tree = _tree(text)
+    for node in ast.walk(tree) if tree is not None else ():
+        name = _transform_name(node)
+        if name:
+            raise DesignError(
+                f"{name}(...) depends on what is learnt from the data and cannot be part of an "
+                f"expression, as in {text!r}: write it on the right side as a variable of its own"
+            )
+
+
+def _transform_name(node: ast.AST | None) -> str | None:
+    """The name of the transform that a node calls."""
+    known = isinstance(node, ast.Call) and isinstance(node.func, ast.Name)
+    return node.func.id if known and node.func.id in TRANSFORMS else None  # type: ignore[union-attr]
 
 
 def _scoped(intercept: bool, terms: list[tuple[str, tuple[Variable, ...]]]) -> Iterable[tuple[str, Part]]:

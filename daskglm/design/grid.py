@@ -15,8 +15,8 @@ import numpy.typing as npt
 
 from daskglm.design.changes import Raw, Recipe, evaluated, is_plain, level_place, pieces_by_raw, product_slope
 from daskglm.design.columns import Columns, product
-from daskglm.design.design import Piece
 from daskglm.design.formula import Variable
+from daskglm.design.pieces import Numbers, Piece
 from daskglm.design.slopes import slope
 from daskglm.errors import DesignError
 from daskglm.kernels.blocks import Vector
@@ -42,7 +42,8 @@ class Grid:
         result = np.zeros((self.size, self.recipe.design.width))
         result[:, 0] = 1.0
         for piece, at, size in pieces_by_raw(self.recipe.design):
-            values = product(numeric, piece.numeric) if piece.numeric else np.ones(self.size)
+            names = tuple(name for name in piece.numeric if name in numeric)
+            values = product(numeric, names) if names else np.ones(self.size)
             result[:, at : at + size] = values[:, None] * self._shares(piece, codes)
         return result
 
@@ -54,15 +55,18 @@ class Grid:
             if variable.kind == "numeric":
                 values = {name: self.chosen[name] for name in variable.expression.columns}
                 found[variable.name] = slope(variable.expression, values, column)
+        moving = numeric.slopes(found)
         result = np.zeros((self.size, self.recipe.design.width))
         for piece, at, size in pieces_by_raw(self.recipe.design):
-            if set(piece.numeric) & set(found):
-                moved = product_slope(numeric, piece.numeric, found)
+            if set(piece.numeric) & set(moving):
+                names = tuple(name for name in piece.numeric if name in numeric)
+                moved = product_slope(numeric, names, moving)
                 result[:, at : at + size] = moved[:, None] * self._shares(piece, codes)
         return result
 
-    def _numeric(self) -> dict[str, Vector]:
-        found = {}
+    def _numeric(self) -> Numbers:
+        """Numeric columns (G,); those that are contrasts of factors are not among them."""
+        found: dict[str, Any] = {}
         for variable in self.recipe.variables:
             if variable.kind != "numeric":
                 continue
@@ -74,7 +78,7 @@ class Grid:
             found[variable.name] = evaluated(variable, self.chosen, self.size)
             if not np.isfinite(found[variable.name]).all():
                 raise DesignError(f"{variable.name} is not a number at the chosen values")
-        return found
+        return Numbers(self.recipe.design.states, found, {})
 
     def _codes(self) -> dict[str, npt.NDArray[np.int64]]:
         """The level of each chosen factor (G,)."""
@@ -95,22 +99,26 @@ class Grid:
         return np.array([level_place(variable.name, levels, value) for value in values], np.int64)
 
     def _shares(self, piece: Piece, codes: Mapping[str, Any]) -> Matrix:
-        """The weight of each combination of a piece's levels (G, combinations)."""
-        if not piece.factors:
+        """The weight of each combination of a piece's levels (G, combinations); of its coded factors the mean of their
+        contrast columns.
+        """
+        names = (*piece.factors, *piece.coded)
+        if not names:
             return np.ones((self.size, 1))
         design = self.recipe.design
-        sizes = [len(design.levels[name]) for name in piece.factors]
-        free = tuple(name for name in piece.factors if name not in codes)
+        sizes = [len(design.levels[name]) for name in names]
+        free = tuple(name for name in names if name not in codes)
         # the first factor is the fastest, which is the last axis
-        shape = [len(design.levels[name]) if name in free else 1 for name in piece.factors]
+        shape = [len(design.levels[name]) if name in free else 1 for name in names]
         table = (self.weights(free) if free else np.ones(1)).reshape(1, *shape[::-1])
-        for place, name in enumerate(piece.factors):
+        for place, name in enumerate(names):
             if name in codes:
                 axis = [1] * len(sizes)
                 axis[len(sizes) - 1 - place] = sizes[place]
                 here = codes[name][:, None] == np.arange(sizes[place])
                 table = table * here.reshape(self.size, *axis)
-        return np.broadcast_to(table, (self.size, *sizes[::-1])).reshape(self.size, -1)
+        every = np.broadcast_to(table, (self.size, *sizes[::-1]))
+        return np.asarray(design.contrast(piece) @ every.reshape(self.size, -1, design.n_levels(piece)))
 
 
 def outer(levels: Mapping[str, Vector]) -> WeightsOf:

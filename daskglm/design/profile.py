@@ -19,6 +19,7 @@ class Profile:
     moments: (n, mean, sum of squared deviations) of each numeric product; y_levels: rows per level of a text response.
     squares (p_s,): sum of squares of each column of a sparse matrix; pairs: most products of two entries of one row that
     a leaf has, by which a Gram's size is foreseen. weight: sum of the weights column, n without one.
+    learnt: of each numeric variable with a transform, the record that its state is made of.
     """
 
     n: int
@@ -29,6 +30,7 @@ class Profile:
     squares: Vector | None = None
     pairs: int = 0
     weight: float = 0.0
+    learnt: Mapping[str, Any] = field(default_factory=dict)
 
     def __add__(self, other: Profile) -> Profile:
         return Profile(
@@ -40,6 +42,7 @@ class Profile:
             None if self.squares is None or other.squares is None else self.squares + other.squares,
             max(self.pairs, other.pairs),
             self.weight + other.weight,
+            {name: record + other.learnt[name] for name, record in self.learnt.items()},
         )
 
 
@@ -55,6 +58,7 @@ def profile_of(columns: Columns) -> Profile:
         columns.squares,
         0 if columns.sparse is None else columns.sparse.pairs,
         float(columns.n if columns.weight is None else columns.weight.sum(dtype=np.float64)),
+        columns.learnt,
     )
 
 

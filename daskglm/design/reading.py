@@ -163,7 +163,8 @@ class _Reader:
             found = copied(found, self.arena)
         squares = None if found.sparse is None or reading.passing or reading.scoring else self._squares(found.sparse)
         clusters = tuple(keys_of(self.leaf, name, found.kept) for name in reading.clusters)
-        return replace(found, moments=moments, ledger=ledger, squares=squares, clusters=clusters)
+        learnt = {} if reading.passing or reading.scoring else self._learnt(found)
+        return replace(found, moments=moments, ledger=ledger, squares=squares, clusters=clusters, learnt=learnt)
 
     # -- from Arrow ------------------------------------------------------------------------------------------------
 
@@ -424,6 +425,15 @@ class _Reader:
         if found.n and not (np.isfinite(mean) and np.isfinite(squares)):
             self._refuse_size(":".join(key))
         return mean, squares
+
+    def _learnt(self, found: Columns) -> dict[str, Any]:
+        """A record of the values of each numeric variable with a transform; rows count as often as frequencies say."""
+        counts = found.weight if self.reading.frequencies else None
+        return {
+            v.name: v.transform.observe(found.numeric[v.name], counts)
+            for v in self.reading.variables
+            if v.kind == "numeric" and v.transform is not None
+        }
 
     def _squares(self, sparse: Sparse) -> Vector:
         squares = sparse.square_sums()

@@ -307,6 +307,6 @@ def _spaces(record: FitRecord) -> list[Space]:
     terms = terms_of(record)
     found: list[Space] = [((), frozenset())] if terms.intercept else []
     for term in formula.terms_of(terms):
-        numbers = tuple(sorted(v.expression.text for v in term.variables if v.kind != "factor"))
-        found.append((numbers, frozenset(v.expression.text for v in term.variables if v.kind == "factor")))
+        numbers = tuple(sorted(v.text for v in term.variables if v.kind != "factor"))
+        found.append((numbers, frozenset(v.text for v in term.variables if v.kind == "factor")))
     return found

@@ -329,7 +329,7 @@ def _centers(
         held = {name: _mean_of(record, name) for name in needed}
         return held, equal, offset, _notes(held)
     free = {v.name for v in recipe.variables if v.kind == "factor" and not set(v.expression.columns) <= set(chosen)}
-    groups = [tuple(name for name in piece.factors if name in free) for piece in design.factors]
+    groups = [tuple(name for name in (*p.factors, *p.coded) if name in free) for p in design.pieces]
     joint = (
         tuple(dict.fromkeys(names for names in groups if len(names) > 1)) if request.weights == "proportional" else ()
     )

@@ -15,9 +15,10 @@ from typing import TYPE_CHECKING, Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.design.changes import Role, pieces_by_raw
+from daskglm.design.changes import Role, level_rows
 from daskglm.design.columns import Coded, product
 from daskglm.design.design import Design
+from daskglm.design.pieces import Piece
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
 from daskglm.postestimation.effects import Leaf, LeafReader, left_out, require_rows, surface_for
@@ -125,12 +126,7 @@ class Cells:
         """Each combination against that of the baselines, by every term of these factors (k, p)."""
         names = [str(role.factor) for role in self.roles]
         places = dict(zip(names, np.unravel_index(np.arange(math.prod(self.sizes)), self.sizes), strict=True))
-        raw = np.zeros((math.prod(self.sizes), design.width))
-        for piece, at, size in pieces_by_raw(design):
-            if piece.factors and not piece.numeric and set(piece.factors) <= set(names):
-                code = design.combined(piece, places, len(raw)).astype(np.intp)
-                raw[np.arange(len(raw)), at + code] += 1.0
-                assert size == design.n_levels(piece)
+        raw = level_rows(design, places, math.prod(self.sizes))
         baseline = np.ravel_multi_index([role.baseline for role in self.roles], self.sizes)
         raw -= raw[baseline].copy()
         return raw[:, design.select]
@@ -162,8 +158,9 @@ def tables_of(
             return np.bincount(codes, amount, k).astype(np.float64)
 
         terms = np.zeros((k, len(variable.own)))
+        numeric = design.numbers(leaf.columns)
         for j, place in enumerate(variable.own):
-            column = np.asarray(product(leaf.columns.numeric, design.dense[place].numeric), np.float64)
+            column = np.asarray(product(numeric, design.dense[place].numeric), np.float64)
             terms[:, j] = by_level(weight * column)
         parts.append(
             ByLevel(
@@ -248,20 +245,23 @@ def _notes(record: FitRecord, variables: Sequence[Banded | Cells]) -> tuple[str,
         if isinstance(variable, Cells) or variable.role.factor is None:
             continue
         name = variable.role.factor
-        for piece in record.design.factors:
-            if name not in piece.factors or piece.order == (name,):
+        for piece in record.design.pieces:
+            if name not in (*piece.factors, *piece.coded) or piece.order == (name,):
                 continue
-            others = [
-                f"{other} = {record.design.levels[other][record.design.baselines[other]]}"
-                for other in piece.factors
-                if other != name
-            ]
-            others += [f"{other} = 0" for other in piece.numeric]
-            rows = "" if piece.numeric or not cells else ", and the rows of the interaction hold every combination"
+            others = [_held(record.design, piece, other) for other in piece.order if other != name]
+            numbers = set(piece.order) - {*piece.factors, *piece.coded}
+            rows = "" if numbers or not cells else ", and the rows of the interaction hold every combination"
             notes.append(
                 f"{variable.key}: relativities hold at {' and '.join(others)}, for the model has {piece.term}{rows}"
             )
-    return tuple(notes)
+    return tuple(dict.fromkeys(notes))
+
+
+def _held(design: Design, piece: Piece, other: str) -> str:
+    """Where the columns of another variable of an interaction are zero."""
+    if other in piece.coded:
+        return f"the mean over the levels of {other}"
+    return f"{other} = {design.levels[other][design.baselines[other]] if other in piece.factors else 0}"
 
 
 def _check_exposure(record: FitRecord, exposure: str | None) -> None:
@@ -300,13 +300,14 @@ def _variables(
             if not cuts or not np.all(np.diff(cuts) > 0) or not np.isfinite(cuts).all():
                 raise DesignError(f"bands of {name} are cut at increasing numbers, not at {list(cuts)}")
             alone = {v.name for v in reader.recipe.variables if v.kind == "numeric" and v.expression.columns == (name,)}
-            places = [j for j, piece in enumerate(record.design.dense) if set(piece.numeric) <= alone]
+            places = [j for j, piece in enumerate(record.design.dense) if set(piece.order) <= alone]
             found.append(Banded(role, cuts, tuple(places)))
     by_factor = {role.factor: role for role in roles.values() if role.factor is not None}
+    interactions = dict.fromkeys(p.order for p in record.design.pieces if p.factors or p.coded)
     found += [
-        Cells(tuple(by_factor[name] for name in piece.factors))
-        for piece in record.design.factors
-        if len(piece.factors) > 1 and not piece.numeric and set(piece.factors) <= set(by_factor)
+        Cells(tuple(by_factor[name] for name in names))
+        for names in interactions
+        if len(names) > 1 and set(names) <= set(by_factor)
     ]
     if not found:
         raise DesignError('the model has no levels to tell apart: bands={"age": [25, 40, 60]} cuts a number into bands')
@@ -349,9 +350,7 @@ def _contrasts(design: Design, variable: Banded, sums: ByLevel) -> Matrix:
     role, k = variable.role, len(variable.labels)
     raw = np.zeros((k, design.width))
     if role.factor is not None:
-        for piece, at, size in pieces_by_raw(design):
-            if piece.factors == (role.factor,) and not piece.numeric:
-                raw[:, at : at + size] += np.eye(k)
+        raw = level_rows(design, {role.factor: np.arange(k)}, k)
         raw -= raw[role.baseline].copy()
     elif role.levels is not None:
         for j, piece in enumerate(design.dense):

@@ -193,6 +193,7 @@ class Widened:
         )  # fmt: skip
         frozen = replace(
             found, levels={**found.levels, **own.levels}, moments={**found.moments, **own.moments},
+            states={**found.states, **own.states},
             y_levels=own.y_levels, notes=own.notes, sizes=own.sizes if own.sizes.size else found.sizes,
         )  # fmt: skip
         return frozen.rebased({**found.baselines, **own.baselines}, ())
