@@ -101,8 +101,9 @@ def glm(
 ) -> Fit | Fits:
     """Fit a generalized linear model by maximum likelihood: E[y] = mu, g(mu) = x'b + offset, Var[y] = phi V(mu) / w.
 
-    formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region"; "cbind(successes, failures) ~ ..." counts
-        out of trials, "responses(y1, y2) ~ ..." several models in the same passes.
+    formula: Wilkinson notation, "claims ~ area + log(density) + bonus:region", with contrasts, "C(area, Sum)", and scaled
+        columns, "scale(age)"; "cbind(successes, failures) ~ ..." counts out of trials, "responses(y1, y2) ~ ..." several
+        models in the same passes.
     data: a Parquet file, folder, glob pattern, list of these or URL; pandas, polars, a pyarrow Table or Dataset, anything
         with the Arrow stream interface; a Dask DataFrame, whose partitions are taken as they are. Or arrays: X (n, p), NumPy
         or scipy.sparse, and y (n,), with an intercept added; or X a Dask array of either kind or a Dask DataFrame, and y,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
-from daskglm.cluster.engine import Engine, open_rows, settle
+from daskglm.cluster.engine import Engine, client_for, open_rows, settle
 from daskglm.cluster.machine import memory_limit, one_blas_thread
 from daskglm.cluster.sources import Source
 from daskglm.conclude import Context, record_of, warn
@@ -36,7 +36,7 @@ from daskglm.model.weights import Frequency, Probability, Trials
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
 from daskglm.record import FitRecord, Specification
-from daskglm.sizing import Size, size_of
+from daskglm.sizing import Size, require_columns_kept, size_of
 from daskglm.together import Together
 from daskglm.totals.moments import AnyModel, record_bytes
 from daskglm.totals.vector import SeparateModel
@@ -192,6 +192,8 @@ class _Fitting:
             raise DesignError(f"the formula {self.terms.text!r} has no columns and no intercept: nothing to estimate")
         model = model_of(replace(self.plan, family=_sized(self.plan)), design)
         self._size(size_of(model, design, kind_of(self.plan.covariance, self.plan.weights) == "model"))
+        if rows.keep == "memory" and client_for(self.source, self.engine) is None:
+            require_columns_kept(design, profile.n, self.engine.memory_limit or memory_limit())
         rows.expect(_tables(model) * record_bytes(design.layout, profile.pairs, self.plan.meat))
         blocks = columns.consumed(design.encode)
         self.opened.append(blocks)

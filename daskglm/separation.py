@@ -135,8 +135,9 @@ def solve(
         coded = dict.fromkeys(name for piece in design.pieces for name in piece.coded)
         if treatment == "drop" and coded:
             raise SolverError(
-                f"{sentence(design.names, gone.allowed)}; separation=\"drop\" takes levels away, of which the contrasts of "
-                f'{", ".join(coded)} are made: use Treatment, or separation="limit"'
+                f'{sentence(design.names, gone.allowed)}; separation="drop" takes levels away, and '
+                f"the contrasts of {', '.join(coded)} are of all levels: use Treatment, or "
+                'separation="limit"'
             )
         if treatment == "drop" and not rest.squares().any():
             raise SolverError(f'{sentence(design.names, gone.allowed)}; separation="drop" leaves no row')

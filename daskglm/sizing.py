@@ -93,5 +93,21 @@ def size_of(model: AnyModel, design: Design, of_model: bool = True) -> Size:
     return Size(p, term, levels, widest is not None, matrices * matrix + tables, matrix, operations)
 
 
+def require_columns_kept(design: Design, rows: int, limit: int) -> None:
+    """DesignError where the columns that contrasts make of `rows` rows do not fit in `limit` bytes.
+
+    Whether rows are kept in memory is decided by the columns that are read: a factor is a code of
+    one or two bytes there, and a contrast of L levels makes L - 1 columns of it.
+    """
+    pieces = [piece for piece in (*design.dense, *design.factors) if piece.coded]
+    held = rows * sum(design.column_bytes(piece) for piece in pieces)
+    if held > limit:
+        names = ", ".join(dict.fromkeys(name for piece in pieces for name in piece.coded))
+        raise DesignError(
+            f"the columns of {names} take {_gigabytes(held)} for {rows:,} rows, more than the "
+            f'{_gigabytes(limit)} of memory there are: use C(..., Treatment), or keep="reread"'
+        )
+
+
 def _gigabytes(size: int) -> str:
     return f"{size / 1e9:.3g} GB"

@@ -16,7 +16,8 @@ from daskglm import sizing
 from daskglm.cluster.engine import Engine
 from daskglm.cluster.sources import open_source
 from daskglm.design.design import Design
-from daskglm.fit import run_all
+from daskglm.errors import DesignError
+from daskglm.fit import run, run_all
 from daskglm.plan import make_plan
 from daskglm.totals import moments
 from tests.cluster.problem import Told
@@ -123,3 +124,13 @@ def test_a_factor_of_many_levels_is_fitted_in_its_diagonal_block() -> None:
     assert fit.params["x"] == pytest.approx(slope, rel=1e-12)
     scale = ((within_y - slope * within_x) ** 2).sum() / (n - levels - 1)
     assert fit.bse["x"] == pytest.approx(np.sqrt(scale / (within_x @ within_x)), rel=1e-11)
+
+
+def test_contrasts_that_would_fill_the_memory_are_refused_before_their_columns_are_made() -> None:
+    rows, levels = 100_000, 60
+    data = pd.DataFrame({"a": np.arange(rows) % levels, "y": np.arange(rows) % 7})
+    engine = Engine(1, 30_000_000)
+    for contrast, keep in (("Sum", "memory"), ("Diff", "reread")):
+        run(make_plan(f"y ~ C(a, {contrast})", {"keep": keep}), open_source(data), engine)
+    with pytest.raises(DesignError, match=r"columns of C\(a, Diff\) take 0.0472 GB.*keep="):
+        run(make_plan("y ~ C(a, Diff)", {"keep": "memory"}), open_source(data), engine)

@@ -101,8 +101,9 @@ class Contrast:
             return None
         if len(record) > MAX_DENSE_LEVELS:
             raise DesignError(
-                f"{name} has {len(record):,} levels, each of which would be a dense column: contrasts "
-                f"other than treatment take at most {MAX_DENSE_LEVELS:,}; use C(..., Treatment)"
+                f"{name} has {len(record):,} levels, each of which would be a dense column: "
+                f"contrasts other than treatment take at most {MAX_DENSE_LEVELS:,}; use "
+                "C(..., Treatment)"
             )
         labels, matrix = MATRICES[self.kind](name, record, **dict(self.options))
         return CodedLevels(tuple(f"{name}[{label}]" for label in labels), matrix)
@@ -114,7 +115,12 @@ def _sum(name: str, levels: Sequence[Any]) -> tuple[list[str], Matrix]:
     return [f"S.{level}" for level in levels[:-1]], np.vstack([np.eye(len(levels) - 1), last])
 
 
-def _helmert(name: str, levels: Sequence[Any], reverse: bool = True, scale: bool = False) -> tuple[list[str], Matrix]:
+def _helmert(
+    name: str,
+    levels: Sequence[Any],
+    reverse: bool = True,
+    scale: bool = False,
+) -> tuple[list[str], Matrix]:
     """Each level against the mean of those before it, R's contr.helmert; reverse=False: of those
     after it; scale: divided so that the coefficient is that difference.
     """
@@ -141,7 +147,11 @@ def _diff(name: str, levels: Sequence[Any], backward: bool = True) -> tuple[list
     return labels, matrix if backward else -matrix
 
 
-def _poly(name: str, levels: Sequence[Any], scores: Sequence[float] | None = None) -> tuple[list[str], Matrix]:
+def _poly(
+    name: str,
+    levels: Sequence[Any],
+    scores: Sequence[float] | None = None,
+) -> tuple[list[str], Matrix]:
     """Orthonormal polynomials of the levels' scores (1, 2, ... if none are given): contr.poly."""
     count = len(levels)
     if scores is not None and len(scores) != count:

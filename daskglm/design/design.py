@@ -299,6 +299,14 @@ class Design:
         coded = {name for piece in self.pieces for name in piece.coded}
         return Numbers(self.states, columns.numeric, {name: self.codes(name, columns) for name in coded})
 
+    def column_bytes(self, piece: Piece) -> int:
+        """Bytes per row of the numeric column of a piece."""
+        if len(piece.numeric) > 1 or not piece.coded:
+            return 8
+        (name,) = piece.coded
+        column = self.states[name].column(piece.place(name), np.zeros(0, np.int64))
+        return 8 if piece.factors else column.dtype.itemsize
+
     def contrast(self, piece: Piece) -> Vector:
         """The product of the contrast columns of a piece, at all combinations of levels of its coded factors, the first
         one fastest.

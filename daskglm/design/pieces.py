@@ -1,4 +1,4 @@
-"""Runs of columns of X: the pieces of each term, their names and places, and the numeric columns of their rows."""
+"""Runs of columns of X: the pieces of each term, their names and their columns."""
 
 from __future__ import annotations
 
@@ -23,12 +23,13 @@ Moments = tuple[float, float, float]
 @final
 @dataclass(frozen=True)
 class Piece:
-    """A run of columns of X from one part of a term: factors by numeric products, or a sparse matrix.
+    """A run of columns of X from one part of a term: factors by numeric products, or a matrix.
 
-    factors: names, first fastest; numeric: names multiplied; full: which factors keep their baseline; term: its name;
-    order: how the variables stand in parameter names; columns: of a matrix, the names of its columns.
-    coded: factors that stand in numeric by a column of their contrast; places: of each variable in order, which of
-    its columns that is where a transform makes several, -1 for levels.
+    factors: names, first fastest; numeric: names multiplied; full: which factors keep their
+    baseline; term: its name; order: how the variables stand in parameter names; columns: of a
+    sparse matrix, the names of its columns; coded: factors that stand in numeric by a column of
+    their contrast; places: for each variable in order, which of the columns that its transform
+    makes, -1 for levels.
     """
 
     term: str
@@ -52,13 +53,16 @@ class Piece:
 
 @final
 class Numbers(Mapping[str, Column]):
-    """Numeric columns by name: variables as they are, and those that transforms make, when they are asked for.
+    """Numeric columns by name: variables as they are, and those that transforms make when needed.
 
     numeric: values of numeric variables, codes: of factors, each (n,).
     """
 
     def __init__(
-        self, states: Mapping[str, State], numeric: Mapping[str, Column], codes: Mapping[str, npt.NDArray[Any]]
+        self,
+        states: Mapping[str, State],
+        numeric: Mapping[str, Column],
+        codes: Mapping[str, npt.NDArray[Any]],
     ) -> None:
         self.numeric, self.states = numeric, states
         self.given: dict[str, Any] = {n: numeric.get(n, codes.get(n)) for n in states}
@@ -86,7 +90,7 @@ class Numbers(Mapping[str, Column]):
         return len(list(iter(self)))
 
     def slopes(self, slopes: Mapping[str, Vector]) -> dict[str, Vector]:
-        """d column / d x (n,) of all columns that move with x, of the slopes of numeric variables."""
+        """d column / d x (n,) of each column that moves with x, from the slopes of variables."""
         found = {}
         for name, slope in slopes.items():
             if name not in self.states:
@@ -98,9 +102,14 @@ class Numbers(Mapping[str, Column]):
         return found
 
 
-def pieces_of(term: str, part: Part, states: Mapping[str, State], matrix: Sequence[str]) -> list[Piece]:
-    """The pieces of a part of a term: one for each combination of the columns that transforms make. A factor that keeps
-    all its levels has none of those.
+def pieces_of(
+    term: str,
+    part: Part,
+    states: Mapping[str, State],
+    matrix: Sequence[str],
+) -> list[Piece]:
+    """The pieces of a part of a term: one for each combination of the columns that transforms make.
+    A factor that keeps all its levels has none of those.
     """
     made = [v.name for v in part.variables if v.name in states and not part.full.get(v.name, False)]
     factors = tuple(v.name for v in part.variables if v.kind == "factor" and v.name not in made)
@@ -128,14 +137,19 @@ def pieces_of(term: str, part: Part, states: Mapping[str, State], matrix: Sequen
     return pieces
 
 
-def moments_of(piece: Piece, states: Mapping[str, State], plain: Mapping[tuple[str, ...], Moments]) -> Moments:
+def moments_of(
+    piece: Piece,
+    states: Mapping[str, State],
+    plain: Mapping[tuple[str, ...], Moments],
+) -> Moments:
     """By which the product of a piece's numeric columns is scaled, of which transforms make some.
 
-    The moments of a single column are exact. A product is not shifted, and its size is about that of independent factors:
-    the arithmetic is exact at any scale.
+    The moments of a single column are exact. A product is not shifted, and its size is about that
+    of independent factors: the arithmetic is exact at any scale.
     """
     made = {states[name].labels[piece.place(name)]: name for name in piece.order if name in states}
-    parts = [states[name].moments(piece.place(name)) for label, name in made.items() if label in piece.numeric]
+    names = [name for label, name in made.items() if label in piece.numeric]
+    parts = [states[name].moments(piece.place(name)) for name in names]
     rest = tuple(name for name in piece.numeric if name not in made)
     parts += [plain[rest]] if rest else []
     if len(parts) == 1:
@@ -155,7 +169,8 @@ def layout_of(
     names, terms, select = (["Intercept"], ["Intercept"], [0]) if intercept else ([], [], [])
     dense_at = 1
     level_at = 1 + sum(1 for piece in pieces if not piece.factors and not piece.columns)
-    sparse_at = level_at + sum(math.prod(len(levels[name]) for name in p.factors) for p in pieces if p.factors)
+    sizes = [math.prod(len(levels[name]) for name in p.factors) for p in pieces if p.factors]
+    sparse_at = level_at + sum(sizes)
     for _, group in itertools.groupby(pieces, lambda piece: piece.part):
         found: list[tuple[tuple[int, ...], str, int]] = []
         for piece in group:
@@ -200,7 +215,10 @@ def _parameter(
     levels: Mapping[str, tuple[Any, ...]],
     column: int,
 ) -> tuple[tuple[int, ...], str, int]:
-    """Where a parameter stands within its part of a term, its name, and its raw column; index: of the levels of factors."""
+    """Where a parameter stands within its part of a term, its name, and its raw column.
+
+    index: the levels of factors.
+    """
     full = dict(zip(piece.factors, piece.full, strict=True))
     labels, places = [], []
     for name in piece.order:

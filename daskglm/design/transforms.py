@@ -1,13 +1,14 @@
 """Stateful terms: variables of a formula whose columns depend on what was learnt from the data.
 
-A *transform* is what a function of a formula asks for, `scale(x)` or `C(area, Sum)`. It takes levels
-or numbers. `observe` makes a record of the values of one partition, which adds (levels are counted
-for every factor, and need none); `learn` makes a *state* of the sum of the records, or of the levels
-in their order. A state is frozen in the design and saved as JSON; it has k >= 1 labels, one for each
-of its columns, and makes these columns, their derivatives and the moments by which they are scaled.
+A *transform* is what a function of a formula asks for: `scale(x)` or `C(area, Sum)`. It takes
+levels or numbers. `observe` makes a record of the values of one partition, and records add (levels
+are counted for every factor and need none). `learn` makes a *state* of the sum of the records, or
+of the levels in their order. A state is frozen in the design and saved as JSON. It has k >= 1
+labels, one for each of its columns, and makes these columns when a partition is encoded, their
+derivatives for marginal effects, and the moments by which they are scaled.
 
-A new one is a class with `takes`, `observe` and `learn`, a class for its state, and a line in each
-of `TRANSFORMS` and `STATES`.
+A new transform is a class with `takes`, `observe` and `learn`, a class for its state, and a line in
+`TRANSFORMS` and in `STATES`.
 """
 
 from __future__ import annotations
@@ -130,8 +131,8 @@ class Scale:
     """x less its mean, over its standard deviation.
 
     center, scale: True to learn it, False to leave it out, or a number; ddof: what is subtracted
-    from the number of rows in the variance. Without centring the divisor is the root mean square, as
-    in R's scale.
+    from the number of rows in the variance. Without centring the divisor is the root mean square,
+    as in R's scale.
     """
 
     takes: ClassVar[Literal["levels", "numbers"]] = "numbers"
@@ -151,7 +152,7 @@ class Scale:
 
     def learn(self, name: str, record: Spread) -> Affine:
         """The column of the variable of that name."""
-        center = (record.mean if self.center else 0.0) if isinstance(self.center, bool) else self.center
+        center = record.mean if self.center is True else float(self.center)
         divisor = 1.0 if isinstance(self.scale, bool) else float(self.scale)
         if self.scale is True:
             divisor = self._divisor(name, record, center)
@@ -216,7 +217,8 @@ def _options(
         divides = name in ("scale", "rescale")
         if not usable or (divides and not isinstance(value, bool) and value == 0):
             what = "a number other than 0" if divides else "a number"
-            raise DesignError(f"{name}= in {text!r} is True, False or {what}, not {ast.unparse(node)}")
+            found_value = ast.unparse(node)
+            raise DesignError(f"{name}= in {text!r} is True, False or {what}, not {found_value}")
         found[name] = value
     return found
 

@@ -43,21 +43,26 @@ def test_coefficients_are_what_their_names_say(count: int) -> None:
 
     before = np.cumsum(means)[:-1] / np.arange(1, count)
     after = np.cumsum(means[::-1])[-2::-1] / np.arange(count - 1, 0, -1)
-    np.testing.assert_allclose(coefficients("sum"), (means - means.mean())[:-1], atol=ROUNDING * count)
-    np.testing.assert_allclose(coefficients("diff"), np.diff(means), atol=ROUNDING * count)
-    np.testing.assert_allclose(coefficients("diff", backward=False), -np.diff(means), atol=ROUNDING * count)
-    np.testing.assert_allclose(coefficients("helmert", scale=True), means[1:] - before, atol=ROUNDING * count)
-    backwards = coefficients("helmert", scale=True, reverse=False)
-    np.testing.assert_allclose(backwards, means[:-1] - after, atol=ROUNDING * count)
+    pairs = [
+        (coefficients("sum"), (means - means.mean())[:-1]),
+        (coefficients("diff"), np.diff(means)),
+        (coefficients("diff", backward=False), -np.diff(means)),
+        (coefficients("helmert", scale=True), means[1:] - before),
+        (coefficients("helmert", scale=True, reverse=False), means[:-1] - after),
+    ]
+    for found, expected in pairs:
+        np.testing.assert_allclose(found, expected, atol=ROUNDING * count)
 
 
-@pytest.mark.parametrize("points", [np.arange(1.0, 51.0), np.array([1.0, 2.0, 5.0, 1e6, 2e6])], ids=["many", "uneven"])
-def test_polynomials_are_orthonormal_and_rise_with_their_degree(points: Any) -> None:
+@pytest.mark.parametrize("scores", [range(1, 51), [1, 2, 5, 1e6, 2e6]], ids=["many", "uneven"])
+def test_polynomials_are_orthonormal_and_rise_with_their_degree(scores: Any) -> None:
+    points = np.array(scores, float)
     basis = orthogonal_polynomials(points, points.size - 1)
     np.testing.assert_allclose(basis.T @ basis, np.eye(points.size - 1), atol=ROUNDING)
     assert (basis[-1] > 0).all()
     # column j is a polynomial of degree j: it is orthogonal to all powers below
-    np.testing.assert_allclose(basis[:, 2:].T @ ((points - points.mean()) / points.max()) ** 2, 0.0, atol=1e-11)
+    square = ((points - points.mean()) / points.max()) ** 2
+    np.testing.assert_allclose(basis[:, 2:].T @ square, 0.0, atol=1e-11)
 
 
 def test_columns_of_whole_numbers_take_a_byte() -> None:
@@ -79,7 +84,10 @@ def test_a_contrast_of_very_many_levels_is_refused() -> None:
     assert state("sum", 1) is None
 
 
-@pytest.mark.parametrize("made", [*(state(kind, 7) for kind in KINDS), Affine("scale(x)", 0.1, 3.0, 0.1, 2.9)])
+AFFINE = Affine("scale(x)", 0.1, 3.0, 0.1, 2.9)
+
+
+@pytest.mark.parametrize("made", [*(state(kind, 7) for kind in KINDS), AFFINE])
 def test_states_come_back_from_json_to_the_bit(made: Any) -> None:
     back = state_of(json.loads(json.dumps(document_of(made))))
     assert type(back) is type(made)
@@ -112,7 +120,8 @@ def test_spreads_add(pieces: int, counted: bool) -> None:
     assert found.center == pytest.approx(rows.mean(), rel=1e-15)
     assert found.divisor == pytest.approx(rows.std(ddof=1), rel=1e-9)
     column = (rows - rows.mean()) / rows.std(ddof=1)
-    np.testing.assert_allclose(found.moments(0), [column.mean(), column.std(), np.sqrt(np.mean(column**2))], atol=1e-9)
+    expected = [column.mean(), column.std(), np.sqrt(np.mean(column**2))]
+    np.testing.assert_allclose(found.moments(0), expected, atol=1e-9)
 
 
 def test_slopes_are_differences() -> None:
@@ -123,7 +132,10 @@ def test_slopes_are_differences() -> None:
     assert not state("sum", 3).slope(0, np.arange(3)).any()
 
 
-@pytest.mark.parametrize("record", [Spread(5.0, 3.0, 0.0), Spread(1.0, 3.0, 0.0), Spread(5.0, 1e8, 1e-20)])
+CONSTANT = [Spread(5.0, 3.0, 0.0), Spread(1.0, 3.0, 0.0), Spread(5.0, 1e8, 1e-20)]
+
+
+@pytest.mark.parametrize("record", CONSTANT)
 def test_what_does_not_vary_has_no_scale(record: Spread) -> None:
     with pytest.raises(DataError, match=r"scale\(x\).* no standard deviation"):
         Scale().learn("scale(x)", record)
