@@ -13,6 +13,7 @@ import ast
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from inspect import signature
 from typing import Any, ClassVar, Literal, final
 
 import numpy as np
@@ -32,6 +33,7 @@ MAX_DENSE_LEVELS = 1_000
 class CodedLevels:
     """A contrast of known levels: labels (k,) of its columns, matrix (L, k), a row per level."""
 
+    kind: ClassVar[str] = "levels"
     labels: tuple[str, ...]
     matrix: Matrix
 
@@ -179,14 +181,16 @@ def orthogonal_polynomials(points: Vector, degree: int) -> Matrix:
     return np.ascontiguousarray(basis[:, 1:])
 
 
+def _defaults(make: Any) -> dict[str, Any]:
+    """The options of a contrast, which come behind the name and the levels."""
+    return {option.name: option.default for option in list(signature(make).parameters.values())[2:]}
+
+
 MATRICES: Mapping[str, Any] = {"sum": _sum, "helmert": _helmert, "diff": _diff, "poly": _poly}
 # The options of each contrast with their defaults, in the order in which formulaic takes them.
 OPTIONS: Mapping[str, Mapping[str, Any]] = {
     "treatment": {"base": None},
-    "sum": {},
-    "helmert": {"reverse": True, "scale": False},
-    "poly": {"scores": None},
-    "diff": {"backward": True},
+    **{kind: _defaults(make) for kind, make in MATRICES.items()},
 }
 # As formulaic and patsy write them.
 NAMES = {name: kind for kind in OPTIONS for name in (kind.capitalize(), f"contr.{kind}")}

@@ -451,7 +451,7 @@ def _transformed(text: str, tree: ast.Call, kinds: Mapping[str, Kind]) -> Variab
     inner = _arguments(text[text.index("(") + 1 : text.rindex(")")])
     if not tree.args:
         raise DesignError(f"{name} in {text!r} takes a column or an expression")
-    transform = TRANSFORMS[name](text, tree.args[1:], tree.keywords)
+    transform = TRANSFORMS[name].parse(text, tree.args[1:], tree.keywords)
     if transform.takes == "numbers":
         return Variable(text, "numeric", _argument(inner[0], text, kinds), transform)
     column = inner[0].strip("`")

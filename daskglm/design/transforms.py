@@ -8,7 +8,7 @@ labels, one for each of its columns, and makes these columns when a partition is
 derivatives for marginal effects, and the moments by which they are scaled.
 
 A new transform is a class with `takes`, `observe` and `learn`, a class for its state, and a line in
-`TRANSFORMS` and in `STATES`.
+`TRANSFORMS`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import ast
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar, Literal, Protocol, final
 
 import numpy as np
@@ -45,6 +45,10 @@ class Transform(Protocol):
 
 class State(Protocol):
     """What was learnt, and the columns that it makes of a variable's values."""
+
+    @property
+    def kind(self) -> str:
+        """What it is called in a saved model."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -88,6 +92,7 @@ class Affine:
     learnt from.
     """
 
+    kind: ClassVar[str] = "affine"
     label: str
     center: float
     divisor: float
@@ -122,7 +127,7 @@ class Affine:
     @staticmethod
     def of_document(document: Mapping[str, Any]) -> Affine:
         """The state that `document` described."""
-        return Affine(**{name: document[name] for name in Affine.__dataclass_fields__})
+        return Affine(**{field.name: document[field.name] for field in fields(Affine)})
 
 
 @final
@@ -223,24 +228,32 @@ def _options(
     return found
 
 
-Parser = Callable[[str, Sequence[ast.expr], Sequence[ast.keyword]], Transform]
-# What is read of `name(argument, ...)` behind its first argument, by the name of the function.
-TRANSFORMS: Mapping[str, Parser] = {
-    "C": contrast_of,
-    "scale": _scale,
-    "center": _center,
-    "standardize": _standardize,
+@final
+@dataclass(frozen=True)
+class Entry:
+    """A function of formulas. parse: the transform of `name(argument, ...)`, from its text and what
+    stands behind its first argument; state: the class of what it learns.
+    """
+
+    parse: Callable[[str, Sequence[ast.expr], Sequence[ast.keyword]], Transform]
+    state: Any
+
+
+TRANSFORMS: Mapping[str, Entry] = {
+    "C": Entry(contrast_of, CodedLevels),
+    "scale": Entry(_scale, Affine),
+    "center": Entry(_center, Affine),
+    "standardize": Entry(_standardize, Affine),
 }
-STATES: Mapping[str, Any] = {"levels": CodedLevels, "affine": Affine}
 
 
 def document_of(state: State) -> dict[str, Any]:
     """A state as JSON, with what it is."""
-    kind = next(kind for kind, known in STATES.items() if isinstance(state, known))
-    return {"kind": kind, **state.document()}
+    return {"kind": state.kind, **state.document()}
 
 
 def state_of(document: Mapping[str, Any]) -> State:
     """The state that `document_of` described."""
-    state: State = STATES[document["kind"]].of_document(document)
+    kinds = {entry.state.kind: entry.state for entry in TRANSFORMS.values()}
+    state: State = kinds[document["kind"]].of_document(document)
     return state

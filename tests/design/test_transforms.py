@@ -99,7 +99,8 @@ def test_states_come_back_from_json_to_the_bit(made: Any) -> None:
 
 
 def test_every_transform_says_what_it_takes() -> None:
-    assert {name: parser(f"{name}(x)", [], []).takes for name, parser in TRANSFORMS.items()} == {
+    takes = {name: entry.parse(f"{name}(x)", [], []).takes for name, entry in TRANSFORMS.items()}
+    assert takes == {
         "C": "levels", "scale": "numbers", "center": "numbers", "standardize": "numbers"
     }  # fmt: skip
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import pandas as pd
@@ -15,6 +16,8 @@ import daskglm as dg
 from daskglm.cli import main
 from daskglm.cluster import lakes
 from daskglm.cluster.engine import Engine
+from daskglm.design import expressions, formula, transforms
+from daskglm.design.transforms import Entry, Scale, Spread
 from tests.cluster.problem import KEEPS, bits, fitted, write_lake
 
 FORMULA = "y ~ scale(x)*C(s, Sum) + center(log(z)) + C(k, Poly) + C(s, Helmert):scale(z)"
@@ -59,10 +62,10 @@ def test_partitions(table: pd.DataFrame, expected: dg.Fit, tmp_path: Path) -> No
 def test_grouping_of_tasks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, keep: str) -> None:
     monkeypatch.setattr(lakes, "LEAF_BYTES", 1)
     lake = write_lake(tmp_path / "lake", 1_000)
-    formula = "y ~ scale(x)*C(s, Diff) + C(s, Sum):center(z)"
-    same = bits(fitted(lake, Engine(1, None, 1), formula=formula))
+    text = "y ~ scale(x)*C(s, Diff) + C(s, Sum):center(z)"
+    same = bits(fitted(lake, Engine(1, None, 1), formula=text))
     for threads, leaves in ((1, 64), (2, 2)):
-        assert bits(fitted(lake, Engine(threads, None, leaves), keep, formula=formula)) == same
+        assert bits(fitted(lake, Engine(threads, None, leaves), keep, formula=text)) == same
 
 
 def test_a_cluster_and_its_collections(table: pd.DataFrame, expected: dg.Fit, client: Any) -> None:
@@ -126,8 +129,8 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     from daskglm import estimation
 
     lake, log = write_lake(tmp_path / "lake", 1_000), str(tmp_path / "log")
-    formula = "y ~ scale(x)*C(s, Diff)"
-    expected = bits(fitted(lake, Engine(1), formula=formula))
+    text = "y ~ scale(x)*C(s, Diff)"
+    expected = bits(fitted(lake, Engine(1), formula=text))
 
     def fail(*_: Any, **__: Any) -> None:
         raise KeyboardInterrupt
@@ -135,9 +138,9 @@ def test_an_interrupted_fit_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with monkeypatch.context() as patch:
         patch.setattr(estimation, "solve", fail)
         with pytest.raises(KeyboardInterrupt):
-            fitted(lake, Engine(1), formula=formula, checkpoint=log)
+            fitted(lake, Engine(1), formula=text, checkpoint=log)
     assert Path(log).exists()
-    assert bits(fitted(lake, Engine(1), formula=formula, checkpoint=log)) == expected
+    assert bits(fitted(lake, Engine(1), formula=text, checkpoint=log)) == expected
 
 
 def test_the_command_line(table: pd.DataFrame, expected: dg.Fit, tmp_path: Path) -> None:
@@ -169,3 +172,82 @@ def test_tests_and_comparisons_know_what_is_learnt(table: pd.DataFrame) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         assert large.conf_int(data=table, method="profile").loc["C(s, Sum)[S.a]"].notna().all()
+
+
+# -- a transform of several columns ----------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Powers:
+    """x / size to the powers 1 ... 3; size is learnt."""
+
+    kind: ClassVar[str] = "powers"
+    name: str
+    size: float
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return tuple(f"{self.name}[{power}]" for power in (1, 2, 3))
+
+    def column(self, j: int, values: Any) -> Any:
+        return (np.asarray(values, float) / self.size) ** (j + 1)
+
+    def slope(self, j: int, values: Any) -> Any:
+        return (j + 1) * (np.asarray(values, float) / self.size) ** j / self.size
+
+    def moments(self, j: int) -> tuple[float, float, float]:
+        return 0.0, 1.0, 1.0
+
+    def document(self) -> dict[str, Any]:
+        return {"name": self.name, "size": self.size}
+
+    @staticmethod
+    def of_document(document: Any) -> Powers:
+        return Powers(document["name"], document["size"])
+
+
+@dataclass(frozen=True)
+class AskPowers:
+    """What powers(x) asks for; the record of its data is that of scale."""
+
+    takes: ClassVar[Literal["levels", "numbers"]] = "numbers"
+
+    def observe(self, values: Any, counts: Any) -> Spread:
+        return Scale().observe(values, counts)
+
+    def learn(self, name: str, record: Spread) -> Powers:
+        return Powers(name, 2.0 * record.mean)
+
+
+@pytest.fixture
+def powers(monkeypatch: pytest.MonkeyPatch) -> None:
+    entry = Entry(lambda *_: AskPowers(), Powers)
+    for module in (transforms, formula, expressions):
+        monkeypatch.setattr(module, "TRANSFORMS", {**transforms.TRANSFORMS, "powers": entry})
+
+
+@pytest.mark.usefixtures("powers")
+def test_a_transform_of_several_columns(table: pd.DataFrame, tmp_path: Path) -> None:
+    size = float(2.0 * table.z.mean())
+    plain = " + ".join(f"I((z/{size!r})**{power})" for power in (1, 2, 3))
+    same = dg.glm(f"y ~ ({plain})*C(s, Sum) + x", table, family="poisson")
+    fit = dg.glm("y ~ powers(z)*C(s, Sum) + x", table, family="poisson")
+    assert list(fit.params.index[:4]) == [
+        "Intercept", "powers(z)[1]", "powers(z)[2]", "powers(z)[3]"
+    ]  # fmt: skip
+    assert fit.params.index[-6:].tolist() == [
+        f"powers(z)[{power}]:C(s, Sum)[S.{level}]" for level in "ab" for power in (1, 2, 3)
+    ]
+    assert fit.deviance == pytest.approx(same.deviance, rel=1e-12)
+    np.testing.assert_allclose(np.sort(fit.params), np.sort(same.params), rtol=1e-6)
+    fit.save(tmp_path / "model")
+    for one in (fit, dg.load(tmp_path / "model")):
+        means = same.predict(table, se=True)
+        np.testing.assert_allclose(one.predict(table, se=True), means, rtol=1e-8)
+        for at in ("overall", "mean"):
+            effects = [m.margins(table, at=at).loc["z"].to_numpy(float)[:2] for m in (one, same)]
+            np.testing.assert_allclose(effects[0], effects[1], rtol=1e-6)
+        found, expected = (m.emmeans("s", table).table.to_numpy(float) for m in (one, same))
+        np.testing.assert_allclose(found, expected, rtol=1e-7)
+    dropped = fit.drop1(table)
+    assert dropped.loc["powers(z):C(s, Sum)", "df"] == 6
