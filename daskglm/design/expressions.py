@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from daskglm.design import folds, times
 from daskglm.design.transforms import TRANSFORMS
-from daskglm.errors import DesignError
+from daskglm.errors import DesignError, closest
 
 Values = Any
 
@@ -220,10 +220,11 @@ def _check(
         name = function_name(node.func)
         if name in FILTER_FUNCTIONS and not of_filter:
             raise DesignError(f"{name}() in {text!r} is a function of row filters, where=, and not of formulas")
+        known = (*TRANSFORMS, "offset", *FUNCTIONS)
         if name not in FUNCTIONS and name not in FILTER_FUNCTIONS:
             raise DesignError(
-                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this version; there are: "
-                f"{', '.join((*TRANSFORMS, 'offset', *FUNCTIONS))}"
+                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this "
+                f"version{closest(ast.unparse(node.func), known)}; there are: {', '.join(known)}"
             )
         if node.keywords:
             raise DesignError(f"{name}() in {text!r} takes no options by name")

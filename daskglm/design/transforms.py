@@ -24,7 +24,6 @@ import numpy.typing as npt
 
 from daskglm.design.contrasts import CodedLevels, contrast_of
 from daskglm.errors import DataError, DesignError, closest
-from daskglm.kernels.moments import column_moments
 
 Vector = npt.NDArray[np.float64]
 
@@ -147,6 +146,9 @@ class Scale:
 
     def observe(self, values: Any, counts: Any) -> Spread:
         """Mean and squares of one partition; counts: rows each stands for, or None."""
+        # compiled: a formula is read without it
+        from daskglm.kernels.moments import column_moments
+
         if counts is None or not len(values):
             mean, squares = column_moments(values)
             return Spread(float(len(values)), mean, squares)
@@ -157,6 +159,8 @@ class Scale:
 
     def learn(self, name: str, record: Spread) -> Affine:
         """The column of the variable of that name."""
+        if not math.isfinite(record.squares):
+            raise DataError(f"the variable of {name} is so large that its square is not a number: rescale it")
         center = record.mean if self.center is True else float(self.center)
         divisor = 1.0 if isinstance(self.scale, bool) else float(self.scale)
         if self.scale is True:

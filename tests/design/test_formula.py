@@ -273,6 +273,7 @@ WRONG: list[tuple[Any, str]] = [
     ("y ~ offset(scale(x))", "cannot be part of an expression"),
     ("y ~ scale(x)^2", "only repeat"),
     ("y ~ scale(a)", "text"),
+    ("y ~ standardise(x)", 'did you mean "standardize"'),
     ("y ~ scale(q)", 'no column "q" \\(in scale'),
     ("y ~ scale()", "takes a column or an expression"),
     ("y ~ scale(x, centre=True)", 'did you mean "center"'),

@@ -133,6 +133,13 @@ def test_slopes_are_differences() -> None:
     assert not state("sum", 3).slope(0, np.arange(3)).any()
 
 
+def test_what_has_no_finite_square_is_refused() -> None:
+    record = Scale().observe(np.array([1e200, -1e200]), None)
+    for asked in (Scale(), Scale(scale=False)):
+        with pytest.raises(DataError, match="so large that its square is not a number"):
+            asked.learn("scale(x)", record)
+
+
 CONSTANT = [Spread(5.0, 3.0, 0.0), Spread(1.0, 3.0, 0.0), Spread(5.0, 1e8, 1e-20)]
 
 
