@@ -104,7 +104,6 @@ def record_of(context: Context, solution: Solution, null: Null | None, beside: B
     aliased = _aliased(objective, parameters, optimum, infinite)
     coefficients[parameters.reported(optimum.aliased)] = np.nan
     coefficients[infinite != 0.0] = infinite[infinite != 0.0] * np.inf
-    coefficients[parameters.reported(~optimum.curvature.kept) & (infinite == 0.0)] = np.nan
     notes = list(solution.design.notes)
     if errors.note:
         notes.append(errors.note)

@@ -238,7 +238,7 @@ class FitRecord:
             matrix = 0.5 * (matrix + matrix.T)
         else:
             matrix = reported.dense()
-        gone = ~np.isfinite(self.coefficients)
+        gone = self._without_error
         matrix[gone, :] = np.nan
         matrix[:, gone] = np.nan
         return matrix
@@ -249,8 +249,16 @@ class FitRecord:
         reported = self._reported
         with np.errstate(invalid="ignore"):
             if reported is not None:
-                return np.where(np.isfinite(self.coefficients), np.sqrt(reported.variances()), np.nan)
+                return np.where(self._without_error, np.nan, np.sqrt(reported.variances()))
             return np.asarray(np.sqrt(np.diag(self.covariance)))
+
+    @property
+    def _without_error(self) -> npt.NDArray[np.bool_]:
+        """Parameters (r,) without a finite estimate, or whose information vanishes; of a perfect fit all errors are 0."""
+        held = self.working.held
+        variances = held.variances() if isinstance(held, LowRank) else np.diag(held)
+        vanished = (variances == 0.0) & bool(variances.any())
+        return np.asarray(~np.isfinite(self.coefficients) | self.parameters.reported(vanished))
 
     @property
     def _reported(self) -> LowRank | None:
