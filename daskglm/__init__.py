@@ -1,21 +1,22 @@
 """Generalized linear models on dataframes of any size."""
 
-# ruff: noqa: E402
+import importlib as _importlib
 import types as _types
 import typing as _typing
 
 from daskglm import interrupts as _interrupts
+from daskglm.version import __version__
+
+if _typing.TYPE_CHECKING:
+    from daskglm import errors, families, links
+    from daskglm.api import glm, plan
+    from daskglm.comparing import compare
+    from daskglm.model.describe import describe
+    from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
+    from daskglm.result import Fit
+    from daskglm.several import Fits, load
 
 _interrupts.end_at_once()
-
-from daskglm import errors, families, links
-from daskglm.api import glm, plan
-from daskglm.comparing import compare
-from daskglm.model.describe import describe
-from daskglm.model.weights import Cluster, Frequency, Probability, Trials, Variance
-from daskglm.result import Fit
-from daskglm.several import Fits, load
-from daskglm.version import __version__
 
 __all__ = [
     "Cluster",
@@ -49,6 +50,7 @@ class _Module(_types.ModuleType):
     """A module that says what is meant where it is called."""
 
     def __call__(self, *_: object, **__: object) -> None:
+        errors = _importlib.import_module("daskglm.errors")
         name = self.__name__.rpartition(".")[2]
         raise errors.DesignError(f"daskglm.{name} is a module and cannot be called: {_CALLS[name]}")
 
@@ -57,17 +59,44 @@ def __dir__() -> list[str]:
     return list(__all__)
 
 
+# Where the public names are. They are loaded together when the first is used, for that takes a second.
+_HOMES = {
+    "api": ("glm", "plan"),
+    "comparing": ("compare",),
+    "model.describe": ("describe",),
+    "model.weights": ("Cluster", "Frequency", "Probability", "Trials", "Variance"),
+    "result": ("Fit",),
+    "several": ("Fits", "load"),
+}
+_MODULES = ("errors", "families", "links")
+_state = {"loading": False}
+
+
+def _load() -> None:
+    """Bind every public name."""
+    _state["loading"] = True
+    try:
+        found = {name: _importlib.import_module(f"daskglm.{name}") for name in _MODULES}
+        homes = {home: _importlib.import_module(f"daskglm.{home}") for home in _HOMES}
+    finally:
+        _state["loading"] = False
+    # after all imports: modules of the same names were bound by these
+    globals().update(found, **{name: getattr(homes[home], name) for home, names in _HOMES.items() for name in names})
+    for name in _CALLS:
+        module = globals().get(name)
+        if isinstance(module, _types.ModuleType):
+            module.__class__ = _Module
+
+
 if not _typing.TYPE_CHECKING:
 
-    def __getattr__(name: str) -> None:
-        if name.startswith("_"):
+    def __getattr__(name: str) -> object:
+        if name.startswith("_") or _state["loading"]:
             raise AttributeError(name)
+        if name in __all__ or name in _CALLS:
+            _load()
+            return globals()[name]
+        errors = _importlib.import_module("daskglm.errors")
         public = [word for word in __all__ if not word.startswith("_")]
         hint = errors.closest(name, public) or errors.closest(name.lower(), public)
         raise AttributeError(f"daskglm has no {name!r}{hint}; there are: {', '.join(public)}")
-
-
-for _name in _CALLS:
-    _found = globals().get(_name)
-    if isinstance(_found, _types.ModuleType):
-        _found.__class__ = _Module

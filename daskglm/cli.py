@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import logging
 import math
@@ -70,6 +71,9 @@ class _Group(click.Group):
         kwargs["standalone_mode"] = False
         given = [str(word) for word in (kwargs.get("args") or (args[0] if args else None) or sys.argv[1:])]
         try:
+            if given and not {"--help", "--version"} & set(given):
+                # imports can swallow an interrupt, which ends the command at once until they are done
+                importlib.import_module("daskglm.api")
             interrupts.handle_as_usual()
             with _ended_by_signals():
                 code = super().main(*args, **kwargs)
