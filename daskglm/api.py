@@ -111,13 +111,13 @@ def glm(
         paired by their index.
     family, link: names, or objects of `daskglm.families` and `daskglm.links`; the default link is the family's.
     weights: a column (variance weights), or `Frequency`, `Variance`, `Probability` or `Trials` of
-    one. Beside a table in
-        memory weights, offset, exposure, trials and clusters may be arrays, Series by their index;
-        they become columns of the names of the options, which new data then need.
+        one. Beside a table in memory weights, offset, exposure, trials and clusters may be arrays,
+        Series by their index; they become columns of the names of the options, which new data then
+        need.
     offset: a column or expression added to the linear predictor; exposure: a column whose logarithm is (log link only).
     trials: a column; the response then counts successes out of that many.
-    covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one column or several,
-        with X= and y= of arrays.
+    covariance: "model" (expected information), "observed", "HC0" to "HC3", or `Cluster` of one
+        column or several, with X= and y= of arrays.
     separation: what becomes of an infinite optimum. "limit": its coefficients are -inf or inf without an error, deviance and
         likelihood are the limits of all rows, everything else is the fit without the rows that are at their limit, nobs and
         degrees of freedom included; a baseline that is at its limit gives way to the first level that is not. "drop": those
@@ -125,16 +125,17 @@ def glm(
         response of classes, some become impossible in some rows: the rows stay and are counted, everything else is told by
         the classes that stay possible, baselines stay as they are, and there is no "drop" and no "firth".
     dispersion: None (the family's rule), a number, "pearson", "deviance" or "ml".
-    missing: "drop" (counted in the ledger) or "raise". where: a row filter, "year = 2024 and claims
-    > 0 and age is not null";
-        fold(policy, 5) != 0 leaves out the rows of every fifth policy or so, by a hash of its
-        value.
+    missing: "drop" (counted in the ledger) or "raise".
+    where: a row filter, "year = 2024 and claims > 0 and age is not null"; fold(policy, 5) != 0
+        leaves out the rows of every fifth policy or so, by a hash of its value.
     unseen: for later predictions at levels not seen here: "raise", "baseline" or "missing" (NaN).
     tol: bound on the Newton decrement per unit dispersion at the reported coefficients, 1e-12 unless given. Below 200,000
-        rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states. max_iter: steps.
+        rows a fit of this tolerance or less aims at 1e-20, which `fit.certificate` states.
+    max_iter: the largest number of steps.
     start: coefficients by name or in order, or a Fit: its estimates of the parameters that both
-    models have. keep: where decoded rows live, "auto", "memory", "disk" or "reread"; what a
-        Dask collection holds stays in memory, and it takes no checkpoint.
+        models have.
+    keep: where decoded rows are kept, "auto", "memory", "disk" or "reread"; what a Dask collection
+        holds stays in memory, and it takes no checkpoint.
     progress: a bar on standard error; None shows one in a terminal.
     checkpoint: a folder or s3:// URL for the state after each pass; the same call resumes from it,
         and removes it when done.

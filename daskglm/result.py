@@ -63,8 +63,10 @@ class Fit:
 
     @property
     def params(self) -> Any:
-        """Estimates by parameter name; NaN where aliased, -inf or inf where separated. A Series; of a multinomial model a DataFrame, a row per term and
-        a column per class but the reference. Thresholds of an ordinal model follow its slopes.
+        """Estimates by parameter name; NaN where aliased, -inf or inf where separated.
+
+        A Series; of a multinomial model a DataFrame, with a row per term and a column per class but
+        the reference. Thresholds of an ordinal model follow its slopes.
         """
         return self._shaped(self.record.coefficients)
 
@@ -113,11 +115,13 @@ class Fit:
         method "wald": params -+ q bse, with the quantile of the test's distribution unless `dist` ("normal" or "t") names
         another. No pass over data.
 
-        method "profile", with the `data` of the fit: where 2 (l_max - l_profile(b)) / phi is q squared, at the reported phi and
-        with parameters beside the coefficients held and q as above; dist="normal" gives R's limits (MASS's confint). -inf and inf where the likelihood stays above
-        that, NaN where there is no limit to give; `attrs["notes"]` says why. One pass with a Gram, then about two to eight
-        with a gradient for each limit still open: 2 x parameters row x vector evaluations a pass (with a Gram each where
-        rows are few). Venzon and Moolgavkar (1988).
+        method "profile", with the `data` of the fit: where 2 (l_max - l_profile(b)) / phi is q
+        squared, at the reported phi and with parameters beside the coefficients held and q as
+        above; dist="normal" gives R's limits (MASS's confint). -inf and inf where the likelihood
+        stays above that, NaN where there is no limit to give; `attrs["notes"]` says why. One pass
+        with a Gram, then about two to eight with a gradient for each limit still open: 2 x
+        parameters row x vector evaluations a pass (with a Gram each where rows are few). Venzon and
+        Moolgavkar (1988).
         """
         import pandas as pd
 
@@ -282,7 +286,13 @@ class Fit:
 
     @property
     def nobs(self) -> float:
-        """Sum of frequencies, or rows of positive weight."""
+        """Observations that the finite estimates come from: sum of frequencies, or rows of
+        positive weight.
+
+        Observations that are fitted at the limit of an infinite estimate are not among them: it is 0
+        where the data are completely separated. `record.statistics.n_used` counts them, too, and is
+        the number in the summary.
+        """
         return self.record.statistics.nobs
 
     @property
@@ -382,9 +392,10 @@ class Fit:
         Examples
         --------
         >>> import daskglm as dg, pandas as pd
-        >>> fit = dg.glm("y ~ x", pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.1, 1.9, 3.2,
-        3.9]})) >>> list(fit.to_frame().columns) ['estimate', 'std_error', 'statistic', 'p_value',
-        'lower', 'upper']
+        >>> data = pd.DataFrame({"x": [1.0, 2.0, 3.0, 4.0], "y": [1.1, 1.9, 3.2, 3.9]})
+        >>> fit = dg.glm("y ~ x", data)
+        >>> list(fit.to_frame().columns)
+        ['estimate', 'std_error', 'statistic', 'p_value', 'lower', 'upper']
         """
         import pandas as pd
 
@@ -419,23 +430,30 @@ class Fit:
     ) -> Any:
         """Predictions for new rows: one per row, in order, NaN where a needed value is missing.
 
-        type: "mean", "link", "terms" (each term's part of the linear predictor) or "canonical" (theta = Psi(mu), the natural
-        parameter of the family; of classes log(mu_k / mu_1)). se: also standard errors, by the
-        delta method for the mean; of an infinite linear predictor NaN, and 0 of its mean. interval, at `level`: "confidence",
-        for the mean, built on the link scale and mapped back; or "prediction", for a new y of dispersion phi / weight, or the
-        proportion of its trials (columns of the new rows, where the fit had them), with the uncertainty of the coefficients:
-        mu -+ t sqrt(phi / w + se^2) under the gaussian identity, as R's predict.lm; otherwise quantiles of the family's
-        distribution averaged over a normal linear predictor (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data; `exposure=1` or `offset=0`
-        override them (a rate), and beside an array or a sparse matrix they are arrays themselves. without: terms left out.
-        unseen: what is done about levels that the model has not seen, "raise", "baseline" or "missing" (NaN); None: as the
-        model was fitted. where: a filter; rows that do not pass have NaN, and the filter of the fit is not applied. A model
-        that did not converge warns (ConvergenceWarning).
-        A Series named after the type, or a DataFrame where there is more than one column, of the library of the data (pandas,
-        polars; pyarrow: an Array or a Table), and pandas' for others; of pandas, `attrs["notes"]` counts rows without a
-        prediction, by reason. One decode of the data.
-        Of a Dask collection the answer is lazy and of its kind, partition by partition: of a DataFrame a Dask Series or
-        DataFrame with the same index, of an array (n, p) an array (n,) or (n, columns); offset and exposure beside an array
-        are Dask arrays chunked as its rows are.
+        type: "mean", "link", "terms" (each term's part of the linear predictor) or "canonical"
+        (theta = Psi(mu), the natural parameter of the family; of classes log(mu_k / mu_1)). se:
+        also standard errors, by the delta method for the mean; of an infinite linear predictor NaN,
+        and 0 of its mean. interval, at `level`: "confidence", for the mean, built on the link scale
+        and mapped back; or "prediction", for a new y of dispersion phi / weight, or the proportion
+        of its trials (columns of the new rows, where the fit had them), with the uncertainty of the
+        coefficients: mu -+ t sqrt(phi / w + se^2) under the gaussian identity, as R's predict.lm;
+        otherwise quantiles of the family's distribution averaged over a normal linear predictor
+        (nine Gauss-Hermite nodes), phi taken as known. Offset and exposure are read from the data;
+        `exposure=1` or `offset=0` override them (a rate), and beside an array or a sparse matrix
+        they are arrays themselves. without: terms left out. unseen: what is done about levels that
+        the model has not seen, "raise", "baseline" or "missing" (NaN); None: as the model was
+        fitted. where: a filter; rows that do not pass have NaN, and the filter of the fit is not
+        applied. A model that did not converge warns (ConvergenceWarning).
+
+        A Series named after the type, or a DataFrame where there is more than one column, of the
+        library of the data (pandas, polars; pyarrow: an Array or a Table), and pandas' for others;
+        of pandas, `attrs["notes"]` counts rows without a prediction, by reason. One decode of the
+        data.
+
+        Of a Dask collection the answer is lazy and of its kind, partition by partition: of a
+        DataFrame a Dask Series or DataFrame with the same index, of an array (n, p) an array (n,)
+        or (n, columns); offset and exposure beside an array are Dask arrays chunked as its rows
+        are.
         """
         refuse_unknown(
             options, ["type", "se", "interval", "level", "offset", "exposure", "without", "unseen", "where", "client"]
@@ -462,12 +480,14 @@ class Fit:
         """One residual per row of the data, in order, NaN where the model does not use the row: a Series, of classes perhaps a
         DataFrame; lazy for Dask; out: a folder to write the column to instead, a Parquet file per leaf.
 
-        kind: "response", "pearson" (y - mu) sqrt(w / V), "deviance" sign(y - mu) sqrt(w d), "working" (y - mu) / mu', "anscombe",
-        "standardized_pearson", "standardized_deviance", "studentized" or "quantile", as R's and in `daskglm.postestimation.diagnostics`, of
-        one copy of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and of the columns
-        `key` that identify a row, or of its leaf and place. One pass and one row x vector evaluation; those with leverage
-        need the rows of the fit, and a Gram pass more where the fit's covariance is not model-based. where: a filter of the
-        rows; that of the fit is not applied.
+        kind: "response", "pearson" (y - mu) sqrt(w / V), "deviance" sign(y - mu) sqrt(w d),
+        "working" (y - mu) / mu', "anscombe", "standardized_pearson", "standardized_deviance",
+        "studentized" or "quantile", as R's and in `daskglm.postestimation.diagnostics`, of one copy
+        of a row of frequency f. seed, key: quantile residuals are drawn by a hash of the seed and
+        of the columns `key` that identify a row, or of its leaf and place. One pass and one row x
+        vector evaluation; those with leverage need the rows of the fit, and a Gram pass more where
+        the fit's covariance is not model-based. where: a filter of the rows; that of the fit is not
+        applied.
         """
         refuse_unknown(options, ["kind", "seed", "key", "out", "where", "client"])
         return diagnostics.residuals(self.record, data, kind, seed, key, out, where)
@@ -484,9 +504,9 @@ class Fit:
         **options: Any,
     ) -> Any:
         """R's influence.measures of one copy of each row of the fit, aligned as residuals are: a DataFrame of `leverage`
-        h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) / (s (1 - h)) and `dfbetas[NAME]`.
-        Of classes leverage is a trace, Cook's distance Lesaffre and Albert's (1989), and there are no dffits. Passes as `residuals`,
-        and where= as there.
+        h = w x'(X'WX)^-1 x, `cooks_distance` (p / (1 - h))^2 h / (phi rank), `dffits` d sqrt(h) /
+        (s (1 - h)) and `dfbetas[NAME]`. Of classes leverage is a trace, Cook's distance Lesaffre
+        and Albert's (1989), and there are no dffits. Passes as `residuals`, and where= as there.
         """
         refuse_unknown(options, ["dfbetas", "out", "where", "client"])
         return measures.influence(self.record, data, bool(dfbetas), out, where)
@@ -534,9 +554,11 @@ class Fit:
             saved.warn()
 
     def wald_test(self, hypothesis: Any) -> hypotheses.TestResult:
-        """Test linear hypotheses L b = c: a matrix (m, p), names of parameters or terms (each zero; of a term all
-        its coefficients that have an estimate), or text such as "area[T.B] = area[T.C], bonus = 0". Chi-square where the dispersion is known, F where it was estimated or errors
-        are clustered.
+        """Test linear hypotheses L b = c.
+
+        hypothesis: a matrix (m, p), names of parameters or terms (each zero; of a term all its
+        coefficients that have an estimate), or text such as "area[T.B] = area[T.C], bonus = 0".
+        Chi-square where the dispersion is known, F where it was estimated or errors are clustered.
         """
         s = self.record.statistics
         names = self.record.names
@@ -562,9 +584,10 @@ class Fit:
     def score_test(self, terms: Any, data: Any, *, client: Any = None) -> pd.DataFrame:
         """Rao's score test of each of some terms that are not in the model: columns df, stat, pvalue, a row per term.
 
-        terms: "z", ["z", "area:bonus"] or "~ . + a + b". U' (I_cc - I_cb I_bb^-1 I_bc)^-1 U / phi, chi-square, with phi as
-        the model has it (R's add1(test = "Rao")). One decode, which learns levels and scales (two where the new columns do not fit in memory), and one pass for all:
-        a score and, per group of candidates about as wide as the model, a Gram of each row.
+        terms: "z", ["z", "area:bonus"] or "~ . + a + b". U' (I_cc - I_cb I_bb^-1 I_bc)^-1 U / phi,
+        chi-square, with phi as the model has it (R's add1(test = "Rao")). One decode, which learns
+        levels and scales (two where the new columns do not fit in memory), and one pass for all: a
+        score and, per group of candidates about as wide as the model, a Gram of each row.
         """
         return candidates.score_tests(self.record, terms, data)
 
@@ -664,14 +687,17 @@ class Fit:
     ) -> pd.DataFrame:
         """exp(params) with their limits, for models with a log or logit link (odds ratios under logit). No pass.
 
-        With data a table by level: rows (variable, level), of every factor of the model with its baseline at 1, of columns of
-        true and false, and of numbers that `bands` cuts at the given points, {"age": [25, 40]} into < 25, [25, 40), >= 40.
-        Columns relativity, lower, upper: exp(b_level - b_baseline), of a factor's own columns (where it is part of
-        interactions, at the baseline of the others, which `attrs["notes"]` says; NaN where it has none), of an interaction
-        of factors each combination against that of the baselines, by all terms of these factors, of a band the mean of the number's own columns
-        against that of the first band with rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and
-        s its exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of m mu over that;
-        rows. One pass, one evaluation per row. where: a filter of the rows; that of the fit is not applied.
+        With data a table by level: rows (variable, level), of every factor of the model with its
+        baseline at 1, of columns of true and false, and of numbers that `bands` cuts at the given
+        points, {"age": [25, 40]} into < 25, [25, 40), >= 40. Columns relativity, lower, upper:
+        exp(b_level - b_baseline), of a factor's own columns (where it is part of interactions, at
+        the baseline of the others, which `attrs["notes"]` says; NaN where it has none), of an
+        interaction of factors each combination against that of the baselines, by all terms of these
+        factors, of a band the mean of the number's own columns against that of the first band with
+        rows; exposure: sum of m s, with m the weight or trials of a row (1 without) and s its
+        exposure, the model's or that of `exposure` (1 without); observed, fitted: sum of m y and of
+        m mu over that; rows. One pass, one evaluation per row. where: a filter of the rows; that of
+        the fit is not applied.
         """
         refuse_unknown(options, ["level", "data", "exposure", "bands", "where", "client"])
         link = self.record.specification.link

@@ -113,7 +113,7 @@ class Fits:
 
     @property
     def nobs(self) -> pd.Series:
-        """Observations (m,)."""
+        """Observations that the finite estimates come from (m,), as `Fit.nobs`."""
         return self._series("nobs")
 
     @property
@@ -152,7 +152,9 @@ class Fits:
     def predict(self, data: Any, type: str = "mean", **options: Any) -> Any:
         """Predictions (n, m), a column per response; with errors or limits a column for each pair (response, what).
 
-        The table is of the library of the data; in polars and pyarrow a pair is called "se[response]". Options are those of `Fit.predict`. One decode of the data for each response.
+        The table is of the library of the data; in polars and pyarrow a pair is called
+        "se[response]". Options are those of `Fit.predict`. One decode of the data for each
+        response.
         """
         import pandas as pd
 

@@ -402,12 +402,14 @@ def every(
 ) -> Checks:
     """Every check of fit that the model has, in one pass over the data: a record of DataFrames that prints.
 
-    parts: some of them alone, by the names of the methods; by: columns to calibrate by, whether in the model or not, or a dict of columns to the ends of bands; exposure: the column
-    that the mean is proportional to, the model's own if it has one; against: another fit of the same response, for a double
-    lift; bins, level: of tables and of intervals; groups: of Hosmer and Lemeshow; most: the largest count told apart in the
-    rootogram; seed, key: of quantile residuals, as in `residuals`; where: a filter of the rows, of which each check takes one
-    (that of the fit is not applied). The parts are the methods `calibration`, `lift`, ...; what
-    does not exist for the model is named in `notes`.
+    parts: some of them alone, by the names of the methods; by: columns to calibrate by, whether in
+    the model or not, or a dict of columns to the ends of bands; exposure: the column that the mean
+    is proportional to, the model's own if it has one; against: another fit of the same response,
+    for a double lift; bins, level: of tables and of intervals; groups: of Hosmer and Lemeshow;
+    most: the largest count told apart in the rootogram; seed, key: of quantile residuals, as in
+    `residuals`; where: a filter of the rows, of which each check takes one (that of the fit is not
+    applied). The parts are the methods `calibration`, `lift`, ...; what does not exist for the
+    model is named in `notes`.
     """
     given = {"exposure": exposure, "bins": bins, "level": level, "groups": groups, "most": most, "seed": seed}
     refuse_unknown(options, ["by", "parts", "against", *given, "key", "where"])

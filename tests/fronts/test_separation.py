@@ -100,6 +100,7 @@ def test_every_row_at_its_limit() -> None:
     assert (fit.deviance, fit.llf, fit.nobs, fit.df_resid, fit.record.statistics.rank) == (0.0, 0.0, 0.0, 0.0, 0)
     assert fit.converged
     np.testing.assert_array_equal(fit.predict(data), data.y)
+    assert fit.record.statistics.n_used == len(data)
     assert "every row is at its limit" in str(fit.summary())
 
 
