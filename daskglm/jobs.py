@@ -24,7 +24,7 @@ from daskglm.model.weights import WEIGHTS, cluster_of
 from daskglm.plan import DEFAULTS
 from daskglm.predict import Prediction, Tally, scorer, warn_unconverged
 from daskglm.record import FitRecord
-from daskglm.writing import new_folder, write_parts
+from daskglm.writing import new_folder, refuse_other_files, write_parts
 
 _CALL = re.compile(r"\s*(?:dg\.)?([A-Za-z_]+)\s*\(\s*(.*?)\s*\)\s*", re.DOTALL)
 _BYTES = re.compile(r"\s*([0-9.]+)\s*([kKmMgGtT]?)(i?)[bB]?\s*")
@@ -170,6 +170,8 @@ def write_predictions(
     target = new_folder(out, "predictions", scoring.overwrite)
     source = open_source(data)
     _refuse_own_input(source, target)
+    if scoring.overwrite:
+        refuse_other_files(target, "predictions")
     warn_unconverged(record)
     score = scorer(record, scoring.prediction, source, scoring.offset, scoring.exposure)
     beside = _carried(source, score.columns, scoring, target)
@@ -194,7 +196,7 @@ def write_predictions(
         finally:
             partitions.release()
 
-    write_parts(target, tables(), empty, scoring.overwrite)
+    write_parts(target, tables(), empty, "predictions", scoring.overwrite)
     return Scored(tallies[0], left_out[0])
 
 

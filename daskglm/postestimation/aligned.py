@@ -93,7 +93,7 @@ def aligned(
         if target is not None:
             tables = (("", _table(part, request.columns)) for part in parts)
             empty = _table(np.zeros((0, len(request.columns))), request.columns)
-            return write_parts(target, tables, empty)
+            return write_parts(target, tables, empty, what)
         found = np.concatenate(list(parts))
         result = like(data, record.parameters.labelled(request.columns), list(found.T), single)
         if isinstance(result, (pd.Series, pd.DataFrame)):

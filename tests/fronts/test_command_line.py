@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import daskglm as dg
+import daskglm.jobs
 from daskglm.cli import main
 from daskglm.errors import ConvergenceWarning, DataError, DesignError
 
@@ -434,6 +436,61 @@ def test_only_predictions_are_replaced(tmp_path: Path, model: Path) -> None:
         assert result.exit_code == 2
         assert said in result.stderr
     assert len(list((tmp_path / "lake").iterdir())) == 1
+
+
+def files_in(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_parquet_files_that_are_not_predictions_are_not_replaced(tmp_path: Path, model: Path, lake: Path) -> None:
+    call = ["predict", model, lake, "--overwrite", "--out"]
+    hive(tmp_path / "hive", frame())
+    assert run(*call, tmp_path / "beside").exit_code == 0
+    frame().to_parquet(tmp_path / "beside" / "mine.parquet")
+    assert run(*call, tmp_path / "copied").exit_code == 0
+    # metadata of pyarrow tables are copied with them
+    pq.write_table(pq.read_table(tmp_path / "copied" / "part-00000.parquet"), tmp_path / "copied" / "joined.parquet")
+    assert run(*call, tmp_path / "unmarked").exit_code == 0
+    pq.write_table(
+        pq.read_table(tmp_path / "unmarked").replace_schema_metadata(None),
+        tmp_path / "unmarked" / "part-00000.parquet",
+    )
+    assert run(*call, tmp_path / "broken").exit_code == 0
+    (tmp_path / "broken" / "part-00007.parquet").write_bytes(b"PAR1")
+    dg.load(model).residuals(lake, out=tmp_path / "residuals")
+    for out, other in {
+        "hive": "year=2023/zone=a/data.parquet", "beside": "mine.parquet", "copied": "joined.parquet",
+        "unmarked": "part-00000.parquet", "broken": "part-00007.parquet", "residuals": "part-00000.parquet",
+    }.items():  # fmt: skip
+        before = files_in(tmp_path / out)
+        refused = run(*call, tmp_path / out)
+        assert refused.exit_code == 2
+        assert re.search(rf"{out} holds {other}, which is not marked as predictions", refused.stderr), refused.stderr
+        assert "name a new folder, or remove this one by hand" in refused.stderr
+        assert files_in(tmp_path / out) == before
+
+
+def test_files_that_arrive_while_rows_are_scored_are_not_removed(
+    tmp_path: Path, model: Path, lake: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    call = ["predict", model, lake, "--out", tmp_path / "scored", "--overwrite"]
+    assert run(*call).exit_code == 0
+    scored = daskglm.jobs._scored
+
+    def meanwhile(*arguments: Any) -> Any:
+        (tmp_path / "scored" / "note.txt").write_text("theirs")
+        return scored(*arguments)
+
+    monkeypatch.setattr(daskglm.jobs, "_scored", meanwhile)
+    before = files_in(tmp_path / "scored")
+    assert "holds note.txt" in run(*call).stderr
+    assert files_in(tmp_path / "scored") == {**before, "note.txt": b"theirs"}
+
+
+@pytest.mark.parametrize("method, mark", [("residuals", b"residuals"), ("influence", b"measures of influence")])
+def test_files_that_are_written_have_a_mark(tmp_path: Path, model: Path, lake: Path, method: str, mark: bytes) -> None:
+    getattr(dg.load(model), method)(lake, out=tmp_path / "out")
+    assert pq.read_schema(tmp_path / "out" / "part-00000.parquet").metadata[b"daskglm"] == mark
 
 
 def test_a_cluster_scores_as_this_process_does(tmp_path: Path, client: Any, quiet: None) -> None:
