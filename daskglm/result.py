@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, final
 
 import numpy as np
 
-from daskglm import persist, summary
+from daskglm import persist
 from daskglm.cluster.engine import on_cluster
 from daskglm.design.columns import Ledger
 from daskglm.errors import DesignError, closest, public_methods
@@ -36,7 +36,7 @@ from daskglm.postestimation.marginal_means import MarginalMeans
 from daskglm.predict import Prediction
 from daskglm.record import Certificate, FitRecord
 from daskglm.scoring import scored
-from daskglm.summary import Summary
+from daskglm.summary import Limits, Summary, as_html
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -372,7 +372,7 @@ class Fit:
         if not isinstance(conf_int, (bool, np.bool_)):
             raise DesignError(f"conf_int must be True or False, not {conf_int!r}; the level is level=")
         limits = self.conf_int(level=level) if conf_int else None
-        return Summary(self.record, None if limits is None else summary.Limits(level, limits.to_numpy()))
+        return Summary(self.record, None if limits is None else Limits(level, limits.to_numpy()))
 
     def to_frame(self, level: float = 0.95) -> pd.DataFrame:
         """Tabulate the coefficients.
@@ -806,7 +806,7 @@ class Fit:
         )
 
     def _repr_html_(self) -> str:
-        return summary.as_html(self.record)
+        return as_html(self.record)
 
     def _errors(self) -> np.ndarray[Any, Any]:
         return self.record.errors

@@ -50,6 +50,11 @@ def test_every_public_name_can_be_the_first(name: str) -> None:
     assert "daskglm.api" in loaded(code)
 
 
+@pytest.mark.parametrize("name", ["api", "cli", "comparing", "fit", "predict", "result", "several", "summary"])
+def test_every_module_can_be_the_first(name: str) -> None:
+    assert f"daskglm.{name}" in loaded(f"import daskglm.{name}; assert callable(daskglm.glm)")
+
+
 def test_an_unknown_name_is_answered_with_the_public_ones() -> None:
     code = "try:\n    daskglm.gml\nexcept AttributeError as error:\n    assert 'glm' in str(error)\nelse:\n    raise SystemExit(1)"
     assert "daskglm.api" not in loaded(code)
