@@ -491,3 +491,49 @@ def test_another_data_set_is_judged_without_its_coefficients() -> None:
     pearson = found.overdispersion.loc["Pearson"]
     assert pearson["estimate"] == pytest.approx(pearson["stat"] / 500)
     assert any("not the rows of the fit" in note for note in found.notes)
+
+
+def tied(seed: int, n: int = 500) -> pd.DataFrame:
+    rng = np.random.default_rng(seed)
+    frame = pd.DataFrame({"b": rng.choice(["p", "q"], n), "c": rng.choice(["u", "v"], n)})
+    frame["ex"] = rng.uniform(0.3, 1.0, n)
+    frame["k"] = rng.poisson(frame.ex * np.where(frame.b == "q", 0.8, 0.5))
+    return frame
+
+
+def gini_of_groups(frame: pd.DataFrame, rate: pd.Series) -> float:
+    """1 - 2 times the area below the Lorenz curve of groups of rows, in the order of their rates."""
+    sums = frame.groupby("b")[["ex", "k"]].sum().loc[rate.sort_values().index]
+    x, share = (np.append(0.0, column.cumsum() / column.sum()) for _, column in sums.items())
+    return float(1.0 - (np.diff(x) * (share[1:] + share[:-1])).sum())
+
+
+@pytest.mark.parametrize("seed", range(1, 7))
+@pytest.mark.parametrize(
+    "options", [{"exposure": "ex"}, {"offset": "log(ex)"}, {"exposure": "ex", "offset": "0.3 + 0 * ex"}]
+)
+def test_rows_of_one_rate_stay_together_whatever_their_exposure(seed: int, options: dict[str, Any]) -> None:
+    frame = tied(seed)
+    fit = dg.glm("k ~ b", frame, family="poisson", **options)
+    rate = (fit.predict(frame) / frame.ex).groupby(frame.b).mean()
+    found = fit.gini(frame, exposure="ex")
+    assert found["gini"] == pytest.approx(gini_of_groups(frame, rate), abs=1e-12)
+    assert found["gini_error"] == 0.0
+    assert len(fit.lorenz(frame, exposure="ex")) == 3
+    lift = fit.lift(frame, exposure="ex")
+    np.testing.assert_allclose(lift["from"], rate.sort_values(), rtol=1e-12)
+    np.testing.assert_allclose(lift["observations"], frame.b.value_counts().loc[rate.sort_values().index])
+    # the isotonic regression of two rates in their order is their observed means, which the fit has
+    assert fit.reliability(frame, exposure="ex").loc["deviance", "miscalibration"] == pytest.approx(0.0, abs=1e-12)
+
+
+@pytest.mark.parametrize("options", [{"exposure": "ex"}, {"offset": "log(ex)"}])
+def test_a_double_lift_keeps_rows_of_one_ratio_together(options: dict[str, Any]) -> None:
+    for seed in range(1, 7):
+        frame = tied(seed)
+        one, two = (dg.glm(f"k ~ {right}", frame, family="poisson", **options) for right in ("b", "c"))
+        found = one.double_lift(frame, two)
+        sizes = frame.groupby(["b", "c"]).size()
+        ratio = (one.predict(frame) / two.predict(frame)).groupby([frame.b, frame.c]).mean().sort_values()
+        np.testing.assert_allclose(found["from"], ratio, rtol=1e-12)
+        np.testing.assert_allclose(found["observations"], sizes.loc[ratio.index])

@@ -1,7 +1,7 @@
 """Checks of fit over all the data in one pass: calibration, order, scores, counts, residuals and overdispersion, as tables.
 
 The functions at the end are methods of a Fit. Each is one pass over the data and one row x vector evaluation, two with another
-fit, however many columns and parts it is asked for.
+fit, however many columns and parts it is asked for; under a log link one more per fit to order rows of different exposure.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from daskglm.plan import refuse_unknown
 from daskglm.postestimation.checks import Checks, Request, absent, exposure_of, weights_of
 from daskglm.postestimation.revisit import Both, Visit, model_at, plan_of
 from daskglm.record import FitRecord
-from daskglm.totals.checks import SCORES, Asked, Bands, CheckSums, check_sums, class_sums
-from daskglm.totals.fitted import fitted
+from daskglm.totals.checks import SCORES, Asked, Bands, CheckSums, Other, check_sums, class_sums
 from daskglm.totals.moments import Model
 from daskglm.totals.sketches import LABELS, LIMIT, LabelSums, Sketch
 
@@ -64,10 +63,10 @@ class SumsOf:
             rows, two = rows.one, rows.two
             assert self.other is not None
             model, coef, directions = self.other
-            second = fitted(two.block, model, coef, directions).mu
+            second = Other.of(two.block, model, coef, directions)
         if self.dropped and rows.at_limit is not None:
             kept = np.flatnonzero(~rows.at_limit)
-            rows, second = rows.inside, None if second is None else second[kept]
+            rows, second = rows.inside, None if second is None else second.take(kept)
         if not isinstance(self.model, Model):
             return class_sums(rows, self.model, self.coef, self.asked)
         return check_sums(rows, self.model, self.coef, self.directions, self.asked, second)

@@ -12,9 +12,10 @@ from scipy.special import xlogy
 
 from daskglm.design.columns import Coded
 from daskglm.errors import DataError
+from daskglm.kernels.blocks import Block
 from daskglm.model.residuals import Chances, chances, chances_of_classes
 from daskglm.totals.counting import Counting
-from daskglm.totals.fitted import Fitted, fitted, fitted_classes
+from daskglm.totals.fitted import Fitted, fitted, fitted_classes, linear_predictor
 from daskglm.totals.identity import of_columns, of_places, uniforms
 from daskglm.totals.moments import Model
 from daskglm.totals.sketches import COLUMN_LIMIT, LabelSums, Sketch, by_code, residual_counts
@@ -24,6 +25,29 @@ Matrix = npt.NDArray[np.float64]
 
 # Channels of every sum: observations, exposure, actual, expected, variance of the actual at phi = 1; then those of scores.
 OBSERVATIONS, EXPOSURE, ACTUAL, EXPECTED, VARIANCE, SCORES = range(6)
+
+# Differences of offsets are rounded to multiples of this, which is far above their rounding errors.
+SNAP = 2.0**-40
+
+
+@final
+@dataclass(frozen=True)
+class Other:
+    """What another model predicts of the same rows: means mu (n,) and, under a log link, X b and its offset, each (n,)."""
+
+    mu: Vector
+    linear: Vector | None
+    offset: Vector
+
+    @staticmethod
+    def of(block: Block, model: Model, coef: Vector, directions: tuple[Vector, ...]) -> Other:
+        """The predictions at coef (p,) of the scaled columns; directions: of an infinite optimum."""
+        linear = linear_predictor(block, model, coef, directions, None) if multiplicative(model) else None
+        return Other(fitted(block, model, coef, directions).mu, linear, _offset(block))
+
+    def take(self, index: npt.NDArray[np.intp]) -> Other:
+        """The rows of an index."""
+        return Other(self.mu[index], None if self.linear is None else self.linear[index], self.offset[index])
 
 
 @final
@@ -117,15 +141,19 @@ def exposure_of(rows: Any, name: str | None) -> Vector:
 
 
 def check_sums(
-    rows: Any, model: Model, coef: Vector, directions: tuple[Vector, ...], asked: Asked, other: Any = None
+    rows: Any, model: Model, coef: Vector, directions: tuple[Vector, ...], asked: Asked, other: Other | None = None
 ) -> CheckSums:
-    """The sums of one leaf at coef (p,) of the scaled columns; directions: of an infinite optimum. other (n,): the predictions
+    """The sums of one partition at coef (p,) of the scaled columns; directions: of an infinite optimum. other: the predictions
     of another model, by the ratio to which the rows are summed, too.
     """
     family, y = model.likelihood.family, rows.block.y.astype(np.float64)
     here = fitted(rows.block, model, coef, directions)
     with np.errstate(all="ignore"):
-        unit = _unit(family, y, here, exposure_of(rows, asked.exposure), asked)
+        exposure = exposure_of(rows, asked.exposure)
+        rate = here.mu / exposure
+        if asked.order and asked.exposure is not None and multiplicative(model):
+            rate = _rate(rows.block, model, coef, directions, exposure)
+        unit = _unit(family, y, here, exposure, rate, asked)
         counting = None
         if asked.most is not None:
             counting = Counting.of(family, y, here.mu, here.rest, here.size, asked.most)
@@ -135,8 +163,12 @@ def check_sums(
             residuals, lost = _residuals(rows, family, y, here, asked, found)
         versus = None
         if other is not None:
-            channels = np.vstack([unit.channels[:SCORES], here.copies * here.size * other])
-            versus = Sketch.of(here.mu / other, channels)
+            channels = np.vstack([unit.channels[:SCORES], here.copies * here.size * other.mu])
+            ratio = here.mu / other.mu
+            if other.linear is not None and multiplicative(model):
+                linear = linear_predictor(rows.block, model, coef, directions, None)
+                ratio = np.exp(linear - other.linear + _snapped(_offset(rows.block) - other.offset))
+            versus = Sketch.of(ratio, channels)
         return CheckSums(
             rows.block.n,
             np.concatenate([unit.channels.sum(axis=1), _global(here)]),
@@ -151,11 +183,36 @@ def check_sums(
         )
 
 
-def _unit(family: Any, y: Vector, here: Fitted, exposure: Vector, asked: Asked) -> Unit:
+def multiplicative(model: Model) -> bool:
+    """Whether offsets multiply the mean, so that an exposure divides out of it."""
+    return model.likelihood.link.name == "log"
+
+
+def _rate(block: Block, model: Model, coef: Vector, directions: tuple[Vector, ...], exposure: Vector) -> Vector:
+    """mu / e (n,) of a log link, equal to the bit for rows that differ in their exposure alone.
+
+    exp(X b + offset) / e differs between them in its last bits. So the exposure is taken out of the offset instead, and what
+    is left is rounded, to 0 where the offset is the logarithm of the exposure.
+    """
+    eta = linear_predictor(block, model, coef, directions, None)
+    eta += _snapped(_offset(block) - np.log(exposure))
+    return model.likelihood.link.inverse(eta, model.likelihood.family.bounded)[0]
+
+
+def _offset(block: Block) -> Vector:
+    return np.zeros(block.n) if block.offset is None else np.asarray(block.offset, np.float64)
+
+
+def _snapped(offset: Vector) -> Vector:
+    """Differences of offsets (n,), rounded to multiples of SNAP."""
+    return np.asarray(np.round(offset / SNAP) * SNAP)
+
+
+def _unit(family: Any, y: Vector, here: Fitted, exposure: Vector, rate: Vector, asked: Asked) -> Unit:
     mass = here.copies * here.size
     squares = mass * here.copies if asked.sampling else mass
     plain = [here.copies, mass * exposure, mass * here.y, mass * here.mu, squares * here.variance]
-    rate, observed = here.mu / exposure, here.y / exposure
+    observed = here.y / exposure
     scores: list[Vector] = []
     if asked.order and family.bounded:
         brier = here.y * here.rest**2 + (1.0 - here.y) * here.mu**2

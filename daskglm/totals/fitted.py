@@ -8,7 +8,7 @@ from typing import Any, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm.kernels.blocks import Block
+from daskglm.kernels.blocks import Block, Column
 from daskglm.kernels.products import Pieces, Workspace, gather
 from daskglm.totals.moments import Model, sizes
 from daskglm.totals.separation import movement
@@ -53,17 +53,28 @@ class Fitted:
         return np.copysign(np.sqrt(self.deviance), self.residual)
 
 
+def linear_predictor(
+    block: Block, model: Model, coef: Vector, directions: tuple[Vector, ...], offset: Column | None
+) -> Vector:
+    """X b + offset (n,) at coef (p,) of the scaled columns, with the offset that is given (None: 0) instead of the block's.
+
+    directions: as in `fitted`. Without an offset, rows of equal columns are equal to the bit.
+    """
+    pieces = Pieces.of(block, model.scaling)
+    eta = np.zeros(block.n) if offset is None else np.array(offset, np.float64)
+    gather(pieces, Workspace(pieces), model.raw(coef), 0, block.n, eta)
+    for direction in directions[::-1]:
+        moved = movement(block, model.scaling, direction)
+        eta[moved != 0.0] = np.sign(moved[moved != 0.0]) * np.inf
+    return eta
+
+
 def fitted(block: Block, model: Model, coef: Vector, directions: tuple[Vector, ...] = ()) -> Fitted:
     """Rows at coef (p,) of the scaled columns; directions: of an infinite optimum, of the raw columns, the first that moves a
     row takes its linear predictor to infinity.
     """
     family, link = model.likelihood.family, model.likelihood.link
-    pieces = Pieces.of(block, model.scaling)
-    eta = np.zeros(block.n) if block.offset is None else np.array(block.offset, np.float64)
-    gather(pieces, Workspace(pieces), model.raw(coef), 0, block.n, eta)
-    for direction in directions[::-1]:
-        moved = movement(block, model.scaling, direction)
-        eta[moved != 0.0] = np.sign(moved[moved != 0.0]) * np.inf
+    eta = linear_predictor(block, model, coef, directions, block.offset)
     copies, size = (
         np.broadcast_to(np.asarray(part, np.float64), (block.n,))
         for part in sizes(block, model.frequency or model.sampling, 0, block.n)
