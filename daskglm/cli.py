@@ -25,8 +25,6 @@ from daskglm.errors import DaskglmError, DesignError
 from daskglm.version import __version__
 
 NOT_CONVERGED = 4
-# The exit code of a command that a signal ended is this and the signal's number: 130, 143, 129.
-SIGNALLED = 128
 
 
 class _TerminatedError(KeyboardInterrupt):
@@ -50,18 +48,14 @@ def _ended_by_signals() -> Iterator[None]:
     def end(number: int, _: Any) -> None:
         raise _TerminatedError(number)
 
-    names = [name for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    numbers = [getattr(signal, name) for name in names]
-    before = {number: signal.getsignal(number) for number in numbers}
-    for number, handler in before.items():
-        if handler is signal.SIG_DFL:
-            signal.signal(number, end)
+    numbers = [number for number in interrupts.ENDING if interrupts.is_default(number)]
+    for number in numbers:
+        signal.signal(number, end)
     try:
         yield
     finally:
-        for number, handler in before.items():
-            if handler is not None:
-                signal.signal(number, handler)
+        for number in numbers:
+            signal.signal(number, signal.SIG_DFL)
 
 
 class _Group(click.Group):
@@ -87,8 +81,10 @@ class _Group(click.Group):
             # click raises its own error from whatever interrupts a command
             cause = error.__cause__ if isinstance(error, click.Abort) else error
             number = cause.number if isinstance(cause, _TerminatedError) else int(signal.SIGINT)
-            said = "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
-            _fail(given, SIGNALLED + number, "Interrupted", said, prefix="")
+            _fail(
+                given, interrupts.SIGNALLED + number, "Interrupted", interrupts.description(number),
+                prefix="",
+            )  # fmt: skip
         except BrokenPipeError:
             # the reader went away; nothing more can be said, and Python must not try
             _silence_output()

@@ -1,4 +1,4 @@
-"""Ctrl-C while a command imports what it needs: one word and exit code 130, as later on."""
+"""Signals that end a command while it imports what it needs: one line and an exit code, as later on."""
 
 from __future__ import annotations
 
@@ -8,8 +8,10 @@ import sys
 import threading
 from typing import Any
 
-# The exit code of a command that SIGINT ended.
-INTERRUPTED = 128 + int(signal.SIGINT)
+# The exit code of a command that a signal ended is this and the signal's number: 130, 143, 129.
+SIGNALLED = 128
+# Signals that ask a command to end, beside SIGINT; Windows has no SIGHUP.
+ENDING = tuple(getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name))
 
 
 def is_command() -> bool:
@@ -20,15 +22,21 @@ def is_command() -> bool:
 
 
 def end_at_once() -> None:
-    """Until `handle_as_usual`, let SIGINT end a command without a traceback; other processes are
-    left alone.
+    """Let SIGINT, SIGTERM and SIGHUP end a command without a traceback until their handlers are
+    replaced. A signal that is ignored stays ignored; processes that are no command keep theirs.
     """
-    if (
-        is_command()
-        and threading.current_thread() is threading.main_thread()
-        and signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    ):
+    if not is_command() or threading.current_thread() is not threading.main_thread():
+        return
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, _end)
+    for number in ENDING:
+        if is_default(number):
+            signal.signal(number, _end)
+
+
+def is_default(number: int) -> bool:
+    """Whether nobody but `end_at_once` has chosen what a signal of ENDING does."""
+    return signal.getsignal(number) in (signal.SIG_DFL, _end)
 
 
 def handle_as_usual() -> None:
@@ -37,10 +45,16 @@ def handle_as_usual() -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _end(*_: Any) -> None:
+def description(number: int) -> str:
+    """Return what a signal did to a command, in words."""
+    return "interrupted" if number == signal.SIGINT else f"ended by {signal.Signals(number).name}"
+
+
+def _end(number: int, _: Any) -> None:
     # imports hold nothing that has to be given back, and can swallow exceptions
-    os.write(2, b"interrupted\n")
+    words, code = description(number), SIGNALLED + number
+    os.write(2, f"{words}\n".encode())
     if "--json" in sys.argv:
-        line = f'{{"error": "interrupted", "kind": "Interrupted", "exit_code": {INTERRUPTED}}}\n'
+        line = f'{{"error": "{words}", "kind": "Interrupted", "exit_code": {code}}}\n'
         os.write(1, line.encode())
-    os._exit(INTERRUPTED)
+    os._exit(code)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -160,20 +161,44 @@ def test_a_vector_statistic_is_refused_in_a_sentence() -> None:
 
 @pytest.mark.parametrize("command", [[str(Path(sys.executable).parent / "daskglm")], [sys.executable, "-m", "daskglm"]])
 @pytest.mark.parametrize("after", [0.1, 0.5])
-def test_an_interrupt_while_a_command_begins(command: list[str], after: float, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "number, code, words",
+    [
+        (signal.SIGINT, 130, "interrupted"),
+        (signal.SIGTERM, 143, "ended by SIGTERM"),
+        (signal.SIGHUP, 129, "ended by SIGHUP"),
+    ],
+)
+def test_a_signal_while_a_command_begins(
+    command: list[str], after: float, number: signal.Signals, code: int, words: str, tmp_path: Path
+) -> None:
+    process = beginning([*command, "fit", "y ~ x", str(tmp_path), "--json"])
+    time.sleep(after)
+    process.send_signal(number)
+    output, errors = process.communicate(timeout=30)
+    assert b"Traceback" not in errors
+    # the command may have ended before: there are no files
+    assert process.returncode in (code, 3)
+    if process.returncode == code:
+        assert errors.endswith(f"{words}\n".encode())
+        assert json.loads(output) == {"error": words, "kind": "Interrupted", "exit_code": code}
+
+
+def test_an_ignored_hangup_stays_ignored_while_a_command_begins(tmp_path: Path) -> None:
+    script = "trap '' HUP; exec \"$@\""
+    command = ["bash", "-c", script, "bash", sys.executable, "-m", "daskglm", "fit", "y ~ x", str(tmp_path)]
+    process = beginning(command)
+    time.sleep(0.1)
+    process.send_signal(signal.SIGHUP)
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 3, errors
+
+
+def beginning(command: list[str]) -> subprocess.Popen[bytes]:
+    """A command that has just installed its first handlers of signals."""
     environment = {**os.environ, "PYTHONPATH": str(Path(PACKAGE).parent), "PYTHONPROFILEIMPORTTIME": "1"}
-    process = subprocess.Popen(
-        [*command, "fit", "y ~ x", str(tmp_path), "--json"], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-        env=environment,
-    )  # fmt: skip
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
     assert process.stderr is not None
     while b"daskglm.interrupts" not in process.stderr.readline():
         assert process.poll() is None
-    time.sleep(after)
-    process.send_signal(signal.SIGINT)
-    output, errors = process.communicate(timeout=30)
-    assert b"Traceback" not in errors
-    assert process.returncode in (130, 2)
-    if process.returncode == 130:
-        assert errors.endswith(b"interrupted\n")
-        assert b'"exit_code": 130' in output
+    return process
