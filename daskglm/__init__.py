@@ -93,10 +93,22 @@ if not _typing.TYPE_CHECKING:
     def __getattr__(name: str) -> object:
         if name.startswith("_") or _state["loading"]:
             raise AttributeError(name)
-        if name in __all__ or name in _CALLS:
+        if name in _CALLS:
+            # alone, for these modules import each other by this name, too
+            module = _importlib.import_module(f"daskglm.{name}")
+            module.__class__ = _Module
+            return module
+        if name in __all__:
             _load()
             return globals()[name]
         errors = _importlib.import_module("daskglm.errors")
+        family = _importlib.import_module("daskglm.model.pairs").family_called(name)
+        if family is not None:
+            raise AttributeError(
+                f'daskglm has no {name!r}: families are in dg.families; dg.glm(..., family="{family}")'
+            )
+        if name in _importlib.import_module("daskglm.links").__all__:
+            raise AttributeError(f"daskglm has no {name!r}: links are in dg.links; dg.glm(..., link=dg.links.{name}())")
         public = [word for word in __all__ if not word.startswith("_")]
         hint = errors.closest(name, public) or errors.closest(name.lower(), public)
         raise AttributeError(f"daskglm has no {name!r}{hint}; there are: {', '.join(public)}")

@@ -17,6 +17,8 @@ _Class = TypeVar("_Class", bound=type)
 
 # Set to anything but 0, tracebacks of errors show where in the package they were raised.
 DEBUG = "DASKGLM_DEBUG"
+# What alpha= of other libraries is where a call has a level.
+LEVEL = "level= (0.95 for alpha=0.05)"
 # Arguments that a call cannot do without, as messages explain them.
 _NEEDED = {"data": "the rows it reads: what the model was fitted to, or data like it", "other": "another fit"}
 
@@ -166,13 +168,16 @@ def _misuse(
     name = f"{called}()"
     by_name = [field.name for field in fields if field.kind in (field.POSITIONAL_OR_KEYWORD, field.KEYWORD_ONLY)]
     for given in kwargs:
+        if given == "alpha" and "level" in by_name:
+            return f"{name} has no option 'alpha'; here it is {LEVEL}"
         if given not in by_name:
             return f"{name} has no option {given!r}{closest(given, by_name)}; options: {', '.join(by_name)}"
     own = args[skipped:]
     positional = [field for field in fields if field.kind in (field.POSITIONAL_ONLY, field.POSITIONAL_OR_KEYWORD)]
     if len(own) > len(positional):
         takes = f"{len(positional)} argument(s) without a name" if positional else "no argument without a name"
-        return f"{name} takes {takes}, and was given {len(own)}; options: {', '.join(by_name)}"
+        call = _named(called, fields, own) if len(own) == len(positional) + 1 else ""
+        return f"{name} takes {takes}, and was given {len(own)}{call}; options: {', '.join(by_name)}"
     twice = [field.name for field in positional[: len(own)] if field.name in kwargs]
     if twice:
         return f"{name} was given {twice[0]} twice, with its name and without"
@@ -180,3 +185,17 @@ def _misuse(
     missing = [f.name for f in fields if f.default is f.empty and f.kind.name[:3] != "VAR" and f.name not in filled]
     needs = [f"{field} ({_NEEDED[field]})" if field in _NEEDED else field for field in missing]
     return f"{name} needs {' and '.join(needs)}"
+
+
+def _named(called: str, fields: list[inspect.Parameter], own: tuple[Any, ...]) -> str:
+    """': write conf_int(level=0.9)' for a last argument that lacks its name, which is taken to be the
+    first option that has a name alone and a default of the argument's type; '' where there is none.
+    """
+    value = own[-1]
+    options = [field for field in fields if field.kind is field.KEYWORD_ONLY]
+    meant = next((field.name for field in options if type(field.default) is type(value)), None)
+    if meant is None or value is None:
+        return ""
+    before = "..., " if len(own) > 1 else ""
+    shown = f'"{value}"' if isinstance(value, str) else repr(value)
+    return f": write {called}({before}{meant}={shown})"

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, final
 
-from daskglm.errors import DesignError, closest
+from daskglm.errors import LEVEL, DesignError, closest
 from daskglm.inference.covariance import COVARIANCES
 from daskglm.model.links import Link
 from daskglm.model.pairs import resolve
@@ -114,9 +114,21 @@ def _one_of(name: str, value: Any, options: tuple[str, ...]) -> str:
 def refuse_unknown(options: Mapping[str, Any], known: list[str]) -> None:
     """A DesignError for an option that does not exist, with the name it has here."""
     for name in options:
+        other = {"kind": "type", "type": "kind"}.get(name)
+        if name == "alpha" and "level" in known:
+            raise DesignError(f"there is no option 'alpha'; here it is {LEVEL}")
+        if other in known:
+            raise DesignError(f"there is no option {name!r}; here it is {other}=")
         if name in ELSEWHERE and not {"level", "type"} & set(known):
             raise DesignError(f"there is no option {name!r}; here it is {ELSEWHERE[name]}")
         raise DesignError(f"there is no option {name!r}{closest(name, known)}; options: {', '.join(known)}")
+
+
+def refuse_table(call: str, first: str, value: object) -> None:
+    """A DesignError where data were given as an argument that stands elsewhere in a call."""
+    framed = hasattr(value, "columns") and hasattr(value, "__len__")
+    if framed or isinstance(value, Mapping) or hasattr(value, "__arrow_c_stream__"):
+        raise DesignError(f"the {first} first: {call}")
 
 
 def make_plan(formula: str | None, options: Mapping[str, Any]) -> Plan:

@@ -34,6 +34,11 @@ from daskglm.totals.vector import Limit, Rows, choices, class_model
 Vector = npt.NDArray[np.float64]
 Kind = Literal["mean", "link", "terms", "canonical"]
 KINDS = ("mean", "link", "terms", "canonical")
+# What they are called elsewhere.
+KINDS_ELSEWHERE = {
+    **dict.fromkeys(("response", "prob", "probs", "probability", "mu", "fitted"), "mean"),
+    **dict.fromkeys(("linear", "lp", "eta", "linear_predictor"), "link"),
+}
 Interval = Literal["confidence", "prediction"]
 
 # Rows of X written out at a time where standard errors are asked for.
@@ -438,6 +443,11 @@ class Scorer:
         return {name: self._predictor(block, np.zeros(block.n), terms != name) for name in self.columns}
 
 
+def _meant(kind: object) -> str:
+    """' (did you mean "mean"?)' for a kind of prediction that there is not."""
+    return closest(KINDS_ELSEWHERE.get(str(kind), kind), KINDS)
+
+
 def scorer(
     record: FitRecord, prediction: Prediction, source: Source, offset: Any = None, exposure: Any = None
 ) -> Scorer:
@@ -451,7 +461,7 @@ def scorer(
         raise DesignError("errors of a model of classes are those of its probabilities: leave type= out")
     if prediction.kind not in KINDS:
         listed = ", ".join(f'"{kind}"' for kind in KINDS)
-        raise DesignError(f"type={prediction.kind!r} is not one of {listed}{closest(prediction.kind, KINDS)}")
+        raise DesignError(f"type={prediction.kind!r} is not one of {listed}{_meant(prediction.kind)}")
     if prediction.interval not in (None, "confidence", "prediction"):
         raise DesignError(f'interval must be "confidence", "prediction" or None, not {prediction.interval!r}')
     if prediction.kind in ("terms", "canonical") and (prediction.se or prediction.interval):

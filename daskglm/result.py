@@ -16,7 +16,7 @@ from daskglm.inference import collinearity as collinear
 from daskglm.inference import distributions, hypotheses
 from daskglm.model import canonical
 from daskglm.model.weights import Cluster, cluster_of
-from daskglm.plan import check_covariance, refuse_unknown
+from daskglm.plan import check_covariance, refuse_table, refuse_unknown
 from daskglm.postestimation import (
     candidates,
     checking,
@@ -42,6 +42,27 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
+# Names of other libraries, and what a fit has in their place.
+ELSEWHERE = {
+    **dict.fromkeys(("resid", "resid_response"), 'residuals(data, kind="response")'),
+    "resid_pearson": 'residuals(data, kind="pearson")',
+    "resid_deviance": 'residuals(data, kind="deviance")',
+    "resid_working": 'residuals(data, kind="working")',
+    "resid_anscombe": 'residuals(data, kind="anscombe")',
+    **dict.fromkeys(("coef", "coef_", "coefs", "coefficients", "beta"), "params"),
+    "intercept_": 'params["Intercept"]',
+    **dict.fromkeys(("rsquared", "prsquared", "pseudo_rsquared"), "r2()"),
+    **dict.fromkeys(("fittedvalues", "fitted_values", "fitted", "mu"), "predict(data)"),
+    **dict.fromkeys(("predict_proba", "get_prediction"), "predict(data)"),
+    **dict.fromkeys(("stderr", "std_errors", "se"), "bse"),
+    "zvalues": "tvalues",
+    "vcov": "cov_params()",
+    "confint": "conf_int()",
+    **dict.fromkeys(("loglik", "loglike", "log_likelihood"), "llf"),
+    **dict.fromkeys(("t_test", "f_test"), "wald_test(hypothesis)"),
+    "get_margeff": "margins(data)",
+    "get_influence": "influence(data)",
+}
 # Words of the contract that a later version will speak.
 LATER = (
     "plot",
@@ -125,8 +146,6 @@ class Fit:
         """
         import pandas as pd
 
-        if "alpha" in options:
-            raise DesignError("there is no option 'alpha'; here it is level= (0.95 for alpha=0.05)")
         refuse_unknown(options, ["level", "method", "dist", "data", "params", "client"])
         if not 0.0 < level < 1.0:
             raise DesignError(f"level must be between 0 and 1, not {level!r}")
@@ -191,6 +210,7 @@ class Fit:
         """
         import pandas as pd
 
+        refuse_table("cov_params(kind, data)", "kind comes", kind)
         fitted = self.record.specification.covariance
         asked = fitted if kind is None else kind.text if isinstance(kind, Cluster) else kind
         matrix = self.record.covariance
@@ -589,11 +609,13 @@ class Fit:
         levels and scales (two where the new columns do not fit in memory), and one pass for all: a
         score and, per group of candidates about as wide as the model, a Gram of each row.
         """
+        refuse_table("score_test(terms, data)", "terms come", terms)
         return candidates.score_tests(self.record, terms, data)
 
     @on_cluster
     def add1(self, data: Any, terms: Any, *, client: Any = None) -> pd.DataFrame:
         """What each term would add: `score_test` with its arguments as R's add1 has them. One decode, one pass."""
+        refuse_table("add1(data, terms)", "data come", terms)
         return candidates.score_tests(self.record, terms, data)
 
     @on_cluster
@@ -773,6 +795,7 @@ class Fit:
         The result prints, has `.table` (estimate, se, lower, upper) and `.contrasts(...)`.
         """
         refuse_unknown(options, ["specs", "data", "at", "by", "weights", "type", "level", "offset", "client"])
+        refuse_table("emmeans(specs, data)", "columns come", specs)
         request = marginal_means.asked(specs, at, by, weights, type, level, offset)
         return marginal_means.emmeans(self.record, request, data)
 
@@ -795,6 +818,8 @@ class Fit:
             raise AttributeError(name)
         if name in LATER:
             raise AttributeError(f"{name} is not available in this version")
+        if name in ELSEWHERE:
+            raise AttributeError(f"a Fit has no {name!r}: here it is {ELSEWHERE[name]}")
         known = [attribute for attribute in dir(type(self)) if not attribute.startswith("_")]
         raise AttributeError(f"a Fit has no {name!r}{closest(name, known)}")
 

@@ -27,6 +27,7 @@ from daskglm.errors import DaskglmError, DataError, DesignError
 
 LEAF_BYTES = 64 << 20
 _WILD = re.compile(r"[*?\[]")
+_FILTER = re.compile(r"[<>]|\s!?=\s|\sis\s+(not\s+)?null", re.IGNORECASE)
 _NULL_PARTITION = "__HIVE_DEFAULT_PARTITION__"
 
 
@@ -500,6 +501,13 @@ def _repeated(value: str | None, kind: pa.DataType, n: int) -> pa.ChunkedArray:
     return pa.chunked_array([pa.repeat(pa.scalar(int(value), kind), n)])
 
 
+def _instead(name: str) -> str:
+    """What text that stands where data are expected means, where it is no path."""
+    if _FILTER.search(name):
+        return f'; a filter of the rows is where="{name}"'
+    return "" if re.search(r"[/\\.]", name) else "; data are a table in memory, or the path of a file or folder"
+
+
 def open_lake(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> ParquetLake:
     """A lake from a file, a folder, a glob pattern, or a list of these; local, or a URL of a known file system."""
     given = [os.fspath(entry) for entry in ([source] if isinstance(source, (str, os.PathLike)) else source)]
@@ -519,7 +527,7 @@ def open_lake(source: str | os.PathLike[str] | Sequence[str | os.PathLike[str]])
             continue
         entry = store.entry(path) if len(given) == 1 else store.presumed(path)
         if entry is None:
-            raise DesignError(f"{_shown(name)} does not exist")
+            raise DesignError(f"{_shown(name)} does not exist{_instead(name)}")
         if entry.folder:
             base = entry.path if len(given) == 1 else None
             found.update((inner.path, inner) for inner in _listed(store, entry.path))

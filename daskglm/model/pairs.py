@@ -60,6 +60,19 @@ ELSEWHERE = {
     **dict.fromkeys(("ordered", "polr", "proportional_odds", "cumulative"), "ordinal"),
 }
 
+LINKS_ELSEWHERE = {
+    **dict.fromkeys(("ln", "logarithm", "log_link"), "log"),
+    **dict.fromkeys(("logistic", "logit_link"), "logit"),
+    **dict.fromkeys(("normit", "norm", "normal"), "probit"),
+    **dict.fromkeys(("complementary_log_log", "c_log_log", "cloglog_link"), "cloglog"),
+    **dict.fromkeys(("reciprocal", "1/mu", "inverse_power"), "inverse"),
+    **dict.fromkeys(("inverse_squared", "1/mu^2"), "inverse_square"),
+    "cauchy": "cauchit",
+    "square_root": "sqrt",
+    "id": "identity",
+}
+
+_PAIR = re.compile(r"""\s*(\w+)\s*\(\s*(?:link\s*=\s*)?(["']?)(\w+)\2\s*\)\s*""")
 _CALL = re.compile(r"\s*([A-Za-z_]\w*)\s*(?:\((.*)\))?\s*", re.DOTALL)
 
 
@@ -98,6 +111,8 @@ def _parameters(make: Callable[..., Any]) -> inspect.Signature:
 def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, aliases: Mapping[str, str]) -> Any:
     """The object a user means by a name, by a name with arguments, or by a class."""
     if isinstance(value, str):
+        if kind == "family":
+            _refuse_pair(value, table, aliases)
         word, given, arguments = written(value)
         name = aliases.get(word, word)
         if name not in table:
@@ -113,10 +128,31 @@ def named(kind: str, table: Mapping[str, Callable[..., Any]], value: object, ali
     return value() if isinstance(value, type) or any(value is make for make in table.values()) else value  # type: ignore[operator]
 
 
+def _refuse_pair(text: str, table: Mapping[str, Any], aliases: Mapping[str, str]) -> None:
+    """A DesignError for a family with its link in parentheses, as R writes it."""
+    pair = _PAIR.fullmatch(text)
+    if pair is None:
+        return
+    family, link = pair[1].lower(), pair[3].lower()
+    family, link = aliases.get(family, family), LINKS_ELSEWHERE.get(link, link)
+    if family in table and link in LINKS:
+        raise DesignError(f'family={text!r} names a link, too: write family="{family}", link="{link}"')
+
+
+def family_called(word: str) -> str | None:
+    """The family that a name of another library means, whatever its case; None where it means none."""
+    plain = re.sub(r"(?<=[a-z])(?=[A-Z])", "_", word).lower()
+    for name in (plain, word.lower()):
+        found = ELSEWHERE.get(name, ALIASES.get(name, name))
+        if found in FAMILIES:
+            return found
+    return None
+
+
 def _meant(kind: str, table: Mapping[str, Any], aliases: Mapping[str, str], word: str) -> str:
     """' (did you mean "x"?)': what a name is called here, or the nearest one."""
     plain = re.sub(r"[\s_-]+", "_", word.strip().lower())
-    known = ELSEWHERE.get(plain, plain) if kind == "family" else plain
+    known = (ELSEWHERE if kind == "family" else LINKS_ELSEWHERE).get(plain, plain)
     return f' (did you mean "{known}"?)' if known in table else closest(word, [*table, *aliases])
 
 

@@ -12,6 +12,7 @@ and Snell (1991); Dunn and Smyth (1996).
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -180,6 +181,16 @@ def residuals(
     return aligned(record, data, request, True, out, "residuals", where)
 
 
+def _without_leverage(family: Any) -> str:
+    """The kinds of residuals of a family that need no leverage, as text."""
+    kinds = [*PLAIN]
+    with contextlib.suppress(DesignError):
+        refuse_without_distribution(family)
+        kinds.append("quantile")
+    quoted = [f'"{kind}"' for kind in kinds]
+    return f"{', '.join(quoted[:-1])} and {quoted[-1]}"
+
+
 def _check(record: FitRecord, data: Any, kind: str, seed: int, key: tuple[str, ...]) -> None:
     """Refuse what has no answer, before any data are read."""
     if kind not in KINDS:
@@ -190,7 +201,7 @@ def _check(record: FitRecord, data: Any, kind: str, seed: int, key: tuple[str, .
             f"residuals of kind {kind!r} are not defined for a {record.family.name} response; there are: {', '.join(known)}"
         )
     if kind in LEVERED:
-        refuse_sampled(record, f"{kind} residuals")
+        refuse_sampled(record, f"{kind} residuals", _without_leverage(record.family))
     if kind != "quantile" and (key or seed):
         raise DesignError(f"seed= and key= draw quantile residuals, and {kind} residuals are not drawn: leave them out")
     if isinstance(seed, bool) or not isinstance(seed, (int, np.integer)):

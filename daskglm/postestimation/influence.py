@@ -33,13 +33,16 @@ BY = ("cooks_distance", "leverage", "dffits")
 SHARES = (0.0, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.999, 1.0)
 
 
-def refuse_sampled(record: FitRecord, what: str) -> None:
-    """DesignError for probability weights, under which a row stands for others that are not there to leave out."""
+def refuse_sampled(record: FitRecord, what: str, kinds: str = "") -> None:
+    """DesignError for probability weights, under which a row stands for others that are not there to leave out.
+
+    kinds: of residuals that the model has.
+    """
     weights = record.specification.weights
     if weights is not None and weights[0] == "probability":
         raise DesignError(
             f"{what} of rows with probability weights are not defined here, for a row stands for others that were not drawn; "
-            'residuals of kind "response", "pearson", "deviance" and "quantile" are'
+            + (f"residuals of kind {kinds} are" if kinds else "residuals without leverage are")
         )
 
 

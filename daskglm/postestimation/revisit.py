@@ -136,6 +136,13 @@ class RowsOf:
         return found.take(np.flatnonzero(~strange)) if unknown else found
 
 
+def require_beside(plan: Plan, kinds: Mapping[str, Any]) -> None:
+    """A DesignError where data lack a column that an array of the fit became."""
+    weights = None if plan.weights is None else plan.weights.column
+    given = {"weights": weights, "offset": plan.offset, "exposure": plan.exposure, "trials": plan.trials}
+    formula.require_arrays(given, kinds)
+
+
 def recipe(
     record: FitRecord,
     plan: Plan,
@@ -153,6 +160,7 @@ def recipe(
     sources.match_folders(source, record.specification.kinds)
     kinds = sources.kinds(source)
     terms = formula.parse(str(plan.formula), kinds)
+    require_beside(plan, kinds)
     reading = replace(reading_of(plan, terms, kinds, source.matrix_names), clusters=clusters)
     formula.require_columns(reading.of_model, kinds, "the model")
     formula.require_columns(reading.clusters, source.types, "Cluster")

@@ -29,7 +29,7 @@ from daskglm.fit import ReadLeaf, reading_of
 from daskglm.kernels.blocks import Block
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan
-from daskglm.postestimation.revisit import ARRAYS, left_out_note, plan_of
+from daskglm.postestimation.revisit import ARRAYS, left_out_note, plan_of, require_beside
 from daskglm.record import FitRecord
 
 Vector = npt.NDArray[np.float64]
@@ -117,6 +117,7 @@ class Widened:
         named = [column for term in further for v in term.variables for column in v.expression.columns]
         settle(self.source, (*named, self.plan.where), Engine(client=client))
         self.kinds = sources.kinds(self.source)
+        require_beside(self.plan, self.kinds)
         self.base = formula.parse(str(self.plan.formula), self.kinds)
         fitted = record.specification.kinds
         sources.refuse_other_kinds(self.source, fitted, fitted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import pytest
 
 import daskglm as dg
 from daskglm.errors import DataError, DesignError, public
+from daskglm.result import ELSEWHERE
 
 PACKAGE = str(Path(dg.__file__).parent) + os.sep
 
@@ -39,6 +41,8 @@ def fit(data: pd.DataFrame) -> dg.Fit:
 
 
 Call = Callable[[dg.Fit, pd.DataFrame], Any]
+ALPHA = r"no option 'alpha'; here it is level= \(0\.95 for alpha=0\.05\)$"
+PAIR = 'names a link, too: write family="binomial", link="logit"$'
 MISTAKES: dict[str, tuple[Call, str]] = {
     "check": (lambda fit, data: fit.check(), r"check\(\) needs data \(the rows it reads"),
     "predict": (lambda fit, data: fit.predict(), r"predict\(\) needs data"),
@@ -60,6 +64,36 @@ MISTAKES: dict[str, tuple[Call, str]] = {
     "strata": (lambda fit, data: dg.Probability("w", strata="g"), r"strata= is not available.*dg\.Cluster"),
     "units": (lambda fit, data: dg.Probability("w", psu="g"), r"no option 'psu': sampling units are covariance="),
     "weights": (lambda fit, data: dg.Frequency("w", by="g"), r"Frequency takes a column and no option 'by'"),
+    "add1": (lambda fit, data: fit.add1(["w"], data), r"^the data come first: add1\(data, terms\)$"),
+    "score_test": (lambda fit, data: fit.score_test(data, ["w"]), r"^the terms come first: score_test\(terms, data\)$"),
+    "covariance": (lambda fit, data: fit.cov_params(data, "HC1"), r"^the kind comes first: cov_params\(kind, data\)$"),
+    "emmeans": (lambda fit, data: fit.emmeans(data, "g"), r"^the columns come first: emmeans\(specs, data\)$"),
+    "filter": (
+        lambda fit, data: fit.relativities("x > 0"),
+        'x > 0 does not exist; a filter of the rows is where="x > 0"',
+    ),
+    "kind": (
+        lambda fit, data: fit.residuals("pearson"),
+        "pearson does not exist; data are a table in memory, or the path",
+    ),
+    "level": (lambda fit, data: fit.conf_int(0.9), r"was given 1: write conf_int\(level=0\.9\); options"),
+    "method": (lambda fit, data: fit.conf_int("profile"), r'was given 1: write conf_int\(method="profile"\)'),
+    "family": (
+        lambda fit, data: dg.glm("y ~ x", data, "poisson"),
+        r'was given 3: write glm\(\.\.\., family="poisson"\)',
+    ),
+    "no name": (lambda fit, data: fit.conf_int(None), "was given 1; options"),
+    "alpha of conf_int": (lambda fit, data: fit.conf_int(alpha=0.05), ALPHA),
+    "alpha of summary": (lambda fit, data: fit.summary(alpha=0.05), ALPHA),
+    "alpha of to_frame": (lambda fit, data: fit.to_frame(alpha=0.05), ALPHA),
+    "alpha of predict": (lambda fit, data: fit.predict(data, alpha=0.05), ALPHA),
+    "response": (lambda fit, data: fit.predict(data, type="response"), r'\(did you mean "mean"\?\)'),
+    "eta": (lambda fit, data: fit.predict(data, type="eta"), r'\(did you mean "link"\?\)'),
+    "type": (lambda fit, data: fit.predict(data, kind="mean"), "no option 'kind'; here it is type="),
+    "type of residuals": (lambda fit, data: fit.residuals(data, type="pearson"), "no option 'type'; here it is kind="),
+    "ln": (lambda fit, data: dg.glm("y ~ x", data, link="ln"), r'no link "ln" \(did you mean "log"\?\)'),
+    "pair": (lambda fit, data: dg.glm("y ~ x", data, family="binomial(logit)"), PAIR),
+    "pair with =": (lambda fit, data: dg.glm("y ~ x", data, family="Binomial(link='logit')"), PAIR),
     "start": (lambda fit, data: dg.glm("z ~ 0 + w", data, start=fit), "shares no parameter with this model.*: w|are w"),
 }
 
@@ -121,6 +155,82 @@ def test_the_package_shows_its_public_names_only() -> None:
         dg.GLM  # noqa: B018
     with pytest.raises(AttributeError, match="there are: Cluster, Fit"):
         dg.logistic_model  # noqa: B018
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resid", 'residuals(data, kind="response")'),
+        ("coef_", "params"),
+        ("coef", "params"),
+        ("rsquared", "r2()"),
+        ("fittedvalues", "predict(data)"),
+        ("vcov", "cov_params()"),
+    ],
+)
+def test_names_of_other_libraries_lead_to_those_of_a_fit(fit: dg.Fit, name: str, message: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(fit, name)
+    assert str(caught.value) == f"a Fit has no {name!r}: here it is {message}"
+
+
+def test_names_of_other_libraries_exist_here() -> None:
+    for theirs, ours in ELSEWHERE.items():
+        assert not hasattr(dg.Fit, theirs)
+        assert hasattr(dg.Fit, re.split(r"\W", ours)[0])
+
+
+@pytest.mark.parametrize(
+    ("name", "family"),
+    [("Poisson", "poisson"), ("logit", "binomial"), ("Logit", "binomial"), ("ols", "gaussian"), ("OLS", "gaussian"),
+     ("NegativeBinomial", "negative_binomial"), ("InverseGaussian", "inverse_gaussian")],
+)  # fmt: skip
+def test_families_are_not_names_of_the_package(name: str, family: str) -> None:
+    with pytest.raises(AttributeError) as caught:
+        getattr(dg, name)
+    assert str(caught.value).endswith(f': families are in dg.families; dg.glm(..., family="{family}")')
+    with pytest.raises(AttributeError, match=r"links are in dg\.links; dg\.glm\(\.\.\., link=dg\.links\.Sqrt\(\)\)"):
+        dg.Sqrt  # noqa: B018
+
+
+def test_residuals_with_probability_weights_name_the_kinds_there_are(data: pd.DataFrame) -> None:
+    fit = dg.glm("y ~ x", data, family="poisson", weights=dg.Probability("w"))
+    with pytest.raises(DesignError, match="studentized residuals of rows with probability weights") as caught:
+        fit.residuals(data, "studentized")
+    kinds = re.findall(r'"(\w+)"', str(caught.value))
+    assert kinds == ["response", "pearson", "deviance", "working", "anscombe", "quantile"]
+    for kind in kinds:
+        assert np.isfinite(fit.residuals(data, kind)).all()
+    quasi = dg.glm("y ~ x", data, family="quasipoisson", weights=dg.Probability("w"))
+    with pytest.raises(DesignError, match=r'"working" and "anscombe" are$'):
+        quasi.residuals(data, "studentized")
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [("weights", "weights were an array, add them"), ("offset", "offset was an array, add it")],
+)
+def test_an_array_of_the_fit_is_missing_in_later_data(data: pd.DataFrame, option: str, message: str) -> None:
+    options: dict[str, Any] = {option: data.w.to_numpy()}
+    fit = dg.glm("y ~ x", data, family="poisson", **options)
+    expected = f'^there is no column "{option}": if the fit\'s {message} to the data as the column "{option}"$'
+    for call in (
+        lambda: fit.cov_params("HC1", data), lambda: fit.residuals(data), lambda: fit.check(data),
+        lambda: fit.margins(data), lambda: fit.drop1(data), lambda: fit.add1(data, "w"), lambda: fit.influence(data),
+        lambda: fit.relativities(data),
+    ):  # fmt: skip
+        with pytest.raises(DesignError, match=expected):
+            call()
+    again = fit.cov_params("model", data.assign(**{option: data.w}))
+    np.testing.assert_allclose(again, fit.cov_params(), rtol=1e-9)
+    with pytest.raises(DesignError, match=rf'no column "{option}" \(in {option}\)'):
+        dg.glm("y ~ x", data, **{option: option})  # type: ignore[call-overload]
+
+
+@pytest.mark.parametrize("module", ["result", "fit", "predict", "summary", "api"])
+def test_modules_can_be_imported_first(module: str) -> None:
+    code = f"import daskglm.{module}, daskglm; daskglm.glm, daskglm.Fit"
+    subprocess.run([sys.executable, "-c", code], check=True)
 
 
 def test_results_are_annotated() -> None:
