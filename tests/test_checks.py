@@ -537,3 +537,29 @@ def test_a_double_lift_keeps_rows_of_one_ratio_together(options: dict[str, Any])
         ratio = (one.predict(frame) / two.predict(frame)).groupby([frame.b, frame.c]).mean().sort_values()
         np.testing.assert_allclose(found["from"], ratio, rtol=1e-12)
         np.testing.assert_allclose(found["observations"], sizes.loc[ratio.index])
+
+
+@pytest.mark.parametrize("kind", ["int64", "uint64"])
+def test_whole_numbers_beyond_doubles_are_bins_of_their_own(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    values = (2**53 + np.arange(200) % 3).astype(kind)
+    values[:50] = np.arange(50) % 2
+    frame = pd.DataFrame({"u": values, "y": np.arange(200.0)})
+    fit = dg.glm("y ~ 1", frame, progress=False)
+    expected = frame.groupby("u").size()
+    pieces = tmp_path / "pieces"
+    pieces.mkdir()
+    for i in range(4):
+        frame[i * 50 : (i + 1) * 50].to_parquet(pieces / f"{i}.parquet")
+    for source in (frame, pieces):
+        found = fit.calibration(source, "u").loc["u"]
+        assert found.index.tolist() == expected.index.tolist()
+        assert found["observations"].tolist() == expected.tolist()
+    missing = frame.astype({"u": kind.replace("u", "U").replace("i", "I")})
+    missing.loc[199, "u"] = pd.NA
+    with pytest.raises(dg.errors.DataError, match=r"missing values and whole numbers beyond 2\^53"):
+        fit.calibration(missing, "u")
+    monkeypatch.setattr("daskglm.totals.checks.COLUMN_LIMIT", 3)
+    found = fit.calibration(pieces, "u", bins=10).loc["u"]
+    assert found["observations"].sum() == 200

@@ -118,12 +118,12 @@ def _of_objects(series: Any) -> pa.Array:
 
 
 def _of_numbers(series: Any, whole: bool) -> pa.Array:
-    """Whole numbers that fit into int64 as such, all others in float64."""
-    try:
-        if whole:
-            return pa.Array.from_pandas(series.where(series.notna(), None), type=pa.int64())
-    except (pa.ArrowException, OverflowError):
-        pass
+    """Whole numbers that fit into 64 bits as such, all others in float64."""
+    for kind in (pa.int64(), pa.uint64()) if whole else ():
+        try:
+            return pa.Array.from_pandas(series.where(series.notna(), None), type=kind)
+        except (pa.ArrowException, OverflowError):
+            continue
     return pa.Array.from_pandas(series.where(series.notna(), np.nan).astype(np.float64))
 
 

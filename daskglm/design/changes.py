@@ -183,13 +183,13 @@ class Recipe:
     def _value(self, role: Role, level: Any) -> Any:
         if isinstance(level, str):
             return np.array(level, object)
-        return float(level)
+        return level if isinstance(level, int) and abs(level) > 2**53 else float(level)
 
     def _coded(self, variable: Variable, raw: Raw, level: Any, n: int) -> Coded:
         if is_plain(variable):
             return Coded(np.zeros(n, np.int8), (level,))
         values = variable.expression.evaluate(raw.take(variable.expression.columns), text=True)
-        values = np.broadcast_to(values if values.dtype.kind in "bO" else values.astype(np.float64), (n,))
+        values = np.broadcast_to(values if values.dtype.kind in "biuO" else values.astype(np.float64), (n,))
         levels, codes = np.unique(values, return_inverse=True)
         return Coded(codes.astype(code_dtype(max(len(levels), 1))), tuple(levels.tolist()))
 

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import ast
 import copy
+import decimal
+import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -133,7 +135,7 @@ class Expression:
                 if not text and _holds_text(result):
                     raise DesignError(f"{self.text!r} is text, not numbers")
                 return result.astype(object if text else np.float64)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise DesignError(f"{self.text!r} cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
 
@@ -371,6 +373,8 @@ def _literal(node: ast.expr) -> Any:
 
 
 def _floating(value: Values) -> Values:
+    if isinstance(value, int) and abs(value) >= 2**63:
+        return float(value)
     array = np.asarray(value)
     return array.astype(np.float64) if array.dtype.kind in "iub" else value
 
@@ -379,6 +383,36 @@ def _wide(value: Values) -> Values:
     """Whole numbers in a type that any other whole number can be compared with."""
     array = np.asarray(value)
     return array.astype(np.int64) if array.dtype.kind in "iu" and array.dtype.itemsize < 8 else value
+
+
+def _selectable(values: Sequence[Values]) -> Sequence[Values]:
+    """Arguments of which one is returned: whole numbers where one type of 64 bits holds them all,
+    and float64 otherwise.
+    """
+    wide = [_wide(value) for value in values]
+    unsigned = any(np.asarray(value).dtype == np.uint64 for value in wide)
+    if unsigned and any(np.asarray(value).dtype.kind == "i" and np.min(value, initial=0) < 0 for value in wide):
+        return [_floating(value) for value in wide]
+    large = any(isinstance(value, int) and abs(value) >= 2**64 for value in wide)
+    return [_floating(value) for value in wide] if large else wide
+
+
+def _is_member(left: Values, listed: Sequence[Any]) -> Values:
+    """Whether values are among literals; whole numbers without rounding."""
+    array = np.asarray(left)
+    if array.dtype.kind == "O":
+        return np.isin(array, np.array(listed, object))
+    if array.dtype.kind not in "iu":
+        return np.isin(left, [float(v) if isinstance(v, int) and abs(v) >= 2**63 else v for v in listed])
+    info = np.iinfo(array.dtype)
+    whole = [v for v in _whole_of(listed) if info.min <= v <= info.max]
+    return np.isin(array, np.array(whole, array.dtype))
+
+
+def _whole_of(listed: Sequence[Any]) -> list[int]:
+    """The literals that are whole numbers."""
+    numbers = [v for v in listed if isinstance(v, int) or (isinstance(v, float) and math.isfinite(v))]
+    return [int(v) for v in numbers if v == int(v)]
 
 
 def evaluate_node(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.NDArray[Any]]) -> Values:
@@ -391,8 +425,7 @@ def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.ND
         return _value(child, names, values)
 
     if isinstance(node, ast.Constant):
-        large = isinstance(node.value, int) and abs(node.value) >= 2**63
-        return float(node.value) if large else node.value  # type: ignore[arg-type]
+        return node.value
     if isinstance(node, ast.Name):
         return values[names.get(node.id, node.id)]
     if isinstance(node, ast.BinOp):
@@ -402,6 +435,8 @@ def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.ND
         return _BINARY[type(node.op)](_floating(left), _floating(right))
     if isinstance(node, ast.UnaryOp):
         operand = of(node.operand)
+        if isinstance(node.op, ast.USub) and type(operand) is int:
+            return -operand
         return _UNARY[type(node.op)](_floating(operand) if isinstance(node.op, ast.USub) else operand)
     if isinstance(node, ast.BoolOp):
         combine = np.logical_and if isinstance(node.op, ast.And) else np.logical_or
@@ -414,8 +449,10 @@ def _value(node: ast.expr, names: Mapping[str, str], values: Mapping[str, npt.ND
     assert isinstance(node, ast.Call)
     name = function_name(node.func)
     assert name is not None
-    prepared = _wide if name in SELECTIONS else _floating
-    return FUNCTIONS[name](*(prepared(of(argument)) for argument in node.args))
+    arguments = [of(argument) for argument in node.args]
+    if name in SELECTIONS:
+        return FUNCTIONS[name](*_selectable(arguments))
+    return FUNCTIONS[name](*(_floating(argument) for argument in arguments))
 
 
 def _compared(node: ast.Compare, of: Callable[[ast.expr], Values]) -> Values:
@@ -426,7 +463,7 @@ def _compared(node: ast.Compare, of: Callable[[ast.expr], Values]) -> Values:
             assert isinstance(comparator, (ast.List, ast.Tuple, ast.Set))
             listed = [of(element) for element in comparator.elts]
             _check_kinds(left, listed)
-            part = np.isin(left, listed)
+            part = _is_member(left, listed)
             part = np.logical_not(part) if isinstance(op, ast.NotIn) else part
         else:
             right = of(comparator)
@@ -475,6 +512,8 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
     def literal(value: object, like: Any) -> Any:
         if isinstance(value, str) and like is not None and pa.types.is_temporal(like):
             return pc.scalar(moment(value, like))
+        if isinstance(value, int) and abs(value) > 2**53 and not (like is not None and pa.types.is_integer(like)):
+            return pc.scalar(float(value))
         return pc.scalar(value)
 
     def moment(text: str, like: Any) -> Any:
@@ -525,6 +564,9 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
             rest = pc.subtract(a, pc.multiply(pc.divide(a, b), b))
             turned = (rest != 0) & ((rest < 0) if divisor > 0 else (rest > 0))
             return pc.if_else(turned, pc.add(rest, b), rest)
+        if kind is not None and pa.types.is_uint64(kind) and isinstance(divisor, int) and 0 < divisor < 2**63:
+            a, b = of(node.left), pc.scalar(pa.scalar(divisor, kind))
+            return pc.subtract(a, pc.multiply(pc.divide(a, b), b)).cast(pa.int64())
         a, b = wide(of(node.left)), wide(of(node.right))
         return pc.subtract(a, pc.multiply(pc.floor(pc.divide(a, b)), b))
 
@@ -535,6 +577,23 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
                 f"in where={expression.text!r}, fold takes a column and a number of folds, 2 or more, as in fold(policy, 5)"
             )
         return folds.expression(of(node.args[0]), type_of(node.args[0]), count)
+
+    def of_pair(left: ast.expr, op: ast.cmpop, right: ast.expr, like: Any) -> Any:
+        """One comparison; whole numbers are compared without rounding, whatever their types."""
+        whole = [kind is not None and pa.types.is_integer(kind) for kind in (type_of(left), type_of(right))]
+        value = _literal(right if whole[0] else left)
+        if all(whole):
+            exact = [of(side).cast(pa.decimal128(20)) for side in (left, right)]
+            same = type_of(left) == type_of(right)
+            return binary[type(op)](of(left), of(right)) if same else binary[type(op)](*exact)
+        if any(whole) and type(value) in (int, float):
+            column, kind = (left, type_of(left)) if whole[0] else (right, type_of(right))
+            turned = type(op) if whole[0] else _TURNED.get(type(op), type(op))
+            return binary[turned](of(column), pc.scalar(_whole_bound(value, turned, kind)))
+        if any(whole) and not isinstance(value, (str, bool)):
+            # the other side is a column of floating-point numbers or is computed
+            return binary[type(op)](wide(of(left)), wide(of(right)))
+        return binary[type(op)](of(left, like), of(right, like))
 
     def compared(node: ast.Compare) -> Any:
         if _asks_for_missing(node):
@@ -550,7 +609,7 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
                 values = [_literal(element) for element in right.elts]
                 try:
                     timely = like is not None and pa.types.is_temporal(like)
-                    listed = pa.array(values)
+                    listed = pa.array([float(v) if type(v) is int and abs(v) >= 2**63 else v for v in values])
                     if timely and all(isinstance(value, str) for value in values):
                         listed = pa.array([moment(value, like).as_py() for value in values], like)
                     elif timely:
@@ -559,12 +618,43 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
                     raise DesignError(
                         f"{values!r} in where={expression.text!r} is not a list of {like or 'one kind'}"
                     ) from None
+                if like is not None and pa.types.is_integer(like):
+                    listed = pa.array([v for v in _whole_of(values) if _fits(v, like)], like)
                 member = of(left).isin(listed)
                 part = ~member if isinstance(op, ast.NotIn) else member
             else:
-                part = binary[type(op)](of(left, like), of(right, like))
+                part = of_pair(left, op, right, like)
                 left = right
             result = part if result is None else result & part
         return result
 
     return of(expression.tree)
+
+
+_TURNED: dict[type[ast.cmpop], type[ast.cmpop]] = {ast.Lt: ast.Gt, ast.LtE: ast.GtE, ast.Gt: ast.Lt, ast.GtE: ast.LtE}
+# No whole number of 64 bits is as large.
+_BEYOND = 10**30
+
+
+def _fits(value: int, kind: Any) -> bool:
+    """Whether an Arrow type of whole numbers holds a value."""
+    bits = kind.bit_width
+    low, high = (0, 2**bits) if str(kind).startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1))
+    return low <= value < high
+
+
+def _whole_bound(value: float, op: type[ast.cmpop], kind: Any) -> Any:
+    """The Arrow scalar with which a column of whole numbers compares as it does with a literal."""
+    import pyarrow as pa
+
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            value = math.copysign(_BEYOND, value)
+        elif value != math.floor(value) and op in (ast.Eq, ast.NotEq):
+            value = _BEYOND
+        # x > 1.5 and x <= 1.5 are x > 1 and x <= 1; x >= 1.5 and x < 1.5 are x >= 2 and x < 2
+        value = math.floor(value) if op in (ast.Gt, ast.LtE) else math.ceil(value)
+    value = max(min(int(value), _BEYOND), -_BEYOND)
+    if _fits(value, kind):
+        return pa.scalar(value, kind)
+    return pa.scalar(decimal.Decimal(value), pa.decimal128(38))

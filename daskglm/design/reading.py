@@ -15,7 +15,7 @@ from daskglm.design.columns import Arena, Coded, Columns, Ledger, copied, produc
 from daskglm.design.expressions import Expression
 from daskglm.design.formula import Variable
 from daskglm.errors import DataError
-from daskglm.kernels.blocks import Column, Sparse, Vector, as_column, code_dtype
+from daskglm.kernels.blocks import Column, Sparse, Vector, as_column, code_dtype, has_large
 from daskglm.kernels.moments import column_moments
 
 Mask = npt.NDArray[np.bool_]
@@ -266,7 +266,7 @@ class _Reader:
         if len(expression.columns) == 1 and expression.text == expression.columns[0]:
             column = self._numbers.get(expression.columns[0])
             if column is not None:
-                return column
+                return as_column(column) if column.dtype.kind == "u" else column
         result = self._evaluated(expression)
         return result.astype(np.int8) if result.dtype == np.bool_ else np.ascontiguousarray(result, np.float64)
 
@@ -449,19 +449,26 @@ def beside_of(table: Any, expression: Expression, kept: npt.NDArray[np.intp] | N
     """A column of a table that the model does not know, for the rows kept (None: all): numbers, NaN where missing, or codes,
     whose last level is None where any is missing. An expression is computed of numbers.
     """
+    import pyarrow as pa
+
     plain = expression.columns == (expression.text,)
-    columns = {name: _beside(table.column(name)) for name in expression.columns}
     if plain:
-        found = columns[expression.columns[0]]
+        name = expression.columns[0]
+        column = table.column(name)
+        if kept is not None and column.null_count and pa.types.is_integer(column.type):
+            # the rows kept may have all values, and then stay whole numbers
+            return _beside(column.take(pa.array(kept)), name)
+        found = _beside(column, name)
         if kept is None:
             return found
         return Coded(found.codes[kept], found.levels) if isinstance(found, Coded) else found[kept]
+    columns = {name: _beside(table.column(name), name) for name in expression.columns}
     values = {n: np.asarray(c.levels, object)[c.codes] if isinstance(c, Coded) else c for n, c in columns.items()}
     result = np.broadcast_to(np.asarray(expression.evaluate(values), np.float64), (table.num_rows,))
     return np.ascontiguousarray(result if kept is None else result[kept])
 
 
-def _beside(column: Any) -> Column | Coded:
+def _beside(column: Any, name: str) -> Column | Coded:
     import pyarrow as pa
 
     if pa.types.is_null(column.type):
@@ -479,6 +486,11 @@ def _beside(column: Any) -> Column | Coded:
     numbers = _numbers(column, missing)
     if missing is None:
         return numbers
+    if numbers.dtype.kind in "iu" and has_large(numbers):
+        raise DataError(
+            f'"{name}" has missing values and whole numbers beyond 2^53, which are not told apart beside them: '
+            "fill the missing values, or convert the column to text"
+        )
     numbers = numbers.astype(np.float64)
     numbers[missing] = np.nan
     return numbers
@@ -574,7 +586,13 @@ def _numbers(column: Any, missing: Mask | None) -> Column:
         array = column.chunk(0).to_numpy(zero_copy_only=False)
     else:
         array = column.to_numpy()
-    return as_column(array)
+    return _exact(array) if array.dtype == np.uint64 else as_column(array)
+
+
+def _exact(values: npt.NDArray[np.uint64]) -> Column:
+    """Unsigned whole numbers (n,) as int64, or as they are where some are 2^63 or more."""
+    fits = not values.size or int(values.max()) < 2**63
+    return np.ascontiguousarray(values.astype(np.int64) if fits else values)
 
 
 def _narrowest(column: Column) -> Column:

@@ -42,6 +42,13 @@ def as_column(values: npt.ArrayLike) -> Column:
     return np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "A"])
 
 
+def has_large(column: Column) -> bool:
+    """Whether a column of whole numbers has one beyond 2^53, where float64 merges neighbours."""
+    if column.dtype.kind not in "iu" or column.dtype.itemsize < 8 or not column.size:
+        return False
+    return max(-int(column.min()), int(column.max())) > 2**53
+
+
 @final
 @dataclass(frozen=True)
 class Levels:

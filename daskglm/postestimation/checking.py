@@ -257,7 +257,7 @@ class _Run:
         """A level per value where there are few; else bins of equal exposure."""
         dated = date_of(self.types.get(name))
         if sketch.exact and sketch.keys.size <= self.request.bins:
-            values = [float(value) for value in sketch.ends[0]]
+            values = [float(value) for value in sketch.ends[0]] if sketch.whole is None else list(sketch.whole)
             return values if dated is None else [dated(value) for value in values], sketch.sums
         place = tables.even(sketch.sums[:, 1], self.request.bins)
         written = dated or "{:.6g}".format

@@ -55,9 +55,9 @@ def _values(column: Any) -> Identity:
     if isinstance(column, Coded):
         levels = [np.uint64(0) if level is None else _hashed(str(level)) for level in column.levels]
         return np.array(levels or [np.uint64(0)], np.uint64)[column.codes]
-    if column.dtype.kind == "i" and column.size and max(-int(column.min()), int(column.max())) >= EXACT:
+    if column.dtype.kind in "iu" and column.size and max(-int(column.min()), int(column.max())) >= EXACT:
         exact = np.abs(column.astype(np.float64)) < EXACT
-        return np.where(exact, _bits(column), column.astype(np.int64).view(np.uint64))
+        return np.where(exact, _bits(column), column.astype(np.uint64))
     return _bits(column)
 
 

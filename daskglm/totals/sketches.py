@@ -7,11 +7,14 @@ the least at which all the data fit, whatever the parts were: bins and counts do
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, final
 
 import numpy as np
 import numpy.typing as npt
+
+from daskglm.kernels.blocks import has_large
 
 Vector = npt.NDArray[np.float64]
 Matrix = npt.NDArray[np.float64]
@@ -46,7 +49,8 @@ class Sketch:
     """Sums of rows by the value of a number.
 
     level: trailing bits dropped, 0 where each bin is one value; keys (m,): bins, ascending; sums (m, k); missing (k,): of
-    rows without the number; limit: bins at most.
+    rows without the number; limit: bins at most. whole: the values (m,) of the bins where each is one whole number and
+    some are beyond 2^53, where keys of neighbours are equal; None otherwise.
     """
 
     level: int
@@ -54,6 +58,7 @@ class Sketch:
     sums: Matrix
     missing: Vector
     limit: int = LIMIT
+    whole: tuple[int, ...] | None = None
 
     @staticmethod
     def of(values: npt.NDArray[Any], channels: Matrix, limit: int = LIMIT) -> Sketch:
@@ -66,6 +71,12 @@ class Sketch:
         keys = ordered(values)
         found = np.sort(keys)
         level = _level(found, limit)
+        if has_large(values):
+            distinct, codes = np.unique(values, return_inverse=True)
+            if distinct.size <= limit:
+                whole = tuple(distinct.tolist())
+                return Sketch(0, ordered(distinct), by_code(codes, channels, distinct.size), missing, limit, whole)
+            level = max(level, 1)
         shifted = found >> np.uint64(level)
         bins = shifted[_firsts(shifted)]
         return Sketch(
@@ -73,6 +84,8 @@ class Sketch:
         )
 
     def __add__(self, other: Sketch) -> Sketch:
+        if (self.whole or other.whole) and self.exact and other.exact:
+            return self._with_whole(other)
         level = max(self.level, other.level)
         one, two = self.coarsened(level), other.coarsened(level)
         # two ascending runs, which a stable sort merges; what is alike is added in their order
@@ -86,6 +99,21 @@ class Sketch:
         if keys.size:
             sums = np.add.reduceat(sums, np.flatnonzero(first), axis=0)
         return Sketch(level + int(drop), keys[first], sums, self.missing + other.missing, self.limit)
+
+    def _with_whole(self, other: Sketch) -> Sketch:
+        """The sum of sketches of whole numbers, by their values while these are few."""
+        labels = [*self._values(), *other._values()]
+        distinct = sorted(set(labels))
+        place = {value: i for i, value in enumerate(distinct)}
+        codes = np.array([place[value] for value in labels], np.intp)
+        sums = by_code(codes, np.concatenate([self.sums, other.sums]).T, len(distinct))
+        keys = ordered(np.array([float(value) for value in distinct]))
+        missing = self.missing + other.missing
+        found = Sketch(0, keys, sums, missing, self.limit, tuple(distinct))
+        return found if len(distinct) <= self.limit else found.coarsened(max(_level(keys, self.limit), 1))
+
+    def _values(self) -> Sequence[int]:
+        return [int(value) for value in numbers(self.keys)] if self.whole is None else self.whole
 
     def coarsened(self, level: int) -> Sketch:
         """With more bits dropped."""

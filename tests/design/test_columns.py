@@ -534,3 +534,48 @@ def test_only_what_is_learnt_from_is_squared() -> None:
     x, table = sparse_rows(), pa.table({"y": np.zeros(40)})
     assert read_matrix(x, table, passing=True).squares is None
     assert read_matrix(x, table, scoring=True).squares is None
+
+
+@pytest.mark.parametrize("first", [2**53, 2**63])
+@pytest.mark.parametrize("dictionary", [False, True])
+def test_unsigned_whole_numbers_are_levels_without_rounding(first: int, dictionary: bool) -> None:
+    column = pa.array([first, first + 1, None, first + 2], pa.uint64())
+    table = pa.table({"y": np.zeros(4), "u": column.dictionary_encode() if dictionary else column})
+    columns = read(f"y ~ C(u) + C(u > {first}) + C(u == {first + 1}) + C(u in [{first + 2}, -1])", table)
+    assert level_values(columns.factors["C(u)"]) == [first, first + 1, first + 2]
+    assert level_values(columns.factors[f"C(u > {first})"]) == [False, True, True]
+    assert level_values(columns.factors[f"C(u == {first + 1})"]) == [False, True, False]
+    assert level_values(columns.factors[f"C(u in [{first + 2}, -1])"]) == [False, False, True]
+
+
+def test_unsigned_whole_numbers_are_numbers() -> None:
+    table = pa.table({"y": np.zeros(2), "u": pa.array([1, 2**63 + 2**12], pa.uint64())})
+    columns = read("y ~ u + I(u + 1) + maximum(u, -1) + minimum(u, 3)", table)
+    assert columns.numeric["u"].tolist() == [1.0, 2.0**63 + 2**12]
+    assert columns.numeric["maximum(u, -1)"].tolist() == [1.0, 2.0**63 + 2**12]
+    assert columns.numeric["minimum(u, 3)"].tolist() == [1.0, 3.0]
+
+
+def test_negative_literals_are_compared_without_rounding() -> None:
+    table = pa.table({"y": np.zeros(2), "k": [-(2**53), -(2**53) - 1]})
+    columns = read(f"y ~ C(k == {-(2**53) - 1})", table)
+    assert level_values(columns.factors[f"C(k == {-(2**53) - 1})"]) == [False, True]
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars", "pyarrow", "parquet", "objects"])
+def test_every_source_keeps_unsigned_levels_apart(kind: str, tmp_path: Path) -> None:
+    import polars as pl
+
+    u = np.uint64(2**63) + np.arange(60, dtype="uint64") % np.uint64(3)
+    frame = pd.DataFrame({"u": u, "y": (np.arange(60) % 3) * 10.0 + np.sin(np.arange(60))})
+    table = pa.Table.from_pandas(frame)
+    pq.write_table(table, tmp_path / "u.parquet")
+    sources: dict[str, Any] = {
+        "pandas": frame, "polars": pl.from_pandas(frame), "pyarrow": table, "parquet": tmp_path / "u.parquet",
+        "objects": frame.assign(u=frame["u"].astype(object)),
+    }  # fmt: skip
+    fit = dg.glm("y ~ C(u)", sources[kind], progress=False)
+    names = ["Intercept", f"C(u)[T.{2**63 + 1}]", f"C(u)[T.{2**63 + 2}]"]
+    assert fit.params.index.tolist() == names
+    classes = dg.glm("u ~ 1", sources[kind], family="multinomial", progress=False)
+    assert classes.params.shape == (1, 2)

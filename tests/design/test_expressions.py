@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import operator as op
 from collections.abc import Callable
 from typing import Any
 
@@ -340,3 +341,41 @@ def test_arrow_filters_the_rows_that_the_expression_is_true_of(text: str) -> Non
 def test_what_arrow_cannot_compute_is_refused_by_name(text: str) -> None:
     with pytest.raises(DesignError, match="cannot be used in where="):
         to_arrow(parse_filter(text), {"x": pa.float64(), "z": pa.float64()})
+
+
+WHOLE = pa.table(
+    {
+        "u": pa.array([1, 2**53 + 1, 2**63 + 1, None], pa.uint64()),
+        "i": pa.array([-1, 2**53 + 1, 5, None], pa.int64()),
+        "s": pa.array([1, 2, 3, None], pa.int8()),
+    }
+)
+BOUNDS = [0, 1, -1, 2, 2**53, 2**53 + 1, 2**63 + 1, 2**70, -(2**70), 1.5, -0.5, 2.0**53, 1e300]
+OPERATORS = {"<": op.lt, "<=": op.le, ">": op.gt, ">=": op.ge, "==": op.eq, "!=": op.ne}
+
+
+@pytest.mark.parametrize("name", WHOLE.column_names)
+@pytest.mark.parametrize("sign", OPERATORS)
+def test_filters_compare_whole_numbers_without_rounding(name: str, sign: str) -> None:
+    types = {f.name: f.type for f in WHOLE.schema}
+    values = [value for value in WHOLE[name].to_pylist() if value is not None]
+    for bound in BOUNDS:
+        for text, expected in (
+            (f"{name} {sign} {bound!r}", [v for v in values if OPERATORS[sign](v, bound)]),
+            (f"{bound!r} {sign} {name}", [v for v in values if OPERATORS[sign](bound, v)]),
+        ):
+            assert WHOLE.filter(to_arrow(parse_filter(text), types))[name].to_pylist() == expected, text
+    for other in WHOLE.column_names:
+        rows = zip(WHOLE[name].to_pylist()[:3], WHOLE[other].to_pylist()[:3], strict=True)
+        expected = [OPERATORS[sign](a, b) for a, b in rows]
+        found = WHOLE.filter(to_arrow(parse_filter(f"{name} {sign} {other}"), types))
+        assert found.num_rows == sum(expected), other
+
+
+def test_filters_list_and_divide_whole_numbers_without_rounding() -> None:
+    types = {f.name: f.type for f in WHOLE.schema}
+    for text, expected in (
+        (f"u in [1, {2**63 + 1}, -1, 2.5]", 2), (f"i not in [5, {2**70}]", 3), ("s in [1, 300]", 1), ("u % 2 = 1", 3),
+        (f"i * 1.0 < {2**63 + 1}", 3), (f"i * 1.0 < {2**53 + 1}", 2),
+    ):  # fmt: skip
+        assert WHOLE.filter(to_arrow(parse_filter(text), types)).num_rows == expected, text
