@@ -278,8 +278,18 @@ class Log:
                 **{f"a{index}": array for index, array in enumerate(arrays)},
             )
 
-        self.folder.write(self._name, content)
+        try:
+            self.folder.write(self._name, content)
+        except DaskglmError as error:
+            raise type(error)(f"{error}{self._kept()}") from None
         self._next += 1
+
+    def _kept(self) -> str:
+        """Return the end of a message about a total that could not be written."""
+        if not self._next:
+            return ""
+        totals = "total before it is" if self._next == 1 else f"{self._next} totals before it are"
+        return f"; the {totals} kept in {self.folder.place}: the same call resumes after them"
 
     @property
     def _name(self) -> str:

@@ -425,10 +425,17 @@ def test_a_disk_that_is_full_is_a_sentence(tmp_path: Path, monkeypatch: pytest.M
     def full(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(np, "savez", full)
-    with pytest.raises(DesignError, match="cannot be written: No space left on device"):
-        log.note("total 1", Number(1.5))
+    kept = r"; the total before it is kept in \S+log: the same call resumes after them$"
+    with monkeypatch.context() as patched:
+        patched.setattr(np, "savez", full)
+        with pytest.raises(DesignError, match="cannot be written: No space left on device.*" + kept):
+            log.note("total 1", Number(1.5))
+        with pytest.raises(DesignError) as caught:
+            Log(tmp_path / "other", "plan", "data").note("total 0", Number(0.5))
+        assert "kept" not in str(caught.value)
     assert recalled(tmp_path / "log") == [0.5]
+    log.note("total 1", Number(1.5))
+    assert recalled(tmp_path / "log") == [0.5, 1.5]
 
 
 def test_drafts_of_a_process_that_died_are_no_obstacle(tmp_path: Path) -> None:

@@ -572,6 +572,19 @@ def test_a_full_disk_at_the_end_of_a_fit_costs_nothing_but_the_model(full: Path,
     assert dg.load(tmp_path / "model").converged
 
 
+def test_a_full_disk_keeps_the_totals_of_a_checkpoint(full: Path, tmp_path: Path, lake: Path) -> None:
+    call = ["fit", "y ~ x", lake, "--family", "poisson", "--tol", "1e-12", "--checkpoint", full / "state"]
+    result = run(*call)
+    assert result.exit_code == 2
+    a_sentence_of_a_full_disk(result.stderr, full / "state")
+    totals = len(list((full / "state").glob("total-*.npz")))
+    assert totals > 1
+    assert f"the {totals} totals before it are kept in {full / 'state'}: the same call resumes" in result.stderr
+    (full / "other").unlink()
+    assert run(*call, "--out", tmp_path / "model").exit_code == 0
+    assert dg.load(tmp_path / "model").converged
+
+
 @pytest.mark.parametrize(("output", "code", "said"), [("| true", 0, ""), ("> /dev/full", 2, "No space left")])
 def test_a_summary_that_cannot_be_printed_does_not_cost_the_model(
     tmp_path: Path, lake: Path, output: str, code: int, said: str
