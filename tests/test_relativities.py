@@ -142,13 +142,48 @@ def test_an_interaction_of_factors_has_a_row_for_each_cell(data: pd.DataFrame, f
     for (a, yr), own in data.groupby(["a", "yr"]):
         expected = own["count"].sum() / own["e"].sum()
         assert part.loc[f"{a}:{yr}", "observed"] == pytest.approx(expected)
-    assert any(note.startswith("a: relativities hold at C(yr) = 20") for note in found.attrs["notes"])
+    first, rows_of = fit.record.design.levels["a"][0], "; see the rows a:yr for every combination"
+    alone = "a *" in formula
+    held = "at C(yr) = 2001, since the model has a:C(yr)"
+    unknown = "no relativity (NaN), since the model has a:C(yr) and no term of a alone"
+    assert set(found.attrs["notes"]) == {
+        f"a: {held if alone else unknown}{rows_of}",
+        f"yr: at a = {first}, since the model has a:C(yr){rows_of}",
+    }
+    assert found.loc["a", "relativity"].notna().all() == alone
+    assert found.loc["yr", "relativity"].notna().all()
 
 
 def test_an_interaction_with_a_number_is_noted(fit: Fit, data: pd.DataFrame) -> None:
     notes = fit.relativities(data).attrs["notes"]
-    assert notes == ("yr: relativities hold at z = 0, for the model has z:C(yr)",)
+    assert notes == ("yr: at z = 0, since the model has z:C(yr)",)
     assert dg.glm("count ~ a + x", data, family="poisson").relativities(data).attrs["notes"] == ()
+
+
+def test_bands_and_columns_of_truth_in_interactions_are_noted(data: pd.DataFrame) -> None:
+    fit = dg.glm("count ~ a*x + b*a + b*z", data, family="poisson", exposure="e")
+    found = fit.relativities(data, bands={"x": [1.5]})
+    first = fit.record.design.levels["a"][0]
+    assert set(found.attrs["notes"]) == {
+        "a: at x = 0 and b = False, since the model has a:x and b:a",
+        f"x: at a = {first}, since the model has a:x",
+        f"b: at a = {first} and z = 0, since the model has b:a and b:z",
+    }
+    alone = dg.glm("count ~ a + a:x + b:z", data, family="poisson").relativities(data, bands={"x": [1.5]})
+    assert alone.loc["x", "relativity"].isna().all()
+    assert alone.loc["b", "relativity"].isna().all()
+    assert set(alone.attrs["notes"]) == {
+        "a: at x = 0, since the model has a:x",
+        "x: no relativity (NaN), since the model has a:x and no term of x alone",
+        "b: no relativity (NaN), since the model has b:z and no term of b alone",
+    }
+
+
+def test_an_interaction_within_a_larger_one_is_noted(data: pd.DataFrame) -> None:
+    found = dg.glm("count ~ a*C(yr)*b", data, family="poisson").relativities(data)
+    notes = {note.split(": ")[0]: note for note in found.attrs["notes"]}
+    assert notes["a:yr"] == "a:yr: at b = False, since the model has a:b, C(yr):b and a:C(yr):b"
+    assert set(notes) == {"a", "yr", "b", "a:yr"}
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, final
 
@@ -233,35 +233,66 @@ def table(
         _of_variable(record, variable, sums, level) for variable, sums in zip(variables, found.parts, strict=True)
     ]
     result = pd.concat(frames, keys=[variable.key for variable in variables], names=["variable", "level"])
-    result.attrs |= {"notes": (*_notes(record, variables), *v.notes), "ledger": v.ledger}
+    result.attrs |= {"notes": (*_notes(record, variables, reader), *v.notes), "ledger": v.ledger}
     return result
 
 
-def _notes(record: FitRecord, variables: Sequence[Banded | Cells]) -> tuple[str, ...]:
-    """What relativities of columns hold for that are part of interactions."""
+def _notes(record: FitRecord, variables: Sequence[Banded | Cells], reader: LeafReader) -> tuple[str, ...]:
+    """For each variable of the table that takes part in further interactions: at which values of the others it holds."""
+    design = record.design
+    cells = {frozenset(str(r.factor) for r in v.roles): v.key for v in variables if isinstance(v, Cells)}
     notes = []
-    cells = {variable.key for variable in variables if isinstance(variable, Cells)}
     for variable in variables:
-        if isinstance(variable, Cells) or variable.role.factor is None:
+        names = _names_of(variable, reader)
+        others = [piece for piece in design.pieces if names & set(piece.order) and not set(piece.order) <= names]
+        if not others:
             continue
-        name = variable.role.factor
-        for piece in record.design.pieces:
-            if name not in (*piece.factors, *piece.coded) or piece.order == (name,):
-                continue
-            others = [_held(record.design, piece, other) for other in piece.order if other != name]
-            numbers = set(piece.order) - {*piece.factors, *piece.coded}
-            rows = "" if numbers or not cells else ", and the rows of the interaction hold every combination"
-            notes.append(
-                f"{variable.key}: relativities hold at {' and '.join(others)}, for the model has {piece.term}{rows}"
-            )
-    return tuple(dict.fromkeys(notes))
+        held = dict.fromkeys(_held(design, p, name, reader) for p in others for name in p.order if name not in names)
+        terms = dict.fromkeys(piece.term for piece in others)
+        rows = dict.fromkeys(cells[frozenset(p.order)] for p in others if frozenset(p.order) in cells)
+        since = f"the model has {_listed(terms)}"
+        if _has_columns(design, variable):
+            note = f"{variable.key}: at {_listed(held)}, since {since}"
+        else:
+            note = f"{variable.key}: no relativity (NaN), since {since} and no term of {variable.key} alone"
+        notes.append(note + (f"; see the rows {_listed(rows)} for every combination" if rows else ""))
+    return tuple(notes)
 
 
-def _held(design: Design, piece: Piece, other: str) -> str:
+def _listed(words: Iterable[str]) -> str:
+    *first, last = words
+    return f"{', '.join(first)} and {last}" if first else last
+
+
+def _names_of(variable: Banded | Cells, reader: LeafReader) -> set[str]:
+    """The names that the pieces of the design have for the columns of a variable of the table."""
+    if isinstance(variable, Cells):
+        return {str(role.factor) for role in variable.roles}
+    role = variable.role
+    if role.factor is not None:
+        return {role.factor}
+    return {v.name for v in reader.recipe.variables if v.expression.columns == (role.column,)}
+
+
+def _has_columns(design: Design, variable: Banded | Cells) -> bool:
+    """Whether the model has columns of this variable alone."""
+    if isinstance(variable, Cells):
+        return True
+    if variable.role.factor is not None:
+        return any(set(piece.order) == {variable.role.factor} for piece in design.pieces)
+    if variable.role.levels is not None:
+        return any(piece.numeric == (variable.role.column,) for piece in design.dense)
+    return bool(variable.own)
+
+
+def _held(design: Design, piece: Piece, other: str, reader: LeafReader) -> str:
     """Where the columns of another variable of an interaction are zero."""
     if other in piece.coded:
         return f"the mean over the levels of {other}"
-    return f"{other} = {design.levels[other][design.baselines[other]] if other in piece.factors else 0}"
+    if other in piece.factors:
+        return f"{other} = {design.levels[other][design.baselines[other]]}"
+    role = reader.roles.get(other)
+    return f"{other} = {0 if role is None or role.levels is None else role.levels[0]}"
 
 
 def _check_exposure(record: FitRecord, exposure: str | None) -> None:
