@@ -1,5 +1,8 @@
 """Families as objects: `daskglm.families.Tweedie(power=1.5)`."""
 
+import typing as _typing
+
+from daskglm.errors import closest as _closest
 from daskglm.model.canonical import VectorFamily, vector_form
 from daskglm.model.classes import Multinomial, Ordinal
 from daskglm.model.counts import Geometric, NegativeBinomial
@@ -30,3 +33,9 @@ __all__ = [
     "pairs",
     "vector_form",
 ]
+
+if not _typing.TYPE_CHECKING:
+
+    def __getattr__(name: str) -> object:
+        meant = [known for known in __all__ if known.lower() == name.lower()]
+        raise AttributeError(f"daskglm.families has no {name!r}{_closest(name, meant or __all__)}")

@@ -534,6 +534,8 @@ def new_dispersion(record: FitRecord) -> float:
 def _weighed(reading: Reading, specification: Any, found: Mapping[str, Any]) -> Reading:
     """With what a new y weighs: its variance weight and its trials, which are columns of the new rows."""
     kind, column = specification.weights or ("", "")
+    needed = column if kind in ("variance", "trials") else None
+    formula.require_arrays({"weights": needed, "trials": specification.trials}, found)
     weight = formula.numeric(column, found) if kind == "variance" else None
     trials = None
     if specification.trials is not None or kind == "trials":

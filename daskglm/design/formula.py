@@ -316,13 +316,18 @@ def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str) 
             raise DesignError(f'the column "{name}" (in {where}) cannot be used here, it is {str(kinds[name])[10:]}')
 
 
+# How columns are called that were arrays of options, where not as the option.
+_ARRAY_NAMES = {"clusters": r"cluster\d*_*"}
+
+
 def require_arrays(given: Mapping[str, Any], kinds: Mapping[str, Any]) -> None:
     """A DesignError for the first option that a fit took from a column of the option's name, which
     is what arrays become, where the data lack it. given: the text of each option, by its name.
     """
     for option, name in given.items():
-        if isinstance(name, str) and name.rstrip("_") == option and name not in kinds:
-            pronoun = "them" if option in ("weights", "trials") else "it"
+        pattern = _ARRAY_NAMES.get(option, f"{option}_*")
+        if isinstance(name, str) and re.fullmatch(pattern, name) and name not in kinds:
+            pronoun = "them" if option in ("weights", "trials", "clusters") else "it"
             verb = "were" if pronoun == "them" else "was"
             raise DesignError(
                 f'there is no column "{name}": if the fit\'s {option} {verb} an array, '

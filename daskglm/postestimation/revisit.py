@@ -23,7 +23,7 @@ from daskglm.errors import DataError, DesignError
 from daskglm.estimation import model_of
 from daskglm.fit import nothing_left, reading_of
 from daskglm.kernels.blocks import Block, Column
-from daskglm.model.weights import WEIGHTS
+from daskglm.model.weights import WEIGHTS, cluster_of
 from daskglm.partitions import Partitions
 from daskglm.plan import Plan, make_plan
 from daskglm.record import FitRecord, Specification
@@ -163,11 +163,15 @@ def recipe(
     require_beside(plan, kinds)
     reading = replace(reading_of(plan, terms, kinds, source.matrix_names), clusters=clusters)
     formula.require_columns(reading.of_model, kinds, "the model")
+    fitted = record.specification.covariance
+    own = cluster_of(fitted).columns if fitted.startswith("cluster(") else ()
+    for column in [name for name in reading.clusters if name in own]:
+        formula.require_arrays({"clusters": column}, source.types)
     formula.require_columns(reading.clusters, source.types, "Cluster")
     extra = tuple(_expression(text, kinds) for text in beside)
     formula.require_columns(tuple(c for e in extra for c in e.columns), kinds, "the request")
-    fitted = record.specification.kinds
-    sources.refuse_other_kinds(source, fitted, fitted)
+    known = record.specification.kinds
+    sources.refuse_other_kinds(source, known, known)
     directions: tuple[Vector, ...] = ()
     if record.separation is not None and isinstance(model, Model):
         found = [record.parameters.own(direction) for direction in record.separation.directions]

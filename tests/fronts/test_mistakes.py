@@ -227,6 +227,26 @@ def test_an_array_of_the_fit_is_missing_in_later_data(data: pd.DataFrame, option
         dg.glm("y ~ x", data, **{option: option})  # type: ignore[call-overload]
 
 
+def test_other_arrays_of_the_fit_are_missing_in_later_data(data: pd.DataFrame) -> None:
+    clustered = dg.glm("y ~ x", data, covariance=dg.Cluster(np.arange(200) % 20))
+    with pytest.raises(
+        DesignError, match='fit\'s clusters were an array, add them to the data as the column "cluster"'
+    ):
+        clustered.cov_params(None, data)
+    with pytest.raises(DesignError, match=r'no column "policy" \(in Cluster\)'):
+        clustered.cov_params(dg.Cluster("policy"), data)
+    weighted = dg.glm("y ~ x", data, weights=data.w.to_numpy())
+    with pytest.raises(DesignError, match='fit\'s weights were an array, add them to the data as the column "weights"'):
+        weighted.predict(data, interval="prediction")
+
+
+def test_names_of_families_and_links_in_lower_case() -> None:
+    with pytest.raises(AttributeError, match=r'^daskglm\.families has no \'poisson\' \(did you mean "Poisson"\?\)$'):
+        dg.families.poisson  # noqa: B018
+    with pytest.raises(AttributeError, match=r'^daskglm\.links has no \'log\' \(did you mean "Log"\?\)$'):
+        dg.links.log  # noqa: B018
+
+
 @pytest.mark.parametrize("module", ["result", "fit", "predict", "summary", "api"])
 def test_modules_can_be_imported_first(module: str) -> None:
     code = f"import daskglm.{module}, daskglm; daskglm.glm, daskglm.Fit"
