@@ -8,19 +8,21 @@ import json
 import logging
 import math
 import os
+import re
+import shlex
 import signal
 import sys
 import threading
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from typing import Any, NoReturn
 
 import click
 
-from daskglm import interrupts
+from daskglm import errors, interrupts
 from daskglm.errors import DaskglmError, DesignError
 from daskglm.version import __version__
 
@@ -90,7 +92,7 @@ class _Group(click.Group):
             _silence_output()
             sys.exit(0)
         except DaskglmError as error:
-            _fail(given, error.exit_code, type(error).__name__, str(error))
+            _fail(given, error.exit_code, _public_kind(error), _in_options(given, str(error)))
         except MemoryError:
             _fail(
                 given, 1, "MemoryError",
@@ -115,6 +117,27 @@ def _fail(given: list[str], code: int, kind: str, message: str, prefix: str = "e
         click.echo(json.dumps({"error": message, "kind": kind, "exit_code": code}))
         sys.stdout.flush()
     sys.exit(code)
+
+
+def _public_kind(error: DaskglmError) -> str:
+    """Return the name of the nearest class of an error that users can import from daskglm.errors."""
+    public = (kind.__name__ for kind in type(error).__mro__ if getattr(errors, kind.__name__, None) is kind)
+    return next(public)
+
+
+def _in_options(given: Sequence[str], message: str) -> str:
+    """Return a message with keywords such as unseen="baseline" as options of the command."""
+    command = main.commands.get(given[0]) if given else None
+    flags = [
+        option.removeprefix("--")
+        for parameter in (command.params if command else ())
+        for option in parameter.opts
+        if option.startswith("--")
+    ]
+    if not flags:
+        return message
+    keyword = rf'(?<![\w."-])({"|".join(flags)})="([\w-]+)"'
+    return re.sub(keyword, r"--\1 \2", message)
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
@@ -237,6 +260,7 @@ def fit(
     from daskglm.plan import make_plan
 
     _import(modules)
+    _check_order(formula, data)
     job: dict[str, Any] = {}
     if formula.endswith(".toml") and not data:
         job = read_job(formula)
@@ -266,6 +290,14 @@ def fit(
     if delivery.trouble is not None:
         raise DesignError(delivery.trouble)
     return delivery.exit_code
+
+
+def _check_order(formula: str, data: Sequence[str]) -> None:
+    """Raise DesignError where a formula is given after the data."""
+    late = [word for word in data if re.search(r"\S\s*~\s*\S", word) and not os.path.exists(word)]
+    if "~" not in formula and late:
+        paths = shlex.join([formula, *(word for word in data if word != late[0])])
+        raise DesignError(f'the formula comes first: daskglm fit "{late[0]}" {paths}')
 
 
 def _run(plan: Any, job: Mapping[str, Any], delivery: _Delivery, debug: bool) -> None:
@@ -466,7 +498,8 @@ def predict(
         record = load(model)
         found = write_predictions(record, list(data) if len(data) > 1 else data[0], out, scoring, engine)
     tally, place = found.tally, shown(out)
-    click.echo(f"{tally.rows - tally.missing} rows scored into {place}{_unscored(tally)}")
+    filtered = f"; {found.filtered} filtered out" if found.filtered else ""
+    click.echo(f"{tally.rows - tally.missing} rows scored into {place}{filtered}{_unscored(tally)}")
     if as_json:
         document = {
             "rows": tally.rows, "scored": tally.rows - tally.missing, "missing": tally.missing,

@@ -86,6 +86,10 @@ def read_job(path: str | os.PathLike[str]) -> dict[str, Any]:
         right, wanted = OTHER_KINDS.get(key, (_text, "text"))
         if not right(value):
             raise DesignError(f"{path}: the key {key!r} takes {wanted}, not {_shown(value)}")
+    for key in ("formula", "data"):
+        if not document.get(key):
+            state = "empty" if key in document else "missing"
+            raise DesignError(f"{path}: the key {key!r} is {state}")
     base = os.path.dirname(os.fspath(path))
     for key in document.keys() & set(PATH_KEYS):
         value = document[key]

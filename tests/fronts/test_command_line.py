@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 import daskglm as dg
 import daskglm.jobs
 from daskglm.cli import main
+from daskglm.cluster.objects import _RefusedError
 from daskglm.errors import ConvergenceWarning, DataError, DesignError
 
 
@@ -116,6 +117,30 @@ def test_errors_are_json_too(tmp_path: Path, lake: Path) -> None:
         assert (found["exit_code"], found["kind"]) == (code, kind)
         assert result.stderr.strip() == f"error: {found['error']}"
         assert run(*arguments).stdout == ""
+
+
+def test_the_kind_of_an_error_is_public(lake: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise _RefusedError("the store refuses it")
+
+    monkeypatch.setattr("daskglm.cluster.sources.open_source", refused)
+    assert document(run("fit", "y ~ x", lake, "--json"))["kind"] == "DesignError"
+
+
+def test_a_formula_after_the_data_is_named(lake: Path) -> None:
+    result = run("fit", lake, "y ~ x")
+    assert result.exit_code == 2
+    assert result.stderr == f'error: the formula comes first: daskglm fit "y ~ x" {lake}\n'
+    assert f'fit "y~x" {lake} {lake}.gz\n' in run("fit", lake, f"{lake}.gz", "y~x").stderr
+
+
+def test_keywords_in_messages_are_options_of_the_command(tmp_path: Path, model: Path) -> None:
+    frame().assign(area="new").to_parquet(tmp_path / "new.parquet")
+    result = run("predict", model, tmp_path / "new.parquet", "--out", tmp_path / "out", "--json")
+    assert "--unseen baseline scores them as the baseline, --unseen missing as NaN" in document(result)["error"]
+    assert 'unseen="' not in result.stderr
+    with pytest.raises(DataError, match='unseen="baseline" scores them'):
+        dg.load(model).predict(tmp_path / "new.parquet")
 
 
 # -- publication -------------------------------------------------------------------------------------------------------
@@ -264,6 +289,18 @@ def test_a_value_of_the_wrong_kind_is_named_by_its_key(tmp_path: Path, lake: Pat
     assert f"job.toml: the key '{key}' takes " in document(result)["error"]
 
 
+@pytest.mark.parametrize("key", ["formula", "data"])
+def test_a_job_file_without_a_key_that_it_needs(tmp_path: Path, lake: Path, key: str) -> None:
+    values = {"formula": "y ~ x", "data": str(lake)}
+    job = tmp_path / "job.toml"
+    for state, lines in (("missing", {}), ("empty", {key: ""})):
+        written = {name: value for name, value in values.items() if name != key} | lines
+        job.write_text("\n".join(f'{name} = "{value}"' for name, value in written.items()))
+        result = run("fit", job)
+        assert result.exit_code == 2
+        assert f"{job}: the key '{key}' is {state}" in result.stderr
+
+
 def test_a_job_file_that_is_no_text_is_a_wrong_request(tmp_path: Path) -> None:
     (tmp_path / "latin.toml").write_bytes('formula = "größe ~ x"'.encode("latin-1"))
     (tmp_path / "folder.toml").mkdir()
@@ -344,6 +381,7 @@ def test_which_rows_are_scored(tmp_path: Path, model: Path, lake: Path) -> None:
     np.testing.assert_array_equal(written["mean"], dg.load(model).predict(kept))
     nothing = run("predict", model, lake, "--out", tmp_path / "none", "--where", "year = 1999", "--json")
     assert document(nothing)["rows"] == 0
+    assert nothing.stdout.startswith(f"0 rows scored into {tmp_path / 'none'}; {len(data)} filtered out\n")
     assert pq.read_table(tmp_path / "none").schema.names == [*data.columns, "mean"]
     assert run("predict", model, lake, "--out", tmp_path / "no", "--where", "yaer = 1").exit_code == 2
 
