@@ -711,7 +711,8 @@ class Fit:
 
         With data a table by level: rows (variable, level), of every factor of the model with its
         baseline at 1, of columns of true and false, and of numbers that `bands` cuts at the given
-        points, {"age": [25, 40]} into < 25, [25, 40), >= 40. Columns relativity, lower, upper:
+        points, {"age": [25, 40]} into < 25, [25, 40), >= 40; columns of dates and times are cut at
+        ISO text, dates, datetimes or timestamps. Columns relativity, lower, upper:
         exp(b_level - b_baseline), of a factor's own columns (where it is part of interactions, at
         the baseline of the others, which `attrs["notes"]` says; NaN where it has none), of an
         interaction of factors each combination against that of the baselines, by all terms of these

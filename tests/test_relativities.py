@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 from typing import Any
 
 import numpy as np
@@ -186,12 +187,50 @@ def test_an_interaction_within_a_larger_one_is_noted(data: pd.DataFrame) -> None
     assert set(notes) == {"a", "yr", "b", "a:yr"}
 
 
+DAY = pd.Timestamp("2024-06-01")
+EDGES: list[Any] = [
+    "2024-06-01", "2024-06-01T00:00:00", datetime.date(2024, 6, 1), datetime.datetime(2024, 6, 1), DAY, DAY.to_datetime64(),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("edge", EDGES)
+@pytest.mark.parametrize("kind", ["timestamp", "zone", "date"])
+def test_bands_of_times_are_cut_at_dates(data: pd.DataFrame, edge: Any, kind: str) -> None:
+    days = pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(data)), unit="D")
+    column = {"timestamp": days, "zone": days.tz_localize("America/New_York"), "date": days.date}[kind]
+    frame = data.assign(d=column)
+    fit = dg.glm("count ~ a + d", frame, family="poisson")
+    found = fit.relativities(frame, bands={"d": [edge, "2024-09-01"]}).loc["d"]
+    label = "2024-06-01" if kind == "date" else "2024-06-01 00:00:00" + ("-04:00" if kind == "zone" else "")
+    assert found.index[0] == f"< {label}"
+    expected = [152, 92, 300 - 244]
+    assert list(found["rows"]) == expected
+    checked = fit.calibration(frame, {"d": [edge, "2024-09-01"]}).loc["d"]
+    assert list(checked["observations"]) == expected
+    assert list(checked.index) == list(found.index)
+
+
+def test_edges_that_are_no_times_are_refused(data: pd.DataFrame) -> None:
+    frame = data.assign(d=pd.Timestamp("2024-01-01") + pd.to_timedelta(np.arange(len(data)), unit="D"))
+    fit = dg.glm("count ~ a + d", frame, family="poisson")
+    for edge in ("June", DAY.tz_localize("UTC"), None):
+        message = 'bands of "d": .* is no edge; .* of the kind timestamp, such as "2024-06-01"'
+        with pytest.raises(DesignError, match=message):
+            fit.relativities(frame, bands={"d": [edge]})
+        with pytest.raises(DesignError, match=message):
+            fit.calibration(frame, {"d": [edge]})
+    with pytest.raises(DesignError, match="ascending"):
+        fit.relativities(frame, bands={"d": ["2024-06-01", "2024-05-01"]})
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
         ({"bands": {"x": [2]}}, "give data="),
         ({"data": True, "bands": {"a": [2]}}, "bands= is for numbers"),
-        ({"data": True, "bands": {"x": [2, 1]}}, "increasing"),
+        ({"data": True, "bands": {"x": [2, 1]}}, "ascending numbers"),
+        ({"data": True, "bands": {"x": ["young"]}}, "bands of \"x\": 'young' is no edge; .* ascending numbers"),
+        ({"data": True, "bands": {"x": [1.0, np.inf]}}, "must be finite"),
         ({"data": True, "exposure": "w"}, 'fitted with exposure="e"'),
         ({"levels": 0.9}, 'did you mean "level"'),
         ({"level": 2}, "between 0 and 1"),

@@ -6,7 +6,6 @@ fit, however many columns and parts it is asked for; under a log link one more p
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, final
@@ -16,9 +15,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from daskglm.cluster.engine import on_cluster
+from daskglm.cluster.schemas import kind_of
 from daskglm.errors import DataError, DesignError
 from daskglm.inference import calibration as tables
 from daskglm.plan import refuse_unknown
+from daskglm.postestimation.bands import edges
+from daskglm.postestimation.bands import labels as labels_of_bands
 from daskglm.postestimation.checks import Checks, Request, absent, exposure_of, weights_of
 from daskglm.postestimation.revisit import Both, Visit, model_at, plan_of
 from daskglm.record import FitRecord
@@ -130,6 +132,9 @@ class _Run:
                 there = model_at(other, plan)
                 second = there, other.scaled, directions_of(other, there)
             self.types = visit.types
+            self.bands = {
+                name: edges(name, ends, self._kind(name)) for name, ends in self.request.by.items() if ends is not None
+            }
             function = SumsOf(
                 model, visit.coef, directions_of(self.record, model), dropped, self._asked(model, visit.coef), second
             )
@@ -144,7 +149,7 @@ class _Run:
         parts, family = set(self.parts), self.record.family
         asked = Asked(
             by=tuple(self.request.by) if "calibration" in parts else (),
-            bands={name: ends for name, ends in self.request.by.items() if ends is not None},
+            bands=self.bands,
             exposure=self.exposure,
             phi=self.phi,
             sampling=self.weights == "probability",
@@ -232,6 +237,10 @@ class _Run:
         stat = float(there.sum())
         self.tests[name] = (stat, float(there.size), float(special.chdtrc(there.size, stat)) if there.size else np.nan)
 
+    def _kind(self, name: str) -> str | None:
+        """How a formula sees a column of the data; None of an expression."""
+        return kind_of(self.types[name]) if name in self.types else None
+
     def _levels(self, name: str, one: Any) -> tuple[list[Any], Matrix]:
         """Levels of a column, and their sums (m, k)."""
         if isinstance(one, LabelSums):
@@ -243,11 +252,9 @@ class _Run:
             found = one.sorted()
             return list(found.labels), found.sums
         if isinstance(one, Bands):
-            ends = self.request.by[name]
-            texts = [f"< {ends[0]:g}", *(f"[{a:g}, {b:g})" for a, b in itertools.pairwise(ends))]
-            labels: list[Any] = [*texts, f">= {ends[-1]:g}", None]
+            texts = [*labels_of_bands(self.bands[name], self._kind(name)), None]
             kept = np.flatnonzero(one.sums[:, 0] != 0.0)
-            return [labels[i] for i in kept], one.sums[kept]
+            return [texts[i] for i in kept], one.sums[kept]
         labels, sums = self._bins(name, one)
         if one.missing[0]:
             labels, sums = [*labels, None], np.vstack([sums, one.missing])

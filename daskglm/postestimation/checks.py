@@ -63,7 +63,7 @@ class Request:
                 raise DesignError(f"there is no check {name!r}{closest(name, PARTS)}; there are {', '.join(PARTS)}")
         names = {} if by is None else dict(by) if isinstance(by, Mapping) else dict.fromkeys(_names(by))
         request = Request(
-            by={str(n): _bands(n, ends) for n, ends in names.items()}, key=_names(key), parts=chosen or PARTS, **options
+            by={str(n): ends for n, ends in names.items()}, key=_names(key), parts=chosen or PARTS, **options
         )
         for name, least in (("bins", 1), ("groups", 3)):
             if not isinstance(value := getattr(request, name), int) or value < least:
@@ -77,18 +77,6 @@ class Request:
 
 def _names(given: Any) -> tuple[str, ...]:
     return () if given is None else (given,) if isinstance(given, str) else tuple(given)
-
-
-def _bands(name: str, ends: Any) -> Vector | None:
-    if ends is None:
-        return None
-    try:
-        found = np.asarray(ends, np.float64)
-    except (TypeError, ValueError):
-        found = np.empty(0)
-    if found.ndim != 1 or not found.size or np.isnan(found).any() or not (np.diff(found) > 0.0).all():
-        raise DesignError(f'the bands of "{name}" must be ascending numbers: each begins where the one before ends')
-    return found
 
 
 @final

@@ -21,6 +21,7 @@ from daskglm.design.design import Design
 from daskglm.design.pieces import Piece
 from daskglm.errors import DataError, DesignError, closest
 from daskglm.inference import distributions
+from daskglm.postestimation.bands import edges, labels
 from daskglm.postestimation.effects import Leaf, LeafReader, left_out, require_rows, surface_for
 from daskglm.postestimation.marginal_means import combined
 from daskglm.postestimation.revisit import Visit
@@ -79,6 +80,8 @@ class Banded:
     cuts: tuple[float, ...] = ()
     # columns of X of this number alone, as places among the design's dense pieces
     own: tuple[int, ...] = ()
+    # how the formula sees the column
+    kind: str | None = None
 
     @property
     def key(self) -> str:
@@ -90,8 +93,7 @@ class Banded:
         """Of each level or band."""
         if self.role.levels is not None:
             return tuple(str(level) for level in self.role.levels)
-        inner = [f"[{a:g}, {b:g})" for a, b in zip(self.cuts[:-1], self.cuts[1:], strict=True)]
-        return (f"< {self.cuts[0]:g}", *inner, f">= {self.cuts[-1]:g}")
+        return tuple(labels(np.array(self.cuts), self.kind))
 
 
 @final
@@ -209,7 +211,7 @@ def table(
     data: Any,
     level: float,
     exposure: str | None,
-    bands: Mapping[str, Sequence[float]] | None,
+    bands: Mapping[str, Any] | None,
     where: str | None = None,
 ) -> pd.DataFrame:
     """See `Fit.relativities`."""
@@ -312,7 +314,7 @@ def _check_exposure(record: FitRecord, exposure: str | None) -> None:
 
 
 def _variables(
-    record: FitRecord, roles: Mapping[str, Role], bands: Mapping[str, Sequence[float]], reader: LeafReader
+    record: FitRecord, roles: Mapping[str, Role], bands: Mapping[str, Any], reader: LeafReader
 ) -> tuple[Banded | Cells, ...]:
     """Every column of levels, the numbers that are to be banded, in the order of the formula, and interactions of levels."""
     numbers = [name for name, role in roles.items() if role.numeric]
@@ -327,12 +329,13 @@ def _variables(
         if role.levels is not None:
             found.append(Banded(role))
         elif name in bands:
-            cuts = tuple(float(cut) for cut in np.atleast_1d(np.asarray(bands[name], np.float64)))
-            if not cuts or not np.all(np.diff(cuts) > 0) or not np.isfinite(cuts).all():
-                raise DesignError(f"bands of {name} are cut at increasing numbers, not at {list(cuts)}")
+            kind = reader.kinds[name]
+            cuts = edges(name, bands[name], kind)
+            if not np.isfinite(cuts).all():
+                raise DesignError(f'the edges of the bands of "{name}" must be finite, not {bands[name]!r}')
             alone = {v.name for v in reader.recipe.variables if v.kind == "numeric" and v.expression.columns == (name,)}
             places = [j for j, piece in enumerate(record.design.dense) if set(piece.order) <= alone]
-            found.append(Banded(role, cuts, tuple(places)))
+            found.append(Banded(role, tuple(cuts.tolist()), tuple(places), kind))
     by_factor = {role.factor: role for role in roles.values() if role.factor is not None}
     interactions = dict.fromkeys(p.order for p in record.design.pieces if p.factors or p.coded)
     found += [
