@@ -14,7 +14,7 @@ import sys
 import time
 import uuid
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError
 from typing import Any, Literal
 
@@ -51,6 +51,9 @@ CLEANING_SECONDS = 1.5
 HELD_RECORDS = 5
 # What this process holds at once of a pass: the sum, a copy that came with it, and the factor made of it.
 CLIENT_RECORDS = 3
+
+# Moving rows to workers that have fewer is waited for no longer than this; it is not needed for the right numbers.
+BALANCING_SECONDS = 3.0
 
 _greeted: weakref.WeakSet[Client] = weakref.WeakSet()
 
@@ -239,6 +242,26 @@ class Cluster:
         self.tasks += 1
         with self.guest():
             return self.owned([self.client.submit(worker.carried, call, key=self.key("call", 0), pure=False)])[0]
+
+    def balance(self, futures: Sequence[Future[Any]]) -> None:
+        """Copy results from workers that hold more than their share to those with less.
+
+        The first pass of a fit places rows where a thread is free, and workers that start late get fewer: later passes
+        would wait for the others. Dask drops the copies that are too many, from the workers that hold most.
+        """
+
+        threads = self.watch.threads()
+
+        async def move() -> None:
+            scheduler: Any = self.client.scheduler
+            found = await scheduler.who_has(keys=[future.key for future in futures])
+            held = {key: holders[0] for key, holders in found.items() if holders}
+            for key, target in moves(held, threads).items():
+                await scheduler.replicate(keys=[key], workers=[target], n=1, branching_factor=2)
+
+        # a worker that does not answer is noticed by the next pass
+        with contextlib.suppress(UnansweredError, OSError, ValueError):
+            ask(self.client, move, BALANCING_SECONDS)
 
     def finish(self, futures: Sequence[Future[Any]], rows: Sequence[tuple[int, int]] = ()) -> None:
         """Wait until all are done, telling whoever watches; the error of one that failed, or one sentence."""
@@ -468,6 +491,8 @@ class DistributedPartitions:
         rows = [_both(self._rows[at : at + size]) for at in range(0, len(self._rows), size)]
         futures = cluster.map("encode", worker.convert, groups, [call] * len(groups))
         cluster.finish(futures)
+        if self.keep == "memory" and not self.sample:
+            cluster.balance(futures)
         result = DistributedPartitions(cluster, futures, rows, self._height + self.regroup, self.keep)
         result.n_leaves, result.sample = self.n_leaves, self.sample
         self._shelves = []
@@ -522,6 +547,27 @@ def _added(answers: Sequence[worker.Answer], height: int) -> Any:
     for answer in answers:
         tree.push(answer.record, height)
     return tree.result()
+
+
+def moves(held: Mapping[Any, str], threads: Mapping[str, int]) -> dict[Any, str]:
+    """Which results go to which worker, so that none has a whole one more per thread than another would then have.
+
+    held: the worker of each result; threads: of each worker.
+    """
+    kept: dict[str, list[Any]] = {address: [] for address in threads}
+    for key, address in held.items():
+        if address in kept:
+            kept[address].append(key)
+    result: dict[Any, str] = {}
+    while len(kept) > 1:
+        fullest = max(kept, key=lambda each: len(kept[each]) / threads[each])
+        target = min(kept, key=lambda each: (len(kept[each]) + 1) / threads[each])
+        if (len(kept[target]) + 1) / threads[target] >= len(kept[fullest]) / threads[fullest]:
+            break
+        key = kept[fullest].pop()
+        kept[target].append(key)
+        result[key] = target
+    return result
 
 
 def shelf_height(leaves: int, slots: int) -> int:
