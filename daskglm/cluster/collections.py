@@ -543,6 +543,8 @@ def mapped(
 
     once = delayed(function, pure=True, traverse=False)
     if not is_array(data):
+        if not _frames_resolve_tasks():
+            once = function
         meta: Any = (
             pd.Series(np.zeros(0), name=name) if name is not None else pd.DataFrame({c: np.zeros(0) for c in columns})
         )
@@ -556,6 +558,14 @@ def mapped(
         ArrayPart(False), *others, function=once, dtype=np.float64, chunks=(x.chunks[0], (len(columns),)),
         meta=np.zeros((0, 0)),
     )  # fmt: skip
+
+
+def _frames_resolve_tasks() -> bool:
+    """Whether map_partitions of a frame gives a task's result to the function: Dask 2025.5.1 and later."""
+    import dask
+
+    numbers = [int(part) for part in dask.__version__.split(".")[:3] if part.isdigit()]
+    return numbers >= [2025, 5, 1]
 
 
 @final

@@ -393,6 +393,8 @@ class _Elimination:
         left = square - level.T @ (inverse[:, None] * level) - shares.T @ shares
         lower = self._chosen(left, np.diag(square), at)
         kept = np.flatnonzero(self.kept[at])
+        if not kept.size:
+            return np.zeros((gram.shape[0], 0))
         fitted = half @ shares
         fitted[gram.inside] += inverse[:, None] * level
         whole = -fitted[:, kept]

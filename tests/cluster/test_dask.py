@@ -7,6 +7,7 @@ import copy
 import os
 import random
 import signal
+from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -25,7 +26,7 @@ import daskglm as dg
 from daskglm import estimation as fitting
 from daskglm.cluster import dask as engine
 from daskglm.cluster import lakes, local, tables, worker
-from daskglm.cluster.dask import DistributedPartitions, open_partitions, shelf_height
+from daskglm.cluster.dask import DistributedPartitions, moves, open_partitions, shelf_height
 from daskglm.cluster.engine import Engine, open_rows
 from daskglm.cluster.local import LocalPartitions
 from daskglm.cluster.tables import TableSource
@@ -515,3 +516,23 @@ def test_nothing_is_sent_before_the_request_is_checked(client: Any, lake: Path) 
         with pytest.raises(DesignError, match="keep"):
             open_partitions(numbered(2), ["x"], keep, client)
     assert left_on(client) == []
+
+
+@pytest.mark.parametrize(
+    "held, threads, after",
+    [
+        ("aaaabbcc", {"a": 1, "b": 1, "c": 1}, {"a": 3, "b": 3, "c": 2}),
+        ("aaaaaaaa", {"a": 1, "b": 3}, {"a": 2, "b": 6}),
+        ("aab", {"a": 1, "b": 1}, {"a": 2, "b": 1}),
+        ("aaa", {"a": 2}, {"a": 3}),
+        ("aagg", {"a": 1, "b": 1}, {"a": 1, "b": 1}),
+        ("", {"a": 1, "b": 1}, {"a": 0, "b": 0}),
+    ],
+)
+def test_results_are_spread_over_the_threads(held: str, threads: dict[str, int], after: dict[str, int]) -> None:
+    """A worker that is gone ("g") has nothing to give."""
+    places = dict(enumerate(held))
+    moved = moves(places, threads)
+    found = Counter({**places, **moved}.values())
+    assert {address: found[address] for address in threads} == after
+    assert all(places[key] != target for key, target in moved.items())
