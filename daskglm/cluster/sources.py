@@ -93,6 +93,7 @@ def open_source(data: Any) -> Source:
         return tables.from_columns(data)
     if hasattr(data, "__arrow_c_stream__"):
         return tables.from_stream(data)
+    tables.refuse_lazy(data)
     raise DesignError(
         f"data of type {type(data).__name__} cannot be read: pass a path, a list of paths, pandas, polars, "
         "a pyarrow Table or Dataset, or X= and y= arrays"
@@ -182,7 +183,25 @@ def refuse_other_kinds(source: Source, fitted: Mapping[str, str], names: Iterabl
         if name in found and fitted.get(name, found[name]) != found[name] and not empty:
             raise DesignError(
                 f'the column "{name}" was {fitted[name]} when the model was fitted and is {found[name]} now'
+                f"{_conversion(name, fitted[name], found[name])}"
             )
+
+
+def _conversion(name: str, was: str, now: str) -> str:
+    """How pandas converts a column of times or of text into the times that a model was fitted to."""
+    if was not in ("date", "duration", "time") and not was.startswith("timestamp"):
+        return ""
+    zone = was[len("timestamp[") : -1] if was.startswith("timestamp[") else None
+    if now == "factor" and was in ("duration", "time"):
+        return ", which is text: convert it"
+    if now == "factor":
+        aware = ", utc=True" if zone else ""
+        return f", which is text: convert it, as pd.to_datetime({name}{aware}) does"
+    if now.startswith("timestamp[") and was in ("date", "timestamp"):
+        return f": take the zone away, as {name}.dt.tz_localize(None) does in pandas"
+    if zone and now in ("date", "timestamp"):
+        return f": give it its zone, as {name}.dt.tz_localize({zone!r}) does in pandas"
+    return ""
 
 
 def match_folders(source: Source, known: Mapping[str, Any]) -> None:

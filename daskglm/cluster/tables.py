@@ -383,7 +383,14 @@ def column_names(data: Any) -> list[str] | None:
         return [str(name) for name in data.columns]
     if isinstance(data, pa.Table):
         return list(data.column_names)
+    refuse_lazy(data)
     return list(data.columns) if type(data).__module__.startswith("polars") and hasattr(data, "with_columns") else None
+
+
+def refuse_lazy(data: Any) -> None:
+    """A DesignError for a polars LazyFrame, which has no rows before it is collected."""
+    if type(data).__module__.startswith("polars") and type(data).__name__ == "LazyFrame":
+        raise DesignError("a polars LazyFrame cannot be read: collect() it first")
 
 
 def has_rows(value: Any) -> bool:

@@ -84,6 +84,14 @@ BACKTICKS = re.compile(r"`([^`]*)`")
 STRINGS = re.compile(r"('(?:[^'\\]|\\.)*'|\"(?:[^\"\\]|\\.)*\")")
 _QUOTED = re.compile(f"({STRINGS.pattern[1:-1]}|`[^`]*`)")
 _SINGLE_EQUALS = re.compile(r"(?<![<>=!])=(?!=)")
+# Comparisons of SQL that row filters do not have, and what to write for them.
+_OF_SQL = {
+    r"\bbetween\b": "there is no between: write x >= 1 and x <= 2",
+    r"\blike\b": "there is no like: list the values, as in x in ('a', 'b')",
+    "<>": "there is no <>: write !=",
+}
+_FOR_MISSING = {"null": ("isnan", "isna", "isnull", "is_nan", "is_null", "is_na"), "not null": ("notna", "notnull")}
+_FOR_FACTORS = ("factor", "as_factor", "ordered", "Categorical")
 _NULL = re.compile(r"\bis\s+(not\s+)?null\b", re.IGNORECASE)
 
 
@@ -139,9 +147,10 @@ class Expression:
             raise DesignError(f"{self.text!r} cannot be computed: {' '.join(str(error).split())[:200]}") from None
 
 
-def parse(text: str, of_filter: bool = False) -> Expression:
+def parse(text: str, of_filter: bool = False, written: str | None = None) -> Expression:
     """Check an expression; `a b` in backticks is the column named "a b". of_filter: whether it
-    filters rows, which has functions of its own and may ask whether a value is missing.
+    filters rows, which has functions of its own and may ask whether a value is missing. written:
+    what the user wrote, where it is not the text itself.
     """
     names: dict[str, str] = {}
 
@@ -153,9 +162,13 @@ def parse(text: str, of_filter: bool = False) -> Expression:
     parts = STRINGS.split(text)
     source = "".join(part if i % 2 else BACKTICKS.sub(placeholder, part) for i, part in enumerate(parts))
     try:
-        tree = ast.parse(source.strip(), mode="eval").body
+        source = source.strip()
+        tree = _ListOfOne(source).visit(ast.parse(source, mode="eval").body)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        if of_filter:
+            raise DesignError(_unreadable(text if written is None else written)) from None
         raise DesignError(f"cannot read the expression {text!r}: {getattr(error, 'msg', error)}") from None
+    text = text if written is None else written
     columns: dict[str, None] = {}
     try:
         _check(tree, text, names, columns, of_filter)
@@ -173,7 +186,19 @@ def parse_filter(text: str) -> Expression:
         return _NULL.sub(lambda match: "is not None" if match.group(1) else "is None", _SINGLE_EQUALS.sub("==", part))
 
     parts = _QUOTED.split(text)
-    return parse("".join(part if i % 2 else plain(part) for i, part in enumerate(parts)), True)
+    return parse("".join(part if i % 2 else plain(part) for i, part in enumerate(parts)), True, text)
+
+
+def _unreadable(text: str) -> str:
+    """The message for a row filter that cannot be read: what SQL has and filters have not, or what they have."""
+    bare = _QUOTED.sub(" ", text)
+    for pattern, remedy in _OF_SQL.items():
+        if re.search(pattern, bare, re.IGNORECASE):
+            return f"cannot read where={text!r}: {remedy}"
+    return (
+        f"cannot read where={text!r}: a filter compares columns and values by =, !=, <, <=, >, >=, in, not in, "
+        "is null and is not null, and joins comparisons by and, or and not"
+    )
 
 
 def column(name: str) -> Expression:
@@ -224,13 +249,24 @@ def _check(
             raise DesignError(f"{name}() in {text!r} is a function of row filters, where=, and not of formulas")
         known = (*TRANSFORMS, "offset", *FUNCTIONS)
         if name not in FUNCTIONS and name not in FILTER_FUNCTIONS:
+            called = ast.unparse(node.func)
+            of = _written_as(node.args[0], names) if node.args else "x"
+            remedies = [
+                f"{of} is {what}" for what, known_as in _FOR_MISSING.items() if function_name(node.func) in known_as
+            ]
+            if of_filter and remedies:
+                raise DesignError(f"{called}() in {text!r} is not a function of row filters: write {remedies[0]}")
+            if called in _FOR_FACTORS and not of_filter:
+                raise DesignError(f"{called}() in {text!r} is not a function of a formula: write C({of})")
             raise DesignError(
-                f"{ast.unparse(node.func)}() in {text!r} is not a function of a formula in this "
+                f"{called}() in {text!r} is not a function of a formula in this "
                 f"version{closest(ast.unparse(node.func), known)}; there are: {', '.join(known)}"
             )
         if node.keywords:
             raise DesignError(f"{name}() in {text!r} takes no options by name")
         least, most = _ARGUMENTS.get(name or "", (1, 1))
+        if name == "fold" and len(node.args) != 2:
+            raise DesignError(f"in {text!r}, fold takes a column and a number of folds, as in fold(policy, 5)")
         if not least <= len(node.args) <= most:
             raise DesignError(
                 f"{name} in {text!r} takes {least if least == most else f'{least} or {most}'} argument(s)"
@@ -305,10 +341,32 @@ def _written(node: ast.expr, expression: Expression) -> str:
     """A part of an expression as it was written, a column in quotes."""
     if isinstance(node, ast.Name):
         return f'"{expression.names.get(node.id, node.id)}"'
+    return _written_as(node, expression.names)
+
+
+def _written_as(node: ast.expr, names: Mapping[str, str]) -> str:
+    """A part of an expression as it was written."""
     text = ast.unparse(node)
-    for placeholder, name in expression.names.items():
+    for placeholder, name in names.items():
         text = re.sub(rf"\b{placeholder}\b", lambda _, name=name: f"`{name}`", text)  # type: ignore[misc]
     return text
+
+
+class _ListOfOne(ast.NodeTransformer):
+    """Makes a list of the single literal in round brackets after `in`, as in x in ('a')."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source.encode()
+
+    def visit_Compare(self, node: ast.Compare) -> ast.Compare:
+        """A comparison: each literal in brackets becomes a list."""
+        self.generic_visit(node)
+        one_line = b"\n" not in self.source
+        for i, (op, right) in enumerate(zip(node.ops, node.comparators, strict=True)):
+            bracket = one_line and self.source[: right.col_offset].rstrip().endswith(b"(")
+            if isinstance(op, (ast.In, ast.NotIn)) and bracket and _literal(right) is not None:
+                node.comparators[i] = ast.Tuple([right], ast.Load())
+        return node
 
 
 class _Dated(ast.NodeTransformer):
@@ -580,6 +638,9 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
 
     def of_pair(left: ast.expr, op: ast.cmpop, right: ast.expr, like: Any) -> Any:
         """One comparison; whole numbers are compared without rounding, whatever their types."""
+        for column, other, kind in ((left, right, type(op)), (right, left, _TURNED.get(type(op), type(op)))):
+            written = f"{_written_as(column, expression.names)} {_SIGNS[kind]} {{}}"
+            _refuse_mixture(column, type_of(column), _literal(other), written, expression)
         whole = [kind is not None and pa.types.is_integer(kind) for kind in (type_of(left), type_of(right))]
         value = _literal(right if whole[0] else left)
         if all(whole):
@@ -607,6 +668,8 @@ def to_arrow(expression: Expression, types: Mapping[str, Any]) -> Any:
             if isinstance(op, (ast.In, ast.NotIn)):
                 assert isinstance(right, (ast.List, ast.Tuple, ast.Set))
                 values = [_literal(element) for element in right.elts]
+                for value in values:
+                    _refuse_mixture(left, like, value, "{} in the list", expression)
                 try:
                     timely = like is not None and pa.types.is_temporal(like)
                     listed = pa.array([float(v) if type(v) is int and abs(v) >= 2**63 else v for v in values])
@@ -658,3 +721,37 @@ def _whole_bound(value: float, op: type[ast.cmpop], kind: Any) -> Any:
     if _fits(value, kind):
         return pa.scalar(value, kind)
     return pa.scalar(decimal.Decimal(value), pa.decimal128(38))
+
+
+_SIGNS: dict[type[ast.cmpop], str] = {
+    ast.Eq: "=", ast.NotEq: "!=", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+}  # fmt: skip
+
+
+def _refuse_mixture(node: ast.expr, kind: Any, value: object, write: str, expression: Expression) -> None:
+    """Refuse comparing a column with a literal of another kind. write: the remedy, {} for the literal."""
+    import pyarrow as pa
+
+    if kind is None or value is None:
+        return
+    kind = kind.value_type if pa.types.is_dictionary(kind) else kind
+    name, text = _written_as(node, expression.names), isinstance(value, str)
+    if pa.types.is_boolean(kind) and not isinstance(value, bool):
+        what, remedy = "a truth value", "compare it with True or False"
+    elif (pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_decimal(kind)) and text:
+        number = _is_number(str(value))
+        what = "a number"
+        remedy = f"write {write.format(str(value).strip())}" if number else "compare it with a number"
+    elif (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)) and not text:
+        what, remedy = "text", f"write {write.format(repr(str(value)))}"
+    else:
+        return
+    is_what = "text" if text else "a truth value" if isinstance(value, bool) else "a number"
+    raise DesignError(f"in where={expression.text!r}, {name} is {what} and {value!r} is {is_what}: {remedy}")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return isinstance(_literal(ast.parse(text.strip(), mode="eval").body), (int, float))
+    except (SyntaxError, ValueError):
+        return False

@@ -151,11 +151,13 @@ def parse(text: str, kinds: Mapping[str, Kind], require_response: bool = True) -
         if not factors:
             intercept = True
             continue
+        absent = [expr for expr, method in factors if method == "lookup" and expr not in kinds]
+        require_columns(absent, kinds, "the formula", text)
         variables = tuple(variable(expr, method, kinds) for expr, method in factors)
         if len(variables) > 1 and any(v.kind == "matrix" for v in variables):
             raise DesignError(f"a matrix cannot be part of an interaction, as in {':'.join(v.name for v in variables)}")
         terms.append((":".join(v.name for v in variables), variables))
-    response = () if left is None else _response(left, kinds)
+    response = () if left is None else _response(left, kinds, text)
     names = tuple((["Intercept"] if intercept else []) + [name for name, _ in terms])
     several = left is not None and _is_call(left, "responses")
     return Terms(text, response, names, tuple(_scoped(intercept, terms)), tuple(offsets), intercept, several)
@@ -303,11 +305,14 @@ def _refuse_numeric_powers(tokens: list[Any], kinds: Mapping[str, Kind], text: s
             )
 
 
-def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str) -> None:
-    """A DesignError for the first name that is not a column, with the closest one there is, or that cannot be used."""
+def require_columns(names: Iterable[str], kinds: Mapping[str, Any], where: str, text: str | None = None) -> None:
+    """A DesignError for the first name that is not a column, with the closest one there is, or that cannot be used.
+
+    text: where the names were written, if `where` is not that text.
+    """
     for name in names:
         if name not in kinds:
-            quotes = _quotes_for(where, kinds)
+            quotes = _quotes_for(where if text is None else text, kinds)
             raise DesignError(
                 f'there is no column "{name}" (in {where}){quotes or closest(name, list(kinds))}; '
                 f"columns: {', '.join(itertools.islice(kinds, 30))}{', ...' if len(kinds) > 30 else ''}"
@@ -404,12 +409,19 @@ def _tree(text: str) -> ast.expr | None:
         return None
 
 
-def _response(left: tuple[str, str], kinds: Mapping[str, Kind]) -> tuple[Expression, ...]:
+def _response(left: tuple[str, str], kinds: Mapping[str, Kind], formula: str) -> tuple[Expression, ...]:
     text, method = left
     if method == "lookup":
-        require_columns([text], kinds, "the response")
+        require_columns([text], kinds, "the response", formula)
         return (expressions.column(text),)
     tree = _tree(text)
+    if isinstance(tree, ast.Call) and function_name(tree.func) == "C" and tree.args:
+        inner = _arguments(text[text.index("(") + 1 : text.rindex(")")])[0]
+        written = inner if inner.strip("`") in kinds else f"I({inner})"
+        raise DesignError(
+            "C() is for the right side: the levels of a response are its values; write "
+            f"{written} ~ {right_side(formula).strip()}"
+        )
     if isinstance(tree, ast.Call) and function_name(tree.func) == "cbind":
         if len(tree.args) != 2 or tree.keywords:
             raise DesignError(f"cbind takes successes and failures: {text!r}")

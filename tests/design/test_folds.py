@@ -115,7 +115,7 @@ def test_remainders_are_those_of_python() -> None:
 @pytest.mark.parametrize(
     ("where", "message"),
     [
-        ("fold(p) = 0", "takes 2 argument"),
+        ("fold(p) = 0", "takes a column and a number of folds"),
         ("fold(p, 1) = 0", "2 or more"),
         ("fold(p, k) = 0", "2 or more"),
         ("fold(l, 3) = 0", "not list"),

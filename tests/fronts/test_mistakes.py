@@ -332,3 +332,71 @@ def beginning(command: list[str]) -> subprocess.Popen[bytes]:
     while b"daskglm.interrupts" not in process.stderr.readline():
         assert process.poll() is None
     return process
+
+
+NAMES = pd.DataFrame(
+    {
+        "y": np.arange(60) % 7 + 0.5, "x": np.sin(np.arange(60)), "my-col": np.cos(np.arange(60)),
+        "my col": np.arange(60) % 5, "k": np.arange(60) % 3, "area": np.array(list("abc"))[np.arange(60) % 3],
+        "year": 2019 + np.arange(60) % 3, "flag": np.arange(60) % 2 == 0,
+    }
+)  # fmt: skip
+FORMULAS = {
+    "y ~ my-col": "the column 'my-col' is written in backticks: `my-col`",
+    "y ~ x + my-col": "the column 'my-col' is written in backticks: `my-col`",
+    "y ~ my col": "the column 'my col' is written in backticks: `my col`",
+    "C(k%3) ~ x": "C() is for the right side: the levels of a response are its values; write I(k % 3) ~ x",
+    "C(area) ~ x": "C() is for the right side: the levels of a response are its values; write area ~ x",
+    "y ~ factor(area)": "write C(area)",
+    "y ~ factor(`my col`)": "write C(`my col`)",
+}
+FILTERS = {
+    "year == '2020'": "year is a number and '2020' is text: write year = 2020",
+    "year < '2020'": "year is a number and '2020' is text: write year < 2020",
+    "'2020' < year": "year is a number and '2020' is text: write year > 2020",
+    "year = 'then'": "year is a number and 'then' is text: compare it with a number",
+    "year in (2019, '2020')": "year is a number and '2020' is text: write 2020 in the list",
+    "area = 1": "area is text and 1 is a number: write area = '1'",
+    "`my col` = 'a'": "`my col` is a number and 'a' is text: compare it with a number",
+    "flag = 'yes'": "flag is a truth value and 'yes' is text: compare it with True or False",
+    "x between 1 and 2": "cannot read where='x between 1 and 2': there is no between: write x >= 1 and x <= 2",
+    "area like 'a%'": "there is no like: list the values, as in x in ('a', 'b')",
+    "area <> 'a' and x = 1": "cannot read where=\"area <> 'a' and x = 1\": there is no <>: write !=",
+    "x = 1 and": "cannot read where='x = 1 and': a filter compares columns and values by =, !=, <, <=, >, >=, in",
+    "isnan(x)": "isnan() in 'isnan(x)' is not a function of row filters: write x is null",
+    "notnull(`my col`)": "write `my col` is not null",
+    "fold(k)=1": "in 'fold(k)=1', fold takes a column and a number of folds, as in fold(policy, 5)",
+}
+
+
+@pytest.mark.parametrize("formula", FORMULAS)
+def test_a_formula_that_cannot_be_read_is_answered_with_one_that_can(formula: str) -> None:
+    with pytest.raises(DesignError, match=re.escape(FORMULAS[formula])):
+        dg.glm(formula, NAMES, family="multinomial" if formula.startswith("C") else "gaussian", progress=False)
+
+
+@pytest.mark.parametrize("where", FILTERS)
+def test_a_filter_that_cannot_be_computed_is_answered_with_one_that_can(where: str) -> None:
+    with pytest.raises(DesignError, match=re.escape(FILTERS[where])):
+        dg.glm("y ~ x", NAMES, where=where, progress=False)
+
+
+@pytest.mark.parametrize(
+    ("where", "n"), [("area in ('a')", 20), ("area not in ('a')", 40), ("k in (-1)", 0), ("k in(2)", 20)]
+)
+def test_a_list_of_one_may_stand_in_round_brackets(where: str, n: int) -> None:
+    if n:
+        assert dg.glm("y ~ 1", NAMES, where=where, progress=False).nobs == n
+    else:
+        with pytest.raises(DataError, match="no row is left"):
+            dg.glm("y ~ 1", NAMES, where=where, progress=False)
+    with pytest.raises(DesignError, match="needs a list"):
+        dg.glm("y ~ 1", NAMES, where="area in 'a'", progress=False)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_lazy_frame_is_to_be_collected() -> None:
+    import polars as pl
+
+    with pytest.raises(DesignError, match=r"LazyFrame cannot be read: collect\(\) it first"):
+        dg.glm("y ~ x", pl.from_pandas(NAMES[["y", "x"]]).lazy(), progress=False)

@@ -143,3 +143,21 @@ def test_literals_that_are_no_such_time_are_refused() -> None:
     assert "'soon' in \"I(t > 'soon')\" is not a date" in refused("y ~ I(t > 'soon')", table("dates"))
     zoned = "2024-02-29T00:00:00+01:00"
     assert "is not a timestamp" in refused(f"y ~ I(t > '{zoned}')", table("timestamps"))
+
+
+@pytest.mark.parametrize(
+    ("fitted", "given", "remedy"),
+    [
+        ("timestamps", "text", r"is factor now, which is text: convert it, as pd\.to_datetime\(t\) does"),
+        ("dates", "text", r"is factor now, which is text: convert it, as pd\.to_datetime\(t\) does"),
+        ("dates", "utc", r"take the zone away, as t\.dt\.tz_localize\(None\) does in pandas"),
+        ("utc", "timestamps", r"give it its zone, as t\.dt\.tz_localize\('UTC'\) does in pandas"),
+    ],
+)
+def test_the_refusal_of_another_kind_of_time_states_the_conversion(fitted: str, given: str, remedy: str) -> None:
+    fit = dg.glm("y ~ t", table(fitted))
+    later = table("dates") if given == "text" else table(given)
+    if given == "text":
+        later = later.set_column(later.column_names.index("t"), "t", later["t"].cast(pa.string()))
+    with pytest.raises(DesignError, match=remedy):
+        fit.predict(later)
