@@ -92,7 +92,7 @@ class _Group(click.Group):
             _silence_output()
             sys.exit(0)
         except DaskglmError as error:
-            _fail(given, error.exit_code, _public_kind(error), _in_options(given, str(error)))
+            _fail(given, error.exit_code, _public_kind(error), _in_options(given, error))
         except MemoryError:
             _fail(
                 given, 1, "MemoryError",
@@ -125,8 +125,9 @@ def _public_kind(error: DaskglmError) -> str:
     return next(public)
 
 
-def _in_options(given: Sequence[str], message: str) -> str:
-    """Return a message with keywords such as unseen="baseline" as options of the command."""
+def _in_options(given: Sequence[str], error: DaskglmError) -> str:
+    """Return the message of an error with keywords, unseen="baseline", as options of the command."""
+    message = error.on_command_line or str(error)
     command = main.commands.get(given[0]) if given else None
     flags = [
         option.removeprefix("--")

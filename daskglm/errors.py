@@ -26,10 +26,12 @@ _NEEDED = {"data": "the rows it reads: what the model was fitted to, or data lik
 class DaskglmError(Exception):
     """Any error daskglm raises on purpose: one sentence with the place, the value and the remedy.
 
-    `exit_code` is what the command line returns for it.
+    `exit_code` is what the command line returns for it; `on_command_line` is the sentence that it
+    prints in place of the message, where the remedy there is another.
     """
 
     exit_code = 1
+    on_command_line: str | None = None
 
 
 class DesignError(DaskglmError):

@@ -19,6 +19,7 @@ import json
 import math
 import os
 import platform
+import shlex
 from dataclasses import asdict, dataclass, fields
 from functools import partial
 from types import TracebackType
@@ -224,7 +225,8 @@ def load(path: str | os.PathLike[str] | Folder) -> FitRecord:
     if "responses.json" in names:
         raise DesignError(f"{folder.place} holds a model for each of several responses: name one of its folders")
     if CURRENT not in names:
-        raise DesignError(unpublished(folder) or f"{folder.place} is not a saved model: it has no {CURRENT}")
+        refuse_unpublished(folder)
+        raise DesignError(f"{folder.place} is not a saved model: it has no {CURRENT}")
     current = _versioned(folder, CURRENT)
     run = str(current.get("run"))
     if os.path.basename(run) != run or run in ("", ".", ".."):
@@ -232,16 +234,23 @@ def load(path: str | os.PathLike[str] | Folder) -> FitRecord:
     return _run(folder.child("runs").child(run))
 
 
-def unpublished(folder: Folder) -> str:
-    """Say what to do about a folder whose runs were not published; nothing where there are none."""
+def refuse_unpublished(folder: Folder, beginning: str = "") -> None:
+    """Raise DesignError for a folder of runs, none of which was published.
+
+    beginning: what the sentence begins with.
+    """
     runs = [name for name in folder.child("runs").names() if not name.startswith((".", "_"))]
     if not runs:
-        return ""
+        return
     latest = folder.child("runs").child(runs[-1]).place
-    return (
-        f"{folder.place} has no published model: none of its {len(runs)} run(s) passed. Read the latest all "
-        f'the same with load("{latest}"), or fit again with --publish always'
+    state = f"{beginning}{folder.place} has no published model: none of its {len(runs)} run(s) passed"
+    again = "or fit again with --publish always"
+    error = DesignError(f'{state}. Read the latest all the same with load("{latest}"), {again}')
+    path = shlex.quote(latest)
+    error.on_command_line = (
+        f"{state}. Name the latest all the same, daskglm predict {path} ... or daskglm summary {path}, {again}"
     )
+    raise error
 
 
 def _run(place: Folder) -> FitRecord:

@@ -295,6 +295,6 @@ def load(path: str | os.PathLike[str]) -> Fit | Fits:
 
 def _refuse_unpublished(folder: Folder) -> None:
     """Raise DesignError where there are models of several responses none of which was published."""
-    said = persist.unpublished(folder.child("0"))
-    if said:
-        raise DesignError(f"{folder.place} holds models of several responses that were not published: {said}")
+    persist.refuse_unpublished(
+        folder.child("0"), f"{folder.place} holds models of several responses that were not published: "
+    )  # fmt: skip

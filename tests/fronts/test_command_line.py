@@ -158,7 +158,11 @@ def test_a_run_that_did_not_converge_is_kept_and_not_published(tmp_path: Path, l
     assert not dg.load(found["runs"][0]).converged
     with pytest.raises(DesignError, match=r"has no published model: none of its 1 run\(s\) passed.*load\(\".*runs"):
         dg.load(out)
-    assert run("predict", out, lake, "--out", tmp_path / "scored").exit_code == 2
+    for call in (["predict", out, lake, "--out", tmp_path / "scored"], ["summary", out]):
+        refused = run(*call)
+        assert refused.exit_code == 2
+        assert f"daskglm predict {found['runs'][0]} ... or daskglm summary {found['runs'][0]}, or" in refused.stderr
+        assert "load(" not in refused.stderr
     assert run("summary", found["runs"][0]).exit_code == 0
 
     assert document(run("fit", "y ~ x + area", lake, "--family", "poisson", "--out", out, "--json"))["published"]
