@@ -11,6 +11,7 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
+from daskglm import errors
 from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
@@ -339,6 +340,12 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
         raise DesignError("a formula is needed")
     terms = formula.parse(plan.formula, kinds)
     formula.check_names(plan.formula, kinds)
+    own = terms.response[0].text if len(terms.response) == 1 else None
+    if any(len(term.variables) == 1 and term.name == own for term in formula.terms_of(terms)):
+        message = f"the response {own!r} is on the right side of {plan.formula!r}, too, and is dropped there"
+        errors.warn(message, UserWarning)
+        name = f"`{own}`" if own in kinds else own
+        return formula.parse(f"{plan.formula} - {name}", kinds)
     return terms
 
 

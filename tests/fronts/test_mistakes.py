@@ -400,3 +400,13 @@ def test_a_lazy_frame_is_to_be_collected() -> None:
 
     with pytest.raises(DesignError, match=r"LazyFrame cannot be read: collect\(\) it first"):
         dg.glm("y ~ x", pl.from_pandas(NAMES[["y", "x"]]).lazy(), progress=False)
+
+
+@pytest.mark.parametrize("name", ["y", "`my-col`"])
+def test_a_response_on_the_right_side_is_dropped(name: str) -> None:
+    with pytest.warns(UserWarning, match="is on the right side of .* and is dropped there"):
+        fit = dg.glm(f"{name} ~ {name} + x + area", NAMES, progress=False)
+    expected = dg.glm(f"{name} ~ x + area", NAMES, progress=False)
+    assert fit.params.to_dict() == expected.params.to_dict()
+    assert fit.predict(NAMES).tolist() == expected.predict(NAMES).tolist()
+    assert fit.drop1(NAMES).index.tolist() == expected.drop1(NAMES).index.tolist()
