@@ -123,7 +123,7 @@ def test_the_kind_of_an_error_is_public(lake: Path, monkeypatch: pytest.MonkeyPa
     def refused(*_: Any) -> None:
         raise _RefusedError("the store refuses it")
 
-    monkeypatch.setattr("daskglm.cluster.sources.open_source", refused)
+    monkeypatch.setattr("daskglm.cli._run", refused)
     assert document(run("fit", "y ~ x", lake, "--json"))["kind"] == "DesignError"
 
 
