@@ -11,7 +11,6 @@ from typing import Any, Protocol, final
 import numpy as np
 import numpy.typing as npt
 
-from daskglm import errors
 from daskglm import estimation as estimating
 from daskglm.checkpoint import Log, Recorded, digest
 from daskglm.cluster import sources
@@ -27,6 +26,7 @@ from daskglm.design.formula import Terms
 from daskglm.design.profile import Profile, profile_of
 from daskglm.design.reading import Reading
 from daskglm.errors import DataError, DesignError
+from daskglm.errors import warn as warn_caller
 from daskglm.estimation import Estimation, model_of
 from daskglm.inference.covariance import kind_of
 from daskglm.model.likelihoods import GLM
@@ -343,7 +343,7 @@ def _parse(plan: Plan, kinds: Mapping[str, Any]) -> Terms:
     own = terms.response[0].text if len(terms.response) == 1 else None
     if any(len(term.variables) == 1 and term.name == own for term in formula.terms_of(terms)):
         message = f"the response {own!r} is on the right side of {plan.formula!r}, too, and is dropped there"
-        errors.warn(message, UserWarning)
+        warn_caller(message, UserWarning)
         name = f"`{own}`" if own in kinds else own
         return formula.parse(f"{plan.formula} - {name}", kinds)
     return terms
