@@ -656,7 +656,7 @@ def test_a_full_disk_under_blocks(full: Path, tmp_path: Path, monkeypatch: pytes
     result = run("fit", "y ~ x", tmp_path / "lake", "--keep", "disk", "--threads", threads)
     assert result.exit_code == 2
     a_sentence_of_a_full_disk(result.stderr, full)
-    assert 'keep="reread"' in result.stderr
+    assert "--keep reread" in result.stderr
     assert left(full) == ["other"]
 
 
