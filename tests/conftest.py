@@ -56,6 +56,19 @@ def lake(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_lake(tmp_path_factory.mktemp("cluster") / "lake")
 
 
+@pytest.fixture(autouse=True)
+def computing_as_before() -> Iterator[None]:
+    """What computes Dask collections is what it was: clients that are closed out of order leave their own behind."""
+    import dask
+
+    before = dask.config.config.get("scheduler")
+    yield
+    if before is None:
+        dask.config.config.pop("scheduler", None)
+    else:
+        dask.config.set(scheduler=before)
+
+
 @pytest.fixture
 def quiet() -> Iterator[None]:
     """What the command line silences speaks again afterwards."""

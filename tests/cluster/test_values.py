@@ -30,7 +30,7 @@ ALIKE: dict[str, tuple[list[Any], pa.DataType, list[Any]]] = {
     "numbers of NumPy": ([np.float32(0.5), np.int8(3)], pa.float64(), [0.5, 3.0]),
     "NA": ([1, pd.NA, 3], pa.int64(), [1, None, 3]),
     "beyond 64 bits": ([2**70, -(2**65), 1], pa.float64(), [2.0**70, -(2.0**65), 1.0]),
-    "beyond signed": ([2**63, 1], pa.float64(), [2.0**63, 1.0]),
+    "beyond signed": ([2**63, 1], pa.uint64(), [2**63, 1]),
     "decimals": ([D("1.25"), D("2.5")], pa.decimal128(3, 2), [D("1.25"), D("2.50")]),
     "decimals and floats": ([D("1.25"), 2.5], pa.float64(), [1.25, 2.5]),
     "truth values": ([True, None, False], pa.bool_(), [True, None, False]),
